@@ -1,0 +1,97 @@
+"""The one public attention function: checks its inputs and picks an implementation."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from botvision.attention.chunked import chunked_attention
+from botvision.attention.reference import reference_attention
+
+IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    "reference": reference_attention,
+    "chunked": chunked_attention,
+}
+"""Implementations by name. All compute the same function; "reference" is the specification."""
+
+
+def decomposed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias_h: Tensor | None = None,
+    bias_w: Tensor | None = None,
+    *,
+    size: tuple[int, int],
+    scale: float | None = None,
+    content: bool = True,
+    impl: str = "auto",
+) -> Tensor:
+    """Softmax attention over a 2-D map whose position bias splits into rows and columns.
+
+    With keys numbered row-major over a map of ``size`` = (H, W)::
+
+        logits[i, j] = scale * (q_i . k_j) + bias_h[i, row(j)] + bias_w[i, col(j)]
+        out_i = sum_j softmax_j(logits[i, :]) v_j
+
+    Every position encoding of the paper's table 4 has this form (equation of section 3.1: a
+    relative logit q . r with r = R_h + R_w), so no N x N bias is ever needed.
+
+    Args:
+        q: Queries, [B, heads, N, d] with N = H * W.
+        k: Keys, [B, heads, N, d].
+        v: Values, [B, heads, N, d_v].
+        bias_h: Logit added for each key row, [B, heads, N, H]; already scaled. None: no bias.
+        bias_w: Logit added for each key column, [B, heads, N, W]; already scaled. None: no bias.
+        size: (H, W) of the map.
+        scale: Factor of the content logits; d ** -0.5 if None.
+        content: False leaves the content logits out (table 4, "relative alone").
+        impl: "auto", "reference" (plain operations, memory N x N) or "chunked" (blocks of
+            queries, recomputed in the backward pass; memory grows with N). "auto" is "chunked".
+
+    Returns:
+        [B, heads, N, d_v] in the dtype of ``v``. float16 and bfloat16 inputs take their softmax
+        in float32.
+
+    Raises:
+        ValueError: On an unknown ``impl`` or on shapes, dtypes or devices that do not agree.
+    """
+    _check(q, k, v, bias_h, bias_w, size)
+    name = "chunked" if impl == "auto" else impl
+    if name not in IMPLEMENTATIONS:
+        expected = ", ".join(["auto", *IMPLEMENTATIONS])
+        raise ValueError(f"impl: expected one of {expected}, got {impl!r}")
+    if scale is None:
+        scale = float(q.shape[-1]) ** -0.5
+    return IMPLEMENTATIONS[name](q, k, v, bias_h, bias_w, size=size, scale=scale, content=content)
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias_h: Tensor | None,
+    bias_w: Tensor | None,
+    size: tuple[int, int],
+) -> None:
+    height, width = size
+    if q.ndim != 4:
+        raise ValueError(f"q: expected [B, heads, N, d], got shape {tuple(q.shape)}")
+    batch, heads, n, dim = q.shape
+    if height * width != n:
+        raise ValueError(f"size: expected H * W = {n} (q's third dimension), got {size}")
+    expected = {
+        "k": (k, (batch, heads, n, dim)),
+        "v": (v, (batch, heads, n, v.shape[-1])),
+        "bias_h": (bias_h, (batch, heads, n, height)),
+        "bias_w": (bias_w, (batch, heads, n, width)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
+        if tensor.dtype != q.dtype or tensor.device != q.device:
+            raise ValueError(
+                f"{name}: expected {q.dtype} on {q.device} like q, "
+                f"got {tensor.dtype} on {tensor.device}"
+            )

@@ -1,0 +1,132 @@
+"""The paper's multi-head self-attention layer over a feature map (figure 4)."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from botvision.attention.decomposed_attention import decomposed_attention
+from botvision.attention.positions import AbsolutePosition2d, RelativePosition2d
+from botvision.attention.reference import attention_probabilities
+
+PositionKind = Literal["relative", "absolute", "none"]
+
+
+class MultiHeadSelfAttention2d(nn.Module):
+    """All-to-all self-attention over a feature map: [B, C, H, W] to [B, C, H, W].
+
+    Differences from a Transformer's layer, all the paper's: queries, keys and values come from
+    1x1 convolutions without bias, and there is no output projection. The queries are multiplied
+    by d ** -0.5 first, so content and position logits are both scaled (authors' code; timm's
+    ``BottleneckAttn`` scales the content logits alone).
+
+    Any height and width are accepted. The position tables are made for ``position_size`` and
+    interpolated to other maps, see ``resize_position_table``.
+
+    Args:
+        dim: Channels C, a multiple of ``num_heads``.
+        num_heads: Attention heads; 4 in the paper.
+        position: "relative" (the paper's choice), "absolute" or "none" (table 4).
+        content: False leaves q . k out of the logits (table 4, "relative alone").
+        position_size: (H, W) of the tables; needed unless ``position`` is "none".
+        impl: Implementation of ``decomposed_attention``.
+
+    Attributes:
+        qkv: 1x1 convolution to 3C channels, q | k | v, head-major in each.
+        position: Module with parameters ``height`` and ``width``, or None.
+
+    Raises:
+        ValueError: If the heads do not divide the channels, the tables have no size, or neither
+            content nor position is left to attend by.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 4,
+        *,
+        position: PositionKind = "relative",
+        content: bool = True,
+        position_size: tuple[int, int] | None = None,
+        impl: str = "auto",
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"num_heads: expected a divisor of dim = {dim}, got {num_heads}")
+        if not content and position == "none":
+            raise ValueError("content=False with position='none' leaves nothing to attend by")
+        self.dim = dim
+        self.num_heads = num_heads
+        self.content = content
+        self.impl = impl
+        self.scale = float(dim // num_heads) ** -0.5
+        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False)
+        self.position = _position(position, dim // num_heads, position_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal with standard deviation C ** -0.5: projections that keep the variance."""
+        nn.init.normal_(self.qkv.weight, std=self.dim**-0.5)
+        if self.position is not None:
+            self.position.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend over ``x``, [B, C, H, W]."""
+        q, k, v, bias_h, bias_w = self._project(x)
+        size = (x.shape[2], x.shape[3])
+        out = decomposed_attention(
+            q, k, v, bias_h, bias_w, size=size, scale=1.0, content=self.content, impl=self.impl
+        )
+        return out.transpose(2, 3).reshape(x.shape)
+
+    def attention_map(self, x: Tensor, row: int, column: int) -> Tensor:
+        """Where one position looks.
+
+        Args:
+            x: Input of the layer, [B, C, H, W].
+            row: Row of the position, 0 to H - 1.
+            column: Its column, 0 to W - 1.
+
+        Returns:
+            Probabilities over the map, [B, heads, H, W], float32 or better.
+        """
+        q, k, _, bias_h, bias_w = self._project(x)
+        size = (x.shape[2], x.shape[3])
+        at = row * size[1] + column
+        here = slice(at, at + 1)
+        probabilities = attention_probabilities(
+            q[:, :, here],
+            k,
+            None if bias_h is None else bias_h[:, :, here],
+            None if bias_w is None else bias_w[:, :, here],
+            size=size,
+            scale=1.0,
+            content=self.content,
+        )
+        return probabilities.squeeze(2).unflatten(-1, size)
+
+    def _project(
+        self, x: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Scaled queries, keys and values [B, heads, N, d], and the position biases."""
+        qkv = self.qkv(x).flatten(2).transpose(1, 2)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q = q * self.scale
+        if self.position is None:
+            return q, k, v, None, None
+        return q, k, v, *self.position(q, (x.shape[2], x.shape[3]))
+
+    def extra_repr(self) -> str:
+        return f"num_heads={self.num_heads}, content={self.content}, impl={self.impl!r}"
+
+
+def _position(
+    kind: str, dim: int, size: tuple[int, int] | None
+) -> RelativePosition2d | AbsolutePosition2d | None:
+    if kind == "none":
+        return None
+    classes = {"relative": RelativePosition2d, "absolute": AbsolutePosition2d}
+    if kind not in classes:
+        raise ValueError(f"position: expected relative, absolute or none, got {kind!r}")
+    if size is None or min(size) < 1:
+        raise ValueError(f"position_size: expected (H, W) of at least 1, got {size}")
+    return classes[kind](dim, size)

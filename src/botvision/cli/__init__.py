@@ -1,0 +1,35 @@
+"""The ``botvision`` command: a thin map from commands to the package's functions."""
+
+import sys
+
+import typer
+
+from botvision.cli import attention_map, data, demo, models, predict, train, val
+from botvision.errors import BotvisionError
+
+app = typer.Typer(
+    name="botvision",
+    help="Bottleneck Transformers for vision: train, evaluate and look at BoTNet detectors.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("demo")(demo.demo)
+app.command("models")(models.models)
+app.add_typer(data.app, name="data")
+app.command("train")(train.train)
+app.command("val")(val.val)
+app.command("predict")(predict.predict)
+app.command("attention-map")(attention_map.attention_map)
+
+
+def main() -> None:
+    """Run the command; a user's error is one line and exit status 2."""
+    try:
+        app()
+    except BotvisionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

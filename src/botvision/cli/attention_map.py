@@ -1,0 +1,30 @@
+"""``botvision attention-map``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def attention_map(
+    image: Annotated[Path, typer.Argument(help="Picture.")],
+    at: Annotated[str, typer.Option(help="Pixel that looks, as X,Y.")],
+    weights: Annotated[Path, typer.Option(help="Weights file of a run.")],
+    output: Annotated[Path, typer.Option(help="PNG to write.")] = Path("attention.png"),
+) -> None:
+    """Draw where a pixel looks: a row for each attention layer, a column for each head.
+
+    Example: botvision attention-map photo.jpg --at 60,80 --weights runs/demo/run/best.safetensors
+    """
+    from botvision.data.images import read_image
+    from botvision.errors import BotvisionError
+    from botvision.predict import load
+    from botvision.predict.attention_maps import attention_maps, draw_attention_maps
+
+    parts = at.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise BotvisionError(f"--at {at}: expected X,Y in whole pixels, as 60,80")
+    point = (int(parts[0]), int(parts[1]))
+    picture = read_image(image)
+    draw_attention_maps(picture, point, attention_maps(load(weights), picture, point), output)
+    print(f"attention of pixel {point[0]},{point[1]} is in {output}")

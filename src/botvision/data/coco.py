@@ -1,0 +1,198 @@
+"""Reading COCO-format instance annotations: polygons, run lengths, crowds."""
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faster_coco_eval.core import mask as coco_mask
+from numpy.typing import NDArray
+
+from botvision.errors import BotvisionError
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class as the annotation file names it; ``id`` is kept wherever results are written."""
+
+    id: int
+    name: str
+
+
+@dataclass
+class CocoAnnotations:
+    """One annotation file, checked.
+
+    Attributes:
+        path: The file.
+        images: COCO image records, in file order.
+        categories: Classes, sorted by id; model label i + 1 is ``categories[i]``.
+        instances: Usable annotation records of each image id, crowds included. Boxes are COCO's
+            [x, y, width, height] in pixels, clipped to the image.
+        skipped: Number of annotations left out, by reason.
+    """
+
+    path: Path
+    images: list[dict[str, Any]]
+    categories: list[Category]
+    instances: dict[int, list[dict[str, Any]]]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def find_split(folder: Path, split: str) -> tuple[Path, Path]:
+    """Annotation file and picture folder of a split in a COCO folder.
+
+    Looks for ``annotations/instances_<split>.json`` or the one file that begins so (COCO's own
+    ``instances_val2017.json``), and for ``images/`` or ``<split>*/``.
+
+    Raises:
+        BotvisionError: If the folder or either part is missing; the message says what it needs.
+    """
+    if not folder.is_dir():
+        raise BotvisionError(f"{folder}: no such data folder")
+    candidates = [folder / "annotations" / f"instances_{split}.json"]
+    if not candidates[0].is_file():
+        candidates = sorted((folder / "annotations").glob(f"instances_{split}*.json"))
+    if len(candidates) != 1:
+        raise BotvisionError(
+            f"{folder}: expected annotations/instances_{split}.json, got "
+            f"{', '.join(path.name for path in candidates) or 'no such file'}"
+        )
+    image_folders = [folder / "images", *sorted(folder.glob(f"{split}*"))]
+    for images in image_folders:
+        if images.is_dir():
+            return candidates[0], images
+    raise BotvisionError(f"{folder}: expected pictures in images/ or {split}2017/, got neither")
+
+
+def read_annotations(path: Path) -> CocoAnnotations:
+    """Read and check a COCO instances file.
+
+    What cannot be trained on but does no harm (boxes without area, unknown images, polygons of
+    fewer than three points) is left out and counted; what shows that the file is not what it
+    should be is an error.
+
+    Raises:
+        BotvisionError: Naming the file, the record's id, the field and the value.
+    """
+    content = _read_json(path)
+    images = _records(path, content, "images", {"id", "file_name", "width", "height"})
+    categories = _records(path, content, "categories", {"id", "name"})
+    annotations = _records(path, content, "annotations", {"id", "image_id", "category_id", "bbox"})
+    by_id = {image["id"]: image for image in images}
+    known = {category["id"] for category in categories}
+    result = CocoAnnotations(
+        path=path,
+        images=images,
+        categories=sorted((Category(c["id"], c["name"]) for c in categories), key=lambda c: c.id),
+        instances={image["id"]: [] for image in images},
+    )
+    for annotation in annotations:
+        if annotation["category_id"] not in known:
+            raise BotvisionError(
+                f"{path}: annotation {annotation['id']}: category_id: expected one of the file's "
+                f"categories, got {annotation['category_id']!r}"
+            )
+        image = by_id.get(annotation["image_id"])
+        if image is None:
+            result.skipped["image_id without an image"] += 1
+            continue
+        box = _clipped_box(path, annotation, image)
+        if box is None:
+            result.skipped["box without area inside the image"] += 1
+        elif not _drawable(annotation.get("segmentation")):
+            result.skipped["polygon of fewer than 3 points or odd length"] += 1
+        else:
+            result.instances[image["id"]].append({**annotation, "bbox": box})
+    return result
+
+
+def instance_mask(annotation: dict[str, Any], height: int, width: int) -> NDArray[np.uint8]:
+    """Mask of an annotation, uint8 [height, width] of 0 and 1.
+
+    Args:
+        annotation: COCO record with polygons, compressed or uncompressed run lengths; without a
+            segmentation its box is filled.
+        height: Of the image, pixels.
+        width: Of the image, pixels.
+
+    Raises:
+        BotvisionError: If a run length's size or sum is not the image's.
+    """
+    segmentation = annotation.get("segmentation")
+    if not segmentation:
+        x, y, w, h = annotation["bbox"]
+        segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        uncompressed = isinstance(counts, list)
+        if list(segmentation["size"]) != [height, width] or (
+            uncompressed and sum(counts) != height * width
+        ):
+            raise BotvisionError(
+                f"annotation {annotation['id']}: segmentation: expected run lengths of "
+                f"{height} x {width}, got size {segmentation['size']}"
+            )
+        if uncompressed:
+            segmentation = coco_mask.frPyObjects([segmentation], height, width)[0]
+        rle = segmentation
+    else:
+        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    mask: NDArray[np.uint8] = coco_mask.decode(rle)
+    return mask
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise BotvisionError(f"{path}: not JSON at offset {error.pos}: {error.msg}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BotvisionError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise BotvisionError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _records(
+    path: Path, content: dict[str, Any], key: str, needed: set[str]
+) -> list[dict[str, Any]]:
+    records = content.get(key)
+    if not isinstance(records, list):
+        raise BotvisionError(f"{path}: {key}: expected a list, got {type(records).__name__}")
+    seen: set[Any] = set()
+    for number, record in enumerate(records):
+        missing = needed - record.keys() if isinstance(record, dict) else needed
+        if missing:
+            raise BotvisionError(f"{path}: {key}[{number}]: {', '.join(sorted(missing))} missing")
+        if record["id"] in seen:
+            raise BotvisionError(f"{path}: {key}: id {record['id']!r} occurs twice")
+        seen.add(record["id"])
+    return records
+
+
+def _clipped_box(
+    path: Path, annotation: dict[str, Any], image: dict[str, Any]
+) -> list[float] | None:
+    box = annotation["bbox"]
+    numbers = isinstance(box, list) and all(isinstance(side, int | float) for side in box)
+    if not numbers or len(box) != 4 or not all(math.isfinite(side) for side in box):
+        raise BotvisionError(
+            f"{path}: annotation {annotation['id']}: bbox: expected 4 finite numbers "
+            f"[x, y, width, height], got {box!r}"
+        )
+    x, y, width, height = box
+    left, top = max(x, 0.0), max(y, 0.0)
+    right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
+    if width <= 0 or height <= 0 or right <= left or bottom <= top:
+        return None
+    return [left, top, right - left, bottom - top]
+
+
+def _drawable(segmentation: Any) -> bool:
+    if not isinstance(segmentation, list):
+        return True
+    return all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)

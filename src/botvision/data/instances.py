@@ -1,0 +1,127 @@
+"""A COCO folder as a torch data set of images and instance targets."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from botvision.data.coco import Category, CocoAnnotations, find_split, instance_mask, read_annotations
+from botvision.data.images import read_image
+from botvision.data.seeds import derived_seed
+from botvision.errors import BotvisionError
+
+Target = dict[str, Any]
+Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
+
+
+class CocoInstances(Dataset[tuple[Tensor, Target]]):
+    """Images with boxes, labels and masks, augmented reproducibly.
+
+    An item is asked for by ``(epoch, index)``; the random numbers of its augmentation depend on
+    the seed, the epoch and the index alone, whatever worker or process reads it.
+
+    Items are (image, target): a uint8 image [3, H, W], or what the transform makes of it, and
+
+    - ``boxes``: float32 [n, 4], x1 y1 x2 y2 in pixels,
+    - ``labels``: int64 [n], 1 + the place of the category in ``categories``,
+    - ``masks``: uint8 [n, H, W],
+    - ``image_id``: COCO's image id.
+
+    Crowds are left out of the targets.
+
+    Args:
+        folder: COCO folder, see ``find_split``.
+        split: "train" or "val".
+        transform: Applied to (image, target) of tv_tensors.
+        masks: False leaves the masks out, for box detectors.
+        seed: Of the augmentation.
+
+    Raises:
+        BotvisionError: If the folder, the annotations or a picture are not as they should be.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        *,
+        transform: Transform | None = None,
+        masks: bool = True,
+        seed: int = 0,
+    ) -> None:
+        annotations_path, self.image_folder = find_split(folder, split)
+        self.annotations: CocoAnnotations = read_annotations(annotations_path)
+        if not self.annotations.images:
+            raise BotvisionError(f"{annotations_path}: images: expected at least one, got none")
+        self._transform = transform
+        self._masks = masks
+        self._seed = seed
+        self._labels = {c.id: i + 1 for i, c in enumerate(self.annotations.categories)}
+
+    @property
+    def categories(self) -> list[Category]:
+        """Classes in the order of the model's labels, which start at 1."""
+        return self.annotations.categories
+
+    def __len__(self) -> int:
+        return len(self.annotations.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Target]:
+        epoch, index = key
+        image, target = self._read(index)
+        if self._transform is None:
+            return image, target
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(self._seed, epoch, index))
+            return self._transform(image, target)
+
+    def image_path(self, index: int) -> Path:
+        """Path of a picture, inside the picture folder.
+
+        Raises:
+            BotvisionError: If the annotation file points outside the folder.
+        """
+        record = self.annotations.images[index]
+        path = self.image_folder / record["file_name"]
+        if not path.resolve().is_relative_to(self.image_folder.resolve()):
+            raise BotvisionError(
+                f"{self.annotations.path}: image {record['id']}: file_name: expected a path "
+                f"inside {self.image_folder}, got {record['file_name']!r}"
+            )
+        return path
+
+    def _read(self, index: int) -> tuple[Tensor, Target]:
+        record = self.annotations.images[index]
+        path = self.image_path(index)
+        image = v2.functional.pil_to_tensor(read_image(path))
+        height, width = image.shape[1:]
+        if (record["height"], record["width"]) != (height, width):
+            raise BotvisionError(
+                f"{self.annotations.path}: image {record['id']}: height x width: expected "
+                f"{record['height']} x {record['width']}, got {height} x {width} in {path.name}"
+            )
+        instances = [
+            instance
+            for instance in self.annotations.instances[record["id"]]
+            if not instance.get("iscrowd")
+        ]
+        boxes = torch.tensor([i["bbox"] for i in instances], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        target: Target = {
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
+            "labels": torch.tensor(
+                [self._labels[i["category_id"]] for i in instances], dtype=torch.int64
+            ),
+            "image_id": record["id"],
+        }
+        if self._masks:
+            masks = [instance_mask(i, height, width) for i in instances]
+            stacked = np.stack(masks) if masks else np.zeros((0, height, width), np.uint8)
+            target["masks"] = tv_tensors.Mask(torch.from_numpy(stacked))
+        return tv_tensors.Image(image), target

@@ -1,0 +1,91 @@
+"""Pictures people look at: instances drawn on images, and mosaics of them."""
+
+import colorsys
+import math
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F  # noqa: N812
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+_GOLDEN_RATIO = 0.618034
+_SMALLEST_SIDE = 384  # small images are enlarged so that boxes and labels can be read
+
+
+def class_colour(number: int) -> tuple[int, int, int]:
+    """RGB colour of a class; neighbouring numbers get distant hues."""
+    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.85, 1.0)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_instances(
+    image: Tensor,
+    boxes: Tensor,
+    labels: Sequence[int],
+    captions: Sequence[str],
+    masks: Tensor | None = None,
+) -> Image.Image:
+    """Draw boxes, captions and masks on an image, enlarged if it is small.
+
+    Args:
+        image: [3, H, W], uint8 or float in 0..1.
+        boxes: [n, 4], x1 y1 x2 y2 in pixels.
+        labels: Class of each instance; chooses its colour.
+        captions: Text of each instance.
+        masks: Binary [n, H, W] or None.
+
+    Returns:
+        An RGB picture.
+    """
+    canvas = F.to_dtype(image.detach().cpu(), torch.uint8, scale=True)
+    height, width = canvas.shape[-2:]
+    factor = max(1, round(_SMALLEST_SIDE / max(height, width)))
+    canvas = F.resize(canvas, [height * factor, width * factor], antialias=False)
+    if len(labels) == 0:
+        return F.to_pil_image(canvas)
+    colours = [class_colour(label) for label in labels]
+    if masks is not None:
+        enlarged = F.resize(
+            masks.detach().cpu().to(torch.uint8),
+            [height * factor, width * factor],
+            interpolation=F.InterpolationMode.NEAREST,
+        )
+        canvas = draw_segmentation_masks(canvas, enlarged.bool(), alpha=0.45, colors=colours)
+    scaled = boxes.detach().cpu().float() * factor
+    scaled[:, 2:] = torch.maximum(scaled[:, 2:], scaled[:, :2])
+    canvas = draw_bounding_boxes(canvas, scaled, colors=colours, width=2)
+    picture: Image.Image = F.to_pil_image(canvas)
+    draw = ImageDraw.Draw(picture)
+    for (x, y, *_), caption, colour in zip(scaled.tolist(), captions, colours, strict=True):
+        _caption(draw, x, y, caption, colour)
+    return picture
+
+
+def _caption(
+    draw: ImageDraw.ImageDraw, x: float, y: float, text: str, colour: tuple[int, int, int]
+) -> None:
+    left, top, right, bottom = draw.textbbox((x, y), text, font_size=14)
+    up = min(bottom - y, y)
+    draw.rectangle((left - 1, top - up - 1, right + 1, bottom - up + 1), fill=colour)
+    draw.text((x, y - up), text, fill=(0, 0, 0), font_size=14)
+
+
+def mosaic(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
+    """Pictures side by side in rows, each in a cell of the largest size.
+
+    Args:
+        pictures: At least one.
+        columns: Pictures a row; about as many as rows if None.
+    """
+    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    width = max(picture.width for picture in pictures)
+    height = max(picture.height for picture in pictures)
+    rows = math.ceil(len(pictures) / columns)
+    gap = 4
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        sheet.paste(picture, (column * (width + gap), row * (height + gap)))
+    return sheet

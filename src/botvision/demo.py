@@ -1,0 +1,129 @@
+"""The main job end to end on the embedded data: write, train, evaluate, look."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from botvision import __version__
+from botvision.data.coco import find_split, read_annotations
+from botvision.data.handwriting import write_handwriting
+from botvision.data.images import read_image
+from botvision.errors import BotvisionError
+from botvision.predict.attention_maps import attention_maps, draw_attention_maps
+from botvision.predict.evaluation import evaluate_weights
+from botvision.predict.predictor import load
+from botvision.predict.result_files import predict_files
+from botvision.recipes.reading import read_recipe
+from botvision.recipes.running import ShowRun, resume_run, train_recipe
+from botvision.training.run_folder import RunFolder
+
+_SCENES = {"train": 2400, "val": 200}
+_QUICK_SCENES = {"train": 64, "val": 16}
+_QUICK = ("training.epochs=2", "training.warmup_steps=2", "training.workers=0")
+_PREDICTED = 12  # validation scenes to draw
+
+Counting = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+def run_demo(
+    folder: Path,
+    *,
+    quick: bool = False,
+    overwrite: bool = False,
+    display: ShowRun,
+    counting: Counting,
+) -> dict[str, Any]:
+    """Write the handwriting scenes, train on them, evaluate and draw.
+
+    A demo that was interrupted goes on where it stopped.
+
+    Args:
+        folder: Gets ``data/``, ``run/``, ``predictions/``, ``attention.png``, ``summary.json``.
+        quick: A smoke run of seconds rather than minutes; its figures mean nothing.
+        overwrite: Start anew in a folder that holds an earlier demo.
+        display: Shows the training, see ``training.loop.train``.
+        counting: Shows other work: called with its name, gives a function of (done, total).
+
+    Returns:
+        What ``summary.json`` holds: ``box_ap`` and ``mask_ap`` of the best weights on the
+        validation scenes, ``seconds`` of the whole, their parts, and what made them.
+
+    Raises:
+        BotvisionError: If the folder holds a finished demo or something else.
+    """
+    started = time.perf_counter()
+    _make_room(folder, overwrite=overwrite)
+    data, run = folder / "data", RunFolder(folder / "run")
+    scenes = _QUICK_SCENES if quick else _SCENES
+    parts: dict[str, float] = {}
+
+    if not data.exists():
+        with _timed(parts, "data"), counting("write scenes") as progress:
+            write_handwriting(data, **scenes, progress=progress)
+    overrides = [f"data.folder={data}", *(_QUICK if quick else ())]
+    with _timed(parts, "training"):
+        if run.state.exists():
+            resume_run(run.path, display=display)
+        else:
+            shutil.rmtree(run.path, ignore_errors=True)  # stopped before its first state
+            train_recipe(read_recipe("demo", overrides), run.path, display=display)
+    with _timed(parts, "evaluation"), counting("evaluate") as progress:
+        metrics = evaluate_weights(run.best, data, batch_size=16, progress=progress)
+    with _timed(parts, "pictures"), counting("draw") as progress:
+        _draw(folder, data, run.best, progress)
+
+    summary = {
+        "box_ap": metrics["box_ap"],
+        "mask_ap": metrics["mask_ap"],
+        "seconds": round(time.perf_counter() - started, 1),
+        "seconds_of": parts,
+        "metrics": metrics,
+        "made_by": {
+            "command": "botvision demo --quick" if quick else "botvision demo",
+            "version": __version__,
+            "scenes": scenes,
+            "recipe": run.read_recipe(),
+        },
+    }
+    RunFolder(folder).write_json("summary.json", summary)
+    return summary
+
+
+def _make_room(folder: Path, *, overwrite: bool) -> None:
+    earlier = any((folder / name).exists() for name in ("summary.json", "run", "data"))
+    if folder.exists() and not earlier and any(folder.iterdir()):
+        raise BotvisionError(f"{folder}: expected a new folder or an earlier demo's")
+    if earlier and overwrite:
+        shutil.rmtree(folder)
+    elif (folder / "summary.json").exists():
+        raise BotvisionError(f"{folder}: holds a finished demo; give --overwrite or --output")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _draw(folder: Path, data: Path, weights: Path, progress: Callable[[int, int], None]) -> None:
+    """Predictions and an attention map of validation scenes."""
+    predictor = load(weights)
+    annotations, images = find_split(data, "val")
+    truth = read_annotations(annotations)
+    names = [record["file_name"] for record in truth.images[:_PREDICTED]]
+    predict_files(
+        predictor, [images / name for name in names], folder / "predictions", progress=progress
+    )
+    first = truth.images[0]
+    x, y, width, height = truth.instances[first["id"]][0]["bbox"]
+    at = (int(x + width / 2), int(y + height / 2))
+    picture = read_image(images / first["file_name"])
+    draw_attention_maps(
+        picture, at, attention_maps(predictor, picture, at), folder / "attention.png"
+    )
+
+
+@contextmanager
+def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds of the block to ``parts``."""
+    started = time.perf_counter()
+    yield
+    parts[name] = round(time.perf_counter() - started, 1)

@@ -1,0 +1,67 @@
+"""A feature pyramid over any timm network."""
+
+from collections import OrderedDict
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from botvision.models import create_model, list_models
+
+LEVELS = ("p2", "p3", "p4", "p5")
+"""Levels that regions are pooled from; the region proposals also use p6."""
+
+
+class PyramidBackbone(nn.Module):
+    """c2 to c5 of a timm network under a feature pyramid: p2 to p6.
+
+    Args:
+        name: Name of a timm model with reductions 4, 8, 16 and 32, ours included.
+        image_size: Side for which our position tables are made.
+        channels: Channels of every level.
+        norm_layer: Normalisation in the pyramid; None is a bias instead.
+        arguments: More arguments of the model.
+
+    Attributes:
+        body: The network, without its classifier.
+        out_channels: ``channels``, as torchvision's detectors want it.
+        mean: RGB mean the network expects, images in 0..1.
+        std: RGB standard deviation the network expects.
+
+    Raises:
+        ValueError: If the model is unknown.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        image_size: int,
+        channels: int = 256,
+        norm_layer: type[nn.Module] | None = nn.BatchNorm2d,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        options = {"img_size": image_size} if name in list_models() else {}
+        self.body = create_model(
+            name, features_only=True, out_indices=(1, 2, 3, 4), **options, **(arguments or {})
+        )
+        self.fpn = FeaturePyramidNetwork(
+            self.body.feature_info.channels(),
+            channels,
+            extra_blocks=LastLevelMaxPool(),
+            norm_layer=norm_layer,
+        )
+        self.out_channels = channels
+        config = timm.get_pretrained_cfg(name)
+        self.mean: tuple[float, ...] = config.mean
+        self.std: tuple[float, ...] = config.std
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Levels p2 to p6 of images [B, 3, H, W], each [B, channels, H / stride, W / stride]."""
+        features = OrderedDict(zip(LEVELS, self.body(images), strict=True))
+        levels: OrderedDict[str, Tensor] = self.fpn(features)
+        levels["p6"] = levels.pop("pool")
+        return levels

@@ -1,0 +1,119 @@
+"""COCO's box and mask metrics, computed by faster-coco-eval with original category ids."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from faster_coco_eval.core import mask as coco_mask
+from torch import Tensor
+
+from botvision.data.coco import Category
+
+_NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+_RECALLS = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
+
+
+def coco_results(
+    output: dict[str, Tensor], image_id: int, categories: Sequence[Category]
+) -> list[dict[str, Any]]:
+    """One image's detections in COCO's results format.
+
+    Args:
+        output: A torchvision detector's output: ``boxes`` [n, 4] x1 y1 x2 y2 in pixels,
+            ``labels`` [n] from 1, ``scores`` [n] and perhaps ``masks`` [n, 1, H, W] in 0..1.
+        image_id: COCO's image id.
+        categories: Classes in label order.
+
+    Returns:
+        Records with ``image_id``, ``category_id``, ``bbox`` [x, y, width, height], ``score`` and,
+        for a mask, ``segmentation`` as compressed run lengths (threshold 0.5).
+    """
+    boxes = output["boxes"].detach().cpu().double()
+    boxes[:, 2:] -= boxes[:, :2]
+    results: list[dict[str, Any]] = [
+        {
+            "image_id": image_id,
+            "category_id": categories[label - 1].id,
+            "bbox": box,
+            "score": score,
+        }
+        for box, label, score in zip(
+            boxes.tolist(), output["labels"].tolist(), output["scores"].tolist(), strict=True
+        )
+    ]
+    if "masks" in output and results:
+        binary = (output["masks"][:, 0] >= 0.5).cpu().numpy().astype(np.uint8)
+        encoded = coco_mask.encode(np.asfortranarray(binary.transpose(1, 2, 0)))
+        for result, rle in zip(results, encoded, strict=True):
+            result["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+    return results
+
+
+class CocoMetrics:
+    """Collects detections image by image and computes COCO's metrics.
+
+    Args:
+        annotation_file: COCO instances file with the truth.
+        masks: Whether to evaluate masks besides boxes.
+
+    Attributes:
+        results: What was processed, in COCO's results format.
+    """
+
+    def __init__(self, annotation_file: Path, *, masks: bool) -> None:
+        truth = json.loads(annotation_file.read_text(encoding="utf-8"))
+        for annotation in truth["annotations"]:
+            annotation.setdefault("iscrowd", 0)
+            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+        self._truth = COCO(truth)
+        self._kinds = {"box": "bbox", "mask": "segm"} if masks else {"box": "bbox"}
+        self.results: list[dict[str, Any]] = []
+
+    def reset(self) -> None:
+        """Forget what was processed."""
+        self.results = []
+
+    def process(self, results: list[dict[str, Any]]) -> None:
+        """Add one image's results, see ``coco_results``."""
+        self.results.extend(results)
+
+    def evaluate(self) -> dict[str, Any]:
+        """COCO's twelve figures of each kind, and the AP of each class.
+
+        Returns:
+            ``box_ap``, ``box_ap50``, ``box_ap75``, ``box_ap_small`` ... ``box_ar_large``, the
+            same with ``mask_``, each in 0..1, or -1 where there is no truth of that size; and
+            ``box_ap_per_class`` (``mask_...``): AP by category name.
+        """
+        metrics: dict[str, Any] = {}
+        for kind, iou_type in self._kinds.items():
+            # Without its box a mask's size class is that of the mask, as in COCO's own results.
+            results = [
+                {key: value for key, value in result.items() if kind == "box" or key != "bbox"}
+                for result in self.results
+            ]
+            evaluation = COCOeval_faster(
+                self._truth, self._truth.loadRes(results), iouType=iou_type, separate_eval=False
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # means over classes that have no truth
+                evaluation.run()
+            for name, value in zip(_NAMES + _RECALLS, evaluation.stats[:12], strict=True):
+                metrics[f"{kind}_{name}"] = float(value)
+            metrics[f"{kind}_ap_per_class"] = self._per_class(evaluation)
+        return metrics
+
+    def _per_class(self, evaluation: COCOeval_faster) -> dict[str, float]:
+        # [IoU thresholds, recalls, classes, areas, largest number of detections]
+        precision = evaluation.eval["precision"][:, :, :, 0, -1]
+        names = {c["id"]: c["name"] for c in self._truth.dataset["categories"]}
+        per_class = {}
+        for place, category in enumerate(evaluation.params.catIds):
+            values = precision[:, :, place]
+            present = values[values > -1]
+            per_class[names[category]] = float(present.mean()) if present.size else -1.0
+        return per_class

@@ -1,0 +1,74 @@
+"""Running a detector over a data set, on one process or many, and measuring it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from botvision.data.instances import CocoInstances
+from botvision.detection.coco_metrics import CocoMetrics, coco_results
+
+
+def evaluate_detector(
+    model: nn.Module,
+    data: CocoInstances,
+    *,
+    precision: str,
+    batch_size: int,
+    masks: bool,
+    progress: Callable[[int, int], None],
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """COCO metrics of a detector on a data set, whose images are split over the processes.
+
+    Args:
+        model: A torchvision detector; put into evaluation mode and back.
+        data: Images as float tensors, see ``evaluation_transform``.
+        precision: "float32", or "bfloat16" for autocast.
+        batch_size: Images at a time.
+        masks: Whether to evaluate masks besides boxes.
+        progress: Called with the images done and their total.
+
+    Returns:
+        ``CocoMetrics.evaluate``'s metrics and the results in COCO's format, the same on every
+        process.
+    """
+    was_training = model.training
+    model.eval()
+    processes = PartialState()
+    mine = range(processes.process_index, len(data), processes.num_processes)
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(mine), batch_size):
+        chosen = [data[(0, index)] for index in mine[start : start + batch_size]]
+        outputs = detect(model, [image for image, _ in chosen], precision)
+        for output, (_, target) in zip(outputs, chosen, strict=True):
+            results.extend(coco_results(output, target["image_id"], data.categories))
+        progress(min(start + batch_size, len(mine)), len(mine))
+    model.train(was_training)
+    metrics = CocoMetrics(data.annotations.path, masks=masks)
+    metrics.process(gather_object(results))
+    return metrics.evaluate(), metrics.results
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision of a recipe: bfloat16 where it says so, else nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def detect(
+    model: nn.Module, images: list[Tensor], precision: str
+) -> list[dict[str, Tensor]]:
+    """Detections of float images [3, H, W] in 0..1, on the model's device.
+
+    Args:
+        model: A torchvision detector in evaluation mode.
+        images: Of any sizes.
+        precision: "float32", or "bfloat16" for autocast.
+    """
+    device = next(model.parameters()).device
+    inputs = [image.as_subclass(Tensor).to(device) for image in images]
+    with torch.inference_mode(), autocast(device, precision):
+        outputs: list[dict[str, Tensor]] = model(inputs)
+    return outputs

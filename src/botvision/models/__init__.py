@@ -1,0 +1,45 @@
+"""The paper's networks as timm models; importing this package registers them."""
+
+from typing import Any
+
+import timm
+from torch import nn
+
+from botvision.errors import nearest
+from botvision.models.botnet import BoTNet
+from botvision.models.bottleneck_transformer import BottleneckTransformer, spatial_attention
+
+__all__ = [
+    "BoTNet",
+    "BottleneckTransformer",
+    "create_model",
+    "list_models",
+    "spatial_attention",
+]
+
+
+def list_models() -> list[str]:
+    """Names of the models that this package adds to timm, sorted."""
+    names: list[str] = timm.list_models(module="botnet")
+    return names
+
+
+def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build one of our models, or any of timm's, by name.
+
+    Args:
+        name: A name of ``list_models()`` or of ``timm.list_models()``.
+        pretrained: Load the weights that timm's registry names for the model (needs network).
+        kwargs: Arguments of the model: ``num_classes``, ``in_chans``, ``features_only``,
+            ``output_stride``, ``drop_path_rate``, and those of ``BoTNet``.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If there is no such model; the message names the nearest ones.
+    """
+    if not timm.is_model(name):
+        raise ValueError(f"model: {name!r} is unknown{nearest(name, timm.list_models())}")
+    model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+    return model

@@ -1,0 +1,65 @@
+"""The Bottleneck Transformer block: a ResNet bottleneck that attends where it convolved."""
+
+from collections import OrderedDict
+from typing import Any, ClassVar
+
+from timm.models.resnet import Bottleneck
+from torch import nn
+
+from botvision.attention import MultiHeadSelfAttention2d
+
+
+def spatial_attention(
+    dim: int, stride: int, map_size: tuple[int, int], **options: Any
+) -> nn.Sequential:
+    """What stands in for the spatial 3x3 convolution of a bottleneck (paper figure 3).
+
+    Attention runs at the input's resolution; a stride of 2 is 2x2 average pooling after it. The
+    pooling rounds up, as the strided shortcut does, so that odd maps fit.
+
+    Args:
+        dim: Channels in and out.
+        stride: 1 or 2.
+        map_size: (H, W) of the map for which the position tables are made.
+        options: ``num_heads``, ``position``, ``content``, ``impl`` of
+            ``MultiHeadSelfAttention2d``.
+
+    Returns:
+        Modules ``attention`` and ``pool``: [B, dim, H, W] to [B, dim, ceil(H / stride), ...].
+    """
+    pool = nn.AvgPool2d(2, stride=2, ceil_mode=True) if stride == 2 else nn.Identity()
+    attention = MultiHeadSelfAttention2d(dim, position_size=map_size, **options)
+    return nn.Sequential(OrderedDict(attention=attention, pool=pool))
+
+
+class BottleneckTransformer(Bottleneck):
+    """timm's ``Bottleneck`` with self-attention for its 3x3 convolution.
+
+    All else, batch normalisation and the three non-linearities included, is the bottleneck's
+    (paper section 3.2). Where a ResNet dilates (``output_stride`` 16), the attention keeps the
+    resolution: the S1 form.
+
+    timm's ``ResNet`` passes the same arguments to the blocks of all stages, so what only this
+    block takes is bound to a subclass by ``configured``.
+    """
+
+    image_size: ClassVar[tuple[int, int]] = (224, 224)
+    attention_options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self, inplanes: int, planes: int, stride: int = 1, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(inplanes, planes, stride, *args, **kwargs)
+        map_stride = 16 if stride == 2 else 32 // self.dilation
+        height, width = (-(-side // map_stride) for side in self.image_size)
+        self.conv2 = spatial_attention(
+            self.conv2.out_channels, stride, (height, width), **self.attention_options
+        )
+
+    @classmethod
+    def configured(
+        cls, image_size: tuple[int, int], **attention_options: Any
+    ) -> "type[BottleneckTransformer]":
+        """This block for c5 of a network whose tables are made for ``image_size`` (H, W)."""
+        bound = {"image_size": image_size, "attention_options": attention_options}
+        return type(cls.__name__, (cls,), bound)

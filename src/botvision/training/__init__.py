@@ -1,0 +1,1 @@
+"""Training: the loop, optimisation, run folders and resuming."""

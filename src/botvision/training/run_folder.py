@@ -1,0 +1,120 @@
+"""The run folder: what a run wrote, and where."""
+
+import csv
+import importlib.metadata
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from botvision.errors import BotvisionError
+from botvision.files import replacing
+
+_PACKAGES = ("botvision", "torch", "torchvision", "timm", "accelerate", "faster-coco-eval")
+
+
+class RunFolder:
+    """Files of one training run, see design in the README.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.best = path / "best.safetensors"
+        self.last = path / "last.safetensors"
+        self.state = path / "state" / "training.pt"
+
+    @classmethod
+    def create(cls, path: Path, recipe: dict[str, Any]) -> "RunFolder":
+        """Make the folder with ``recipe.yaml`` and ``environment.json``.
+
+        Raises:
+            BotvisionError: If it exists.
+        """
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError as error:
+            raise BotvisionError(
+                f"{path}: the run folder exists; choose another --name, or go on with it by "
+                f"--resume {path}"
+            ) from error
+        folder = cls(path)
+        folder.state.parent.mkdir()
+        folder.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False))
+        folder.write_json("environment.json", _environment())
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The folder of an earlier run.
+
+        Raises:
+            BotvisionError: If it is none.
+        """
+        folder = cls(path)
+        if not folder.recipe.is_file():
+            raise BotvisionError(f"{path}: expected a run folder with recipe.yaml, got none")
+        return folder
+
+    def read_recipe(self) -> dict[str, Any]:
+        """The recipe the run was started with."""
+        content: dict[str, Any] = yaml.safe_load(self.recipe.read_text())
+        return content
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file into the folder, all or nothing."""
+        with replacing(self.path / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=1))
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add a line to ``metrics.jsonl``."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``; a line that a crash cut short is left out."""
+        if not self.metrics.is_file():
+            return []
+        records = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return records
+
+    def rewind(self, step: int) -> None:
+        """Forget the lines of steps that will be done again."""
+        kept = [record for record in self.history() if record["step"] <= step]
+        with replacing(self.metrics) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+    def write_csv(self) -> None:
+        """Write ``results.csv``: a row for each evaluation in ``metrics.jsonl``."""
+        rows = [record for record in self.history() if "metrics" in record]
+        columns = ["epoch", "step", *(rows[0]["metrics"] if rows else ())]
+        with replacing(self.path / "results.csv") as temporary, temporary.open("w") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            for row in rows:
+                writer.writerow([row["epoch"], row["step"], *row["metrics"].values()])
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
