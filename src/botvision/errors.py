@@ -9,6 +9,6 @@ class BotvisionError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """"; did you mean ...?" for a misspelt word, or nothing when nothing is near."""
+    """The hint "; did you mean ...?" for a misspelt word, or nothing when nothing is near."""
     matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(matches)}?" if matches else ""

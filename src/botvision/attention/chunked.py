@@ -8,6 +8,7 @@ Shape legend: G = batch x heads, M = queries of a block, N = H x W keys.
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -37,6 +38,13 @@ def chunked_attention(
     return _ChunkedAttention.apply(q, k, v, bias_h, bias_w, size, scale, content)
 
 
+def _no_autocast(device_type: str) -> AbstractContextManager[object]:
+    """The caller's autocast has had its say in the inputs' dtype; "meta" and others have none."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
 def _blocks(groups: int, n: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Slices of (G, queries) whose logits fit the block size of the device."""
     budget = _BLOCK_ELEMENTS.get(device.type, _BLOCK_ELEMENTS["cuda"])
@@ -59,21 +67,21 @@ def _logits(
     """Logits [G, M, N] of one block, in the dtype of the softmax."""
     groups, rows = q.shape[:2]
     dtype = softmax_dtype(q.dtype)
-    logits = torch.empty(groups, rows, *size, dtype=dtype, device=q.device)
-    if bias_h is not None and bias_w is not None:
-        torch.add(bias_h.to(dtype).unsqueeze(-1), bias_w.to(dtype).unsqueeze(-2), out=logits)
-    elif bias_h is not None:
-        logits.copy_(bias_h.unsqueeze(-1))
-    elif bias_w is not None:
-        logits.copy_(bias_w.unsqueeze(-2))
+    by_row = None if bias_h is None else bias_h.to(dtype).unsqueeze(-1)
+    by_column = None if bias_w is None else bias_w.to(dtype).unsqueeze(-2)
+    if by_row is not None and by_column is not None:
+        logits = by_row + by_column
     else:
-        logits.zero_()
+        logits = torch.zeros(groups, rows, *size, dtype=dtype, device=q.device)
+        for bias in (by_row, by_column):
+            if bias is not None:
+                logits += bias
     logits = logits.flatten(-2)
     if not content:
         return logits
     if q.dtype == dtype:
         return logits.baddbmm_(q, k.transpose(-1, -2), alpha=scale)
-    return logits.add_(torch.bmm(q, k.transpose(-1, -2)), alpha=scale)
+    return logits.add_(torch.bmm(q * scale, k.transpose(-1, -2)))
 
 
 class _ChunkedAttention(torch.autograd.Function):
@@ -93,10 +101,11 @@ class _ChunkedAttention(torch.autograd.Function):
         h3 = None if bias_h is None else bias_h.flatten(0, 1)
         w3 = None if bias_w is None else bias_w.flatten(0, 1)
         groups, n, _ = v3.shape
-        out = torch.empty_like(v3, memory_format=torch.contiguous_format)
+        out = torch.empty_like(v, memory_format=torch.contiguous_format)
+        out3 = out.flatten(0, 1)
         log_sum_exp = torch.empty(groups, n, 1, dtype=softmax_dtype(q.dtype), device=q.device)
         # The caller's autocast has had its say in the inputs' dtype.
-        with torch.autocast(q.device.type, enabled=False):
+        with _no_autocast(q.device.type):
             for g, m in _blocks(groups, n, q.device):
                 logits = _logits(
                     q3[g, m],
@@ -110,11 +119,11 @@ class _ChunkedAttention(torch.autograd.Function):
                 largest = logits.amax(dim=-1, keepdim=True)
                 weights = logits.sub_(largest).exp_()
                 total = weights.sum(dim=-1, keepdim=True)
-                out[g, m] = torch.bmm(weights.to(v.dtype), v3[g]) / total
+                out3[g, m] = torch.bmm(weights.to(v.dtype), v3[g]) / total
                 log_sum_exp[g, m] = largest + total.log()
         ctx.save_for_backward(q, k, v, bias_h, bias_w, out, log_sum_exp)
         ctx.size, ctx.scale, ctx.content = size, scale, content
-        return out.unflatten(0, q.shape[:2])
+        return out
 
     @staticmethod
     @once_differentiable
@@ -122,7 +131,7 @@ class _ChunkedAttention(torch.autograd.Function):
         q, k, v, bias_h, bias_w, out, log_sum_exp = ctx.saved_tensors
         size, scale, content = ctx.size, ctx.scale, ctx.content
         leading = q.shape[:2]
-        q3, k3, v3, grad3 = (t.flatten(0, 1) for t in (q, k, v, grad_out))
+        q3, k3, v3, out3, grad3 = (t.flatten(0, 1) for t in (q, k, v, out, grad_out))
         h3 = None if bias_h is None else bias_h.flatten(0, 1)
         w3 = None if bias_w is None else bias_w.flatten(0, 1)
         dtype = log_sum_exp.dtype
@@ -132,10 +141,10 @@ class _ChunkedAttention(torch.autograd.Function):
         grad_v = torch.zeros(v3.shape, dtype=dtype, device=v.device)
         grad_h = None if h3 is None else torch.empty_like(h3)
         grad_w = None if w3 is None else torch.empty_like(w3)
-        with torch.autocast(q.device.type, enabled=False):
+        with _no_autocast(q.device.type):
             # sum_j P_ij dP_ij, which the softmax's derivative subtracts, equals dO_i . O_i.
-            delta = (grad3.to(dtype) * out.to(dtype)).sum(dim=-1, keepdim=True)
-            for g, m in _blocks(*v3.shape[:2], q.device):
+            delta = (grad3.to(dtype) * out3.to(dtype)).sum(dim=-1, keepdim=True)
+            for g, m in _blocks(len(v3), v3.shape[1], q.device):
                 logits = _logits(
                     q3[g, m],
                     k3[g],
@@ -173,7 +182,7 @@ class _ChunkedAttention(torch.autograd.Function):
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right for [G, a, b] stacks, in the dtype of ``total``."""
+    """Total += left @ right for [G, a, b] stacks, in the dtype of ``total``."""
     if left.dtype == total.dtype:
         total.baddbmm_(left, right)
     else:

@@ -56,13 +56,18 @@ def decomposed_attention(
         ValueError: On an unknown ``impl`` or on shapes, dtypes or devices that do not agree.
     """
     _check(q, k, v, bias_h, bias_w, size)
+    check_implementation(impl)
     name = "chunked" if impl == "auto" else impl
-    if name not in IMPLEMENTATIONS:
-        expected = ", ".join(["auto", *IMPLEMENTATIONS])
-        raise ValueError(f"impl: expected one of {expected}, got {impl!r}")
     if scale is None:
         scale = float(q.shape[-1]) ** -0.5
     return IMPLEMENTATIONS[name](q, k, v, bias_h, bias_w, size=size, scale=scale, content=content)
+
+
+def check_implementation(impl: str) -> None:
+    """Raise ValueError unless ``impl`` is "auto" or the name of an implementation."""
+    names = ["auto", *IMPLEMENTATIONS]
+    if impl not in names:
+        raise ValueError(f"impl: expected one of {', '.join(names)}, got {impl!r}")
 
 
 def _check(

@@ -1,10 +1,10 @@
 """The paper's multi-head self-attention layer over a feature map (figure 4)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from botvision.attention.decomposed_attention import decomposed_attention
+from botvision.attention.decomposed_attention import check_implementation, decomposed_attention
 from botvision.attention.positions import AbsolutePosition2d, RelativePosition2d
 from botvision.attention.reference import attention_probabilities
 
@@ -50,17 +50,18 @@ class MultiHeadSelfAttention2d(nn.Module):
         impl: str = "auto",
     ) -> None:
         super().__init__()
-        if dim % num_heads:
+        if num_heads < 1 or dim % num_heads:
             raise ValueError(f"num_heads: expected a divisor of dim = {dim}, got {num_heads}")
         if not content and position == "none":
             raise ValueError("content=False with position='none' leaves nothing to attend by")
+        check_implementation(impl)
         self.dim = dim
         self.num_heads = num_heads
         self.content = content
         self.impl = impl
         self.scale = float(dim // num_heads) ** -0.5
         self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False)
-        self.position = _position(position, dim // num_heads, position_size)
+        self.position: Any = _position(position, dim // num_heads, position_size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -91,6 +92,9 @@ class MultiHeadSelfAttention2d(nn.Module):
         """
         q, k, _, bias_h, bias_w = self._project(x)
         size = (x.shape[2], x.shape[3])
+        for name, at, side in (("row", row, size[0]), ("column", column, size[1])):
+            if not 0 <= at < side:
+                raise ValueError(f"{name}: expected 0 to {side - 1} on a map of {size}, got {at}")
         at = row * size[1] + column
         here = slice(at, at + 1)
         probabilities = attention_probabilities(
@@ -104,9 +108,7 @@ class MultiHeadSelfAttention2d(nn.Module):
         )
         return probabilities.squeeze(2).unflatten(-1, size)
 
-    def _project(
-        self, x: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """Scaled queries, keys and values [B, heads, N, d], and the position biases."""
         qkv = self.qkv(x).flatten(2).transpose(1, 2)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -116,12 +118,11 @@ class MultiHeadSelfAttention2d(nn.Module):
         return q, k, v, *self.position(q, (x.shape[2], x.shape[3]))
 
     def extra_repr(self) -> str:
+        """What ``print`` shows of the layer."""
         return f"num_heads={self.num_heads}, content={self.content}, impl={self.impl!r}"
 
 
-def _position(
-    kind: str, dim: int, size: tuple[int, int] | None
-) -> RelativePosition2d | AbsolutePosition2d | None:
+def _position(kind: str, dim: int, size: tuple[int, int] | None) -> nn.Module | None:
     if kind == "none":
         return None
     classes = {"relative": RelativePosition2d, "absolute": AbsolutePosition2d}

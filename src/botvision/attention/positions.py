@@ -1,5 +1,7 @@
 """Position encodings of the paper's table 4 as row and column biases of any map size."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,7 +62,18 @@ class _Position2d(nn.Module):
         )
         return height, width
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Tables made for another map are resized, those of another head width refused."""
+        for name in ("height", "width"):
+            table, own = state_dict.get(prefix + name), getattr(self, name)
+            if table is not None and table.ndim == 2 and table.shape[1] == own.shape[1]:
+                state_dict[prefix + name] = resize_position_table(
+                    table, len(own), relative=self.relative
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def extra_repr(self) -> str:
+        """What ``print`` shows of the tables."""
         return f"size={self.size}"
 
 

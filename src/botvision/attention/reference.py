@@ -39,7 +39,7 @@ def attention_probabilities(
     dtype = softmax_dtype(q.dtype)
     logits = q.new_zeros(*q.shape[:-1], height, width, dtype=dtype)
     if content:
-        logits = logits + (q @ k.transpose(-1, -2)).to(dtype).unflatten(-1, size) * scale
+        logits = logits + ((q * scale) @ k.transpose(-1, -2)).to(dtype).unflatten(-1, size)
     if bias_h is not None:
         logits = logits + bias_h.to(dtype).unsqueeze(-1)
     if bias_w is not None:

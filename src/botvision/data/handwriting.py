@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +174,12 @@ def write_handwriting(
         (staging / "annotations").mkdir()
         for split, count in (("train", train), ("val", val)):
             scenes = HandwritingScenes(split, size=size, seed=seed)
-            before = 0 if split == "train" else train
             content = _write_split(
                 scenes,
                 split,
                 count,
                 staging / "images",
-                progress=lambda done, before=before: progress(before + done, train + val),
+                progress=partial(_report, progress, 0 if split == "train" else train, train + val),
             )
             target = staging / "annotations" / f"instances_{split}.json"
             target.write_text(json.dumps(content))
@@ -188,6 +188,10 @@ def write_handwriting(
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _report(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 def _write_split(

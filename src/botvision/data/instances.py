@@ -11,7 +11,13 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from botvision.data.coco import Category, CocoAnnotations, find_split, instance_mask, read_annotations
+from botvision.data.coco import (
+    Category,
+    CocoAnnotations,
+    find_split,
+    instance_mask,
+    read_annotations,
+)
 from botvision.data.images import read_image
 from botvision.data.seeds import derived_seed
 from botvision.errors import BotvisionError

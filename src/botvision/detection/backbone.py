@@ -44,12 +44,12 @@ class PyramidBackbone(nn.Module):
         arguments: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        options = {"img_size": image_size} if name in list_models() else {}
-        self.body = create_model(
-            name, features_only=True, out_indices=(1, 2, 3, 4), **options, **(arguments or {})
-        )
+        options: dict[str, Any] = {"img_size": image_size} if name in list_models() else {}
+        options |= {"features_only": True, "out_indices": (1, 2, 3, 4), **(arguments or {})}
+        body: Any = create_model(name, **options)
+        self.body = body
         self.fpn = FeaturePyramidNetwork(
-            self.body.feature_info.channels(),
+            body.feature_info.channels(),
             channels,
             extra_blocks=LastLevelMaxPool(),
             norm_layer=norm_layer,

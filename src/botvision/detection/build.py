@@ -82,7 +82,7 @@ def load_trunk(detector: nn.Module, path: Path) -> None:
         BotvisionError: If the file's backbone is another one.
     """
     tensors = read_tensors(path, "backbone.body.") or read_tensors(path)
-    body = detector.backbone.body
+    body: Any = detector.get_submodule("backbone.body")
     known = body.state_dict().keys()
     # A classifier's head is the one part that a backbone does without.
     tensors = {k: v for k, v in tensors.items() if k in known or not k.startswith("fc.")}

@@ -43,12 +43,12 @@ def mask_rcnn(
     Raises:
         ValueError: If the backbone is unknown.
     """
-    network, arguments = _common(
-        backbone, num_classes, sampling_ratio=sampling_ratio, **options
-    )
+    network, arguments = _common(backbone, num_classes, sampling_ratio=sampling_ratio, **options)
     heads = (mask_head_channels,) * mask_head_layers
     arguments |= {
-        "mask_roi_pool": MultiScaleRoIAlign(list(LEVELS), _MASK_SIZE, sampling_ratio=sampling_ratio),
+        "mask_roi_pool": MultiScaleRoIAlign(
+            list(LEVELS), _MASK_SIZE, sampling_ratio=sampling_ratio
+        ),
         "mask_head": MaskRCNNHeads(network.out_channels, heads, 1),
         "mask_predictor": MaskRCNNPredictor(mask_head_channels, mask_head_channels, num_classes),
     }
@@ -65,8 +65,8 @@ def faster_rcnn(backbone: str, num_classes: int, **options: Any) -> FasterRCNN:
         num_classes: Classes including the background.
         options: ``image_size`` (1024): side that the longer side of an image is resized to;
             ``fpn_channels`` (256); ``box_head_width`` (1024); ``anchor_scale`` (8): side of a
-            level's anchors in its strides; ``sampling_ratio`` (2); ``backbone_arguments``; and torchvision's
-            ``rpn_...`` and ``box_...`` arguments.
+            level's anchors in its strides; ``sampling_ratio`` (2);
+            ``backbone_arguments``; and torchvision's ``rpn_...`` and ``box_...`` arguments.
 
     Returns:
         A torchvision ``FasterRCNN``.

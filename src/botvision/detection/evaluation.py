@@ -57,9 +57,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def detect(
-    model: nn.Module, images: list[Tensor], precision: str
-) -> list[dict[str, Tensor]]:
+def detect(model: nn.Module, images: list[Tensor], precision: str) -> list[dict[str, Tensor]]:
     """Detections of float images [3, H, W] in 0..1, on the model's device.
 
     Args:

@@ -90,9 +90,7 @@ class DetectionTask:
             losses: dict[str, Tensor] = model([image.to(device) for image in images], on_device)
         return losses
 
-    def evaluate(
-        self, model: nn.Module, progress: Callable[[int, int], None]
-    ) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """COCO metrics on the validation split."""
         metrics, self._results = evaluate_detector(
             model,

@@ -6,7 +6,7 @@ import timm
 from torch import nn
 
 from botvision.errors import nearest
-from botvision.models.botnet import BoTNet
+from botvision.models.botnet import BoTNet, default_cfgs
 from botvision.models.bottleneck_transformer import BottleneckTransformer, spatial_attention
 
 __all__ = [
@@ -20,8 +20,7 @@ __all__ = [
 
 def list_models() -> list[str]:
     """Names of the models that this package adds to timm, sorted."""
-    names: list[str] = timm.list_models(module="botnet")
-    return names
+    return sorted(default_cfgs)
 
 
 def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:

@@ -50,7 +50,7 @@ class BoTNet(ResNet):
         super().__init__(block=blocks, layers=layers, **kwargs)
 
     def init_weights(self, zero_init_last: bool = True) -> None:
-        """timm's initialisation for the convolutions, the layer's own for the attention."""
+        """Timm's initialisation for the convolutions, the layer's own for the attention."""
         super().init_weights(zero_init_last=zero_init_last)
         for module in self.modules():
             if isinstance(module, MultiHeadSelfAttention2d):
@@ -158,5 +158,5 @@ def botnet_tiny(pretrained: bool = False, **kwargs: Any) -> BoTNet:
         channels=(32, 64, 128, 256),
         stem_type="deep",
         stem_width=16,
-        img_size=kwargs.get("img_size", 128),
+        img_size=128,
     )

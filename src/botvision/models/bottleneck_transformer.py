@@ -1,7 +1,8 @@
 """The Bottleneck Transformer block: a ResNet bottleneck that attends where it convolved."""
 
 from collections import OrderedDict
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any
 
 from timm.models.resnet import Bottleneck
 from torch import nn
@@ -40,26 +41,35 @@ class BottleneckTransformer(Bottleneck):
     resolution: the S1 form.
 
     timm's ``ResNet`` passes the same arguments to the blocks of all stages, so what only this
-    block takes is bound to a subclass by ``configured``.
+    block takes is bound by ``configured``.
     """
 
-    image_size: ClassVar[tuple[int, int]] = (224, 224)
-    attention_options: ClassVar[dict[str, Any]] = {}
-
     def __init__(
-        self, inplanes: int, planes: int, stride: int = 1, *args: Any, **kwargs: Any
+        self,
+        inplanes: int,
+        planes: int,
+        stride: int = 1,
+        *args: Any,
+        image_size: tuple[int, int] = (224, 224),
+        attention_options: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(inplanes, planes, stride, *args, **kwargs)
         map_stride = 16 if stride == 2 else 32 // self.dilation
-        height, width = (-(-side // map_stride) for side in self.image_size)
+        height, width = (-(-side // map_stride) for side in image_size)
+        replaced: Any = self.get_submodule("conv2")
         self.conv2 = spatial_attention(
-            self.conv2.out_channels, stride, (height, width), **self.attention_options
-        )
+            replaced.out_channels,
+            replaced.stride[0],  # 1 where timm's anti-aliasing does the pooling
+            (height, width),
+            **(attention_options or {}),
+        ).to(replaced.weight)  # timm's device and dtype arguments
 
     @classmethod
     def configured(
         cls, image_size: tuple[int, int], **attention_options: Any
-    ) -> "type[BottleneckTransformer]":
+    ) -> "partial[BottleneckTransformer]":
         """This block for c5 of a network whose tables are made for ``image_size`` (H, W)."""
-        bound = {"image_size": image_size, "attention_options": attention_options}
-        return type(cls.__name__, (cls,), bound)
+        block = partial(cls, image_size=image_size, attention_options=attention_options)
+        block.expansion = cls.expansion  # type: ignore[attr-defined]  # timm asks its classes
+        return block

@@ -1,13 +1,14 @@
 """Where a position of a picture looks, a head each, as a picture."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as F  # noqa: N812
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.errors import BotvisionError
@@ -65,7 +66,7 @@ def attention_maps(
 
     for name, layer in model.named_modules():
         if isinstance(layer, MultiHeadSelfAttention2d):
-            hooks.append(layer.register_forward_pre_hook(_named(record, name)))
+            hooks.append(layer.register_forward_pre_hook(partial(record, name)))
     if not hooks:
         raise BotvisionError(
             f"{predictor.description['model']['backbone']}: expected a backbone with attention"
@@ -76,10 +77,6 @@ def attention_maps(
         for hook in hooks:
             hook.remove()
     return found
-
-
-def _named(record, name: str):  # type: ignore[no-untyped-def]
-    return lambda layer, inputs: record(name, layer, inputs)
 
 
 def draw_attention_maps(
@@ -104,8 +101,9 @@ def draw_attention_maps(
             cell.imshow(head, cmap="inferno", alpha=0.6, extent=extent, interpolation="bilinear")
             cell.plot(*at, marker="+", color="cyan", markersize=12, markeredgewidth=2)
             size = "x".join(str(side) for side in head.shape)
-            cell.set_title(f"{layer.layer.removeprefix('backbone.body.')}\nhead {number}, {size}",
-                           fontsize=8)
+            cell.set_title(
+                f"{layer.layer.removeprefix('backbone.body.')}\nhead {number}, {size}", fontsize=8
+            )
             cell.set_axis_off()
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)

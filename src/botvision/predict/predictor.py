@@ -10,7 +10,7 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as F  # noqa: N812
+from torchvision.transforms.v2 import functional as F
 
 from botvision.data.coco import Category
 from botvision.data.images import read_image
@@ -43,7 +43,7 @@ class Predictor:
     def __init__(
         self, model: nn.Module, categories: list[Category], description: dict[str, Any]
     ) -> None:
-        self.model = model.eval().to(PartialState().device)
+        self.model: Any = model.eval().to(PartialState().device)
         self.categories = categories
         self.description = description
         self.precision: str = description["recipe"]["training"]["precision"]

@@ -36,9 +36,7 @@ class Task(Protocol):
         """Named scalar losses of a batch; their sum is minimised."""
         ...
 
-    def evaluate(
-        self, model: nn.Module, progress: Progress
-    ) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, progress: Progress) -> dict[str, Any]:
         """Metrics of the validation data, the same on all processes."""
         ...
 

@@ -1,0 +1,50 @@
+# Needs make and Python 3.11 to 3.13. After `make venv` nothing here needs the network.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CHECK_PYTHON := import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \
+	"Python 3.11 to 3.13 is needed, got %d.%d; say which: make venv PYTHON=python3.12" % v[:2])
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow lint format bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: .venv/.installed ## make .venv with the pinned dependencies
+
+# pip's own build environment (hatchling) takes its pins from the variables alone: from the first in
+# older versions of pip, from the second in newer ones.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+		$(BIN)/python -m pip install -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+demo: venv ## train, evaluate and look at a small segmenter, in runs/demo
+	$(BIN)/botvision demo --overwrite
+
+test: venv ## run the tests, without the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: venv ## run the slow tests alone
+	$(BIN)/python -m pytest -m slow
+
+lint: venv ## check style, formatting and types; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv ## format the sources and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: venv ## time the attention layer against its peers, under two minutes
+	$(BIN)/python benchmarks/attention.py
+
+# runs/ is the user's and is never deleted here.
+clean: ## delete .venv, builds and caches; runs/ stays
+	rm -rf .venv build dist src/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
