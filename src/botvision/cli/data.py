@@ -18,7 +18,7 @@ def handwriting(
     folder: Annotated[Path, typer.Argument(help="Folder to make.")],
     train: Annotated[int, typer.Option(min=1, help="Training scenes.")] = 2000,
     val: Annotated[int, typer.Option(min=1, help="Validation scenes.")] = 200,
-    size: Annotated[int, typer.Option(min=32, help="Side of a scene in pixels.")] = 128,
+    size: Annotated[int, typer.Option(min=16, max=427, help="Side of a scene in pixels.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
 ) -> None:
     """Write the embedded data set, real handwriting on real photographs, as a COCO folder.

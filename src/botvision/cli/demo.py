@@ -25,12 +25,10 @@ def demo(
     """
     import json
 
-    from rich.console import Console
-
-    from botvision.cli.display import TrainingDisplay, counting, metrics_table
+    from botvision.cli.display import TrainingDisplay, counting, metrics_table, open_console
     from botvision.demo import run_demo
 
-    console = Console(stderr=as_json)
+    console = open_console(as_json=as_json)
     summary = run_demo(
         output,
         quick=quick,

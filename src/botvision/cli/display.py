@@ -1,6 +1,7 @@
 """Progress on the terminal."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,11 @@ from rich.progress import (
 from rich.table import Table
 
 _HEADLINES = ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75")
+
+
+def open_console(*, as_json: bool) -> Console:
+    """The terminal, or standard error where standard output is JSON; quiet in worker processes."""
+    return Console(stderr=as_json, quiet=os.environ.get("RANK", "0") != "0")
 
 
 def bar(console: Console) -> Progress:

@@ -21,14 +21,12 @@ def predict(
     """
     import json
 
-    from rich.console import Console
-
-    from botvision.cli.display import counting
+    from botvision.cli.display import counting, open_console
     from botvision.data.images import find_images
     from botvision.predict import load
     from botvision.predict.result_files import predict_files
 
-    console = Console(stderr=as_json)
+    console = open_console(as_json=as_json)
     paths = list(find_images(source))
     predictor = load(weights)
     with counting(console, "predict") as progress:

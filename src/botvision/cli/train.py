@@ -29,9 +29,7 @@ def train(
     """
     import json
 
-    from rich.console import Console
-
-    from botvision.cli.display import TrainingDisplay, metrics_table
+    from botvision.cli.display import TrainingDisplay, metrics_table, open_console
     from botvision.errors import BotvisionError
     from botvision.recipes.reading import read_recipe, recipe_names
 
@@ -41,7 +39,7 @@ def train(
     if (recipe is None) == (resume is None):
         raise BotvisionError("train: expected a recipe or --resume RUN, and not both")
     # Heavy, and not needed before a recipe is known to be right.
-    console = Console(stderr=as_json)
+    console = open_console(as_json=as_json)
     display = partial(TrainingDisplay.showing, console)
     if resume is not None:
         if data is not None or name is not None or overrides:

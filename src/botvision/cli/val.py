@@ -21,12 +21,10 @@ def val(
     """
     import json
 
-    from rich.console import Console
-
-    from botvision.cli.display import counting, metrics_table
+    from botvision.cli.display import counting, metrics_table, open_console
     from botvision.predict.evaluation import evaluate_weights
 
-    console = Console(stderr=as_json)
+    console = open_console(as_json=as_json)
     with counting(console, "evaluate") as progress:
         metrics = evaluate_weights(
             weights, data, split=split, batch_size=batch_size, progress=progress

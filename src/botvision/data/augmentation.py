@@ -10,6 +10,14 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 
+class _ScaleJitter(v2.ScaleJitter):
+    """torchvision's, which rounds the short side of a very long image down to nothing."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = super().make_params(flat_inputs)["size"]
+        return {"size": (max(1, height), max(1, width))}
+
+
 class FixedSizeCrop(v2.Transform):
     """Crop at random where the image is too large, pad at the bottom and right where too small.
 
@@ -82,7 +90,7 @@ def training_transform(
     """
     return v2.Compose(
         [
-            v2.ScaleJitter((size, size), scale_range=scale),
+            _ScaleJitter((size, size), scale_range=scale),
             FixedSizeCrop(size),
             v2.RandomHorizontalFlip(flip),
             KeepVisibleInstances(),

@@ -1,7 +1,7 @@
 """Reading COCO-format instance annotations: polygons, run lengths, crowds."""
 
 import json
-import math
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,9 +79,9 @@ def read_annotations(path: Path) -> CocoAnnotations:
         BotvisionError: Naming the file, the record's id, the field and the value.
     """
     content = _read_json(path)
-    images = _records(path, content, "images", {"id", "file_name", "width", "height"})
-    categories = _records(path, content, "categories", {"id", "name"})
-    annotations = _records(path, content, "annotations", {"id", "image_id", "category_id", "bbox"})
+    images = _records(path, content, "images")
+    categories = _records(path, content, "categories")
+    annotations = _records(path, content, "annotations")
     by_id = {image["id"]: image for image in images}
     known = {category["id"] for category in categories}
     result = CocoAnnotations(
@@ -91,10 +91,11 @@ def read_annotations(path: Path) -> CocoAnnotations:
         instances={image["id"]: [] for image in images},
     )
     for annotation in annotations:
-        if annotation["category_id"] not in known:
+        category = annotation["category_id"]
+        if not isinstance(category, int) or category not in known:
             raise BotvisionError(
                 f"{path}: annotation {annotation['id']}: category_id: expected one of the file's "
-                f"categories, got {annotation['category_id']!r}"
+                f"categories, got {category!r}"
             )
         image = by_id.get(annotation["image_id"])
         if image is None:
@@ -103,7 +104,7 @@ def read_annotations(path: Path) -> CocoAnnotations:
         box = _clipped_box(path, annotation, image)
         if box is None:
             result.skipped["box without area inside the image"] += 1
-        elif not _drawable(annotation.get("segmentation")):
+        elif not _drawable(path, annotation, image):
             result.skipped["polygon of fewer than 3 points or odd length"] += 1
         else:
             result.instances[image["id"]].append({**annotation, "bbox": box})
@@ -127,16 +128,9 @@ def instance_mask(annotation: dict[str, Any], height: int, width: int) -> NDArra
         x, y, w, h = annotation["bbox"]
         segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]]
     if isinstance(segmentation, dict):
-        counts = segmentation["counts"]
-        uncompressed = isinstance(counts, list)
-        if list(segmentation["size"]) != [height, width] or (
-            uncompressed and sum(counts) != height * width
-        ):
-            raise BotvisionError(
-                f"annotation {annotation['id']}: segmentation: expected run lengths of "
-                f"{height} x {width}, got size {segmentation['size']}"
-            )
-        if uncompressed:
+        if fault := _run_length_fault(segmentation, height, width):
+            raise BotvisionError(f"annotation {annotation['id']}: segmentation: {fault}")
+        if isinstance(segmentation["counts"], list):
             segmentation = coco_mask.frPyObjects([segmentation], height, width)[0]
         rle = segmentation
     else:
@@ -150,24 +144,39 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise BotvisionError(f"{path}: not JSON at offset {error.pos}: {error.msg}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise BotvisionError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise BotvisionError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
 
 
-def _records(
-    path: Path, content: dict[str, Any], key: str, needed: set[str]
-) -> list[dict[str, Any]]:
+_FIELDS: dict[str, dict[str, Any]] = {
+    "images": {"id": int | str, "file_name": str, "width": int | float, "height": int | float},
+    "categories": {"id": int, "name": str},
+    "annotations": {"id": int | str, "image_id": int | str, "category_id": object, "bbox": object},
+}
+
+
+def _records(path: Path, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     records = content.get(key)
     if not isinstance(records, list):
         raise BotvisionError(f"{path}: {key}: expected a list, got {type(records).__name__}")
     seen: set[Any] = set()
     for number, record in enumerate(records):
-        missing = needed - record.keys() if isinstance(record, dict) else needed
+        fields = _FIELDS[key]
+        missing = fields.keys() - record.keys() if isinstance(record, dict) else fields.keys()
         if missing:
             raise BotvisionError(f"{path}: {key}[{number}]: {', '.join(sorted(missing))} missing")
+        for name, kind in fields.items():
+            value = record[name]
+            side = name in ("width", "height")
+            if not isinstance(value, kind) or (side and not value > 0):
+                wanted = "a number above 0" if side else getattr(kind, "__name__", str(kind))
+                raise BotvisionError(
+                    f"{path}: {key}[{number}] with id {record['id']!r}: {name}: expected {wanted}, "
+                    f"got {value!r}"
+                )
         if record["id"] in seen:
             raise BotvisionError(f"{path}: {key}: id {record['id']!r} occurs twice")
         seen.add(record["id"])
@@ -178,8 +187,7 @@ def _clipped_box(
     path: Path, annotation: dict[str, Any], image: dict[str, Any]
 ) -> list[float] | None:
     box = annotation["bbox"]
-    numbers = isinstance(box, list) and all(isinstance(side, int | float) for side in box)
-    if not numbers or len(box) != 4 or not all(math.isfinite(side) for side in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
         raise BotvisionError(
             f"{path}: annotation {annotation['id']}: bbox: expected 4 finite numbers "
             f"[x, y, width, height], got {box!r}"
@@ -192,7 +200,44 @@ def _clipped_box(
     return [left, top, right - left, bottom - top]
 
 
-def _drawable(segmentation: Any) -> bool:
-    if not isinstance(segmentation, list):
+def _drawable(path: Path, annotation: dict[str, Any], image: dict[str, Any]) -> bool:
+    """Whether polygons can have an area; what is neither they nor run lengths is an error."""
+    segmentation = annotation.get("segmentation")
+    if not segmentation:
         return True
-    return all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
+    fault = f"expected polygons of finite numbers or run lengths, got {str(segmentation)[:80]}"
+    if isinstance(segmentation, dict):
+        fault = _run_length_fault(segmentation, image["height"], image["width"])
+        if not fault:
+            return True
+    elif isinstance(segmentation, list) and all(
+        isinstance(polygon, list) and all(map(_finite, polygon)) for polygon in segmentation
+    ):
+        return all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
+    raise BotvisionError(f"{path}: annotation {annotation['id']}: segmentation: {fault}")
+
+
+def _run_length_fault(rle: dict[str, Any], height: int, width: int) -> str:
+    """What is wrong with run lengths, or nothing."""
+    expected = f"expected run lengths of {height} x {width}"
+    size, counts = rle.get("size"), rle.get("counts")
+    if size != [height, width]:
+        return f"{expected}, got size {size!r}"
+    if isinstance(counts, list):
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            return f"{expected}, got counts that are no whole numbers from 0"
+        if sum(counts) != height * width:
+            return f"{expected}, got counts for {sum(counts)} pixels"
+        return ""
+    if not isinstance(counts, str):
+        return f"{expected}, got counts of type {type(counts).__name__}"
+    try:
+        coco_mask.decode(rle)
+    except (ValueError, RuntimeError) as error:
+        return f"{expected}, got counts that cannot be decoded ({error})"
+    return ""
+
+
+def _finite(value: Any) -> bool:
+    # Also refuses integers beyond floating point, which math.isfinite cannot take.
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max

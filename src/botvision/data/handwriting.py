@@ -23,10 +23,11 @@ from PIL import Image
 from botvision.errors import BotvisionError
 
 _VALIDATION_DIGITS = 297  # of 1,797, chosen at random with the seed
-_SMALLEST, _LARGEST = 0.2, 0.6  # height of a digit as a share of the scene
-_MOST_DIGITS = 7
+_LEAST_SIZE, _MOST_SIZE = 16, 427  # pixels; the photographs are 640 x 427
+_SMALLEST, _LARGEST = 0.22, 0.6  # height of a digit as a share of the scene
+_MOST_DIGITS = 6
 _INK = 0.45  # ink at which a pixel belongs to the digit
-_LEAST_VISIBLE = 0.7  # share of a digit that later ones must leave visible
+_LEAST_VISIBLE = 0.75  # share of a digit that later ones must leave visible
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,19 @@ class HandwritingScenes:
 
     Args:
         split: "train" or "val".
-        size: Side of a scene in pixels.
+        size: Side of a scene in pixels, 16 to 427 (the photographs' smaller side).
         seed: Chooses the split of the digits and everything in the scenes.
+
+    Raises:
+        BotvisionError: If scikit-learn is missing.
+        ValueError: If the split or the size is not one of these.
     """
 
     def __init__(self, split: str, *, size: int = 128, seed: int = 0) -> None:
+        if split not in ("train", "val"):
+            raise ValueError(f"split: expected 'train' or 'val', got {split!r}")
+        if not _LEAST_SIZE <= size <= _MOST_SIZE:
+            raise ValueError(f"size: expected {_LEAST_SIZE} to {_MOST_SIZE} pixels, got {size}")
         try:
             from sklearn.datasets import load_digits, load_sample_images
         except ImportError as error:
@@ -119,17 +128,21 @@ class HandwritingScenes:
         centre = rng.uniform(margin, self.size - margin, size=2)
         inverse = np.linalg.inv(forward)
         padded = np.pad(digit, 3)
-        origin = np.full(2, padded.shape[0] / 2) - inverse @ centre
-        coefficients = [*inverse[0], origin[0], *inverse[1], origin[1]]
-        ink = Image.fromarray(padded).transform(
-            (self.size, self.size),
+        # Only the square that the digit can reach is drawn; a diagonal and the shear fit in it.
+        first = np.maximum(centre - height, 0).astype(int)
+        last = np.minimum(centre + height, self.size).astype(int)
+        origin = np.full(2, padded.shape[0] / 2) + inverse @ (first - centre)
+        patch = Image.fromarray(padded).transform(
+            (int(last[0] - first[0]), int(last[1] - first[1])),
             Image.Transform.AFFINE,
-            coefficients,
+            [*inverse[0], origin[0], *inverse[1], origin[1]],
             Image.Resampling.BICUBIC,
         )
         # A steep ramp around the threshold: a pen's edge, and no doubt where the mask ends.
-        ramp = (np.asarray(ink, dtype=np.float32) - _INK) * pixels / 3 + 0.5
-        return np.clip(ramp, 0, 1)
+        ramp = (np.asarray(patch, dtype=np.float32) - _INK) * pixels / 3 + 0.5
+        ink = np.zeros((self.size, self.size), np.float32)
+        ink[first[1] : last[1], first[0] : last[0]] = np.clip(ramp, 0, 1)
+        return ink
 
 
 def _ink_colour(
@@ -170,24 +183,24 @@ def write_handwriting(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        (staging / "images").mkdir()
-        (staging / "annotations").mkdir()
+        # A folder in the temporary one, since mkdtemp's own is private whatever the umask.
+        written = staging / folder.name
+        (written / "images").mkdir(parents=True)
+        (written / "annotations").mkdir()
         for split, count in (("train", train), ("val", val)):
             scenes = HandwritingScenes(split, size=size, seed=seed)
             content = _write_split(
                 scenes,
                 split,
                 count,
-                staging / "images",
+                written / "images",
                 progress=partial(_report, progress, 0 if split == "train" else train, train + val),
             )
-            target = staging / "annotations" / f"instances_{split}.json"
+            target = written / "annotations" / f"instances_{split}.json"
             target.write_text(json.dumps(content))
-        staging.chmod(0o755)
-        staging.rename(folder)
-    except BaseException:
+        written.rename(folder)
+    finally:
         shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 def _report(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:

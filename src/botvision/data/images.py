@@ -1,8 +1,10 @@
 """The one way pictures come into the program."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from botvision.errors import BotvisionError
@@ -14,7 +16,8 @@ _MOST_PIXELS = 100_000_000
 def read_image(path: Path) -> Image.Image:
     """Read a picture as upright RGB.
 
-    The EXIF orientation is applied. The file's content, not its name, tells the format.
+    The EXIF orientation is applied, 16-bit grey is scaled to 8 bits, transparency is dropped.
+    The file's content, not its name, tells the format.
 
     Args:
         path: Picture file.
@@ -27,21 +30,31 @@ def read_image(path: Path) -> Image.Image:
             pixels.
     """
     try:
-        with Image.open(path) as image:
+        # Pillow warns of damaged metadata and of pictures below our own limit.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise BotvisionError(
                     f"{path}: expected at most {_MOST_PIXELS:,} pixels, got "
                     f"{image.width} x {image.height}; shrink the picture"
                 )
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return _rgb(ImageOps.exif_transpose(image))
+    except BotvisionError:
+        raise
     except FileNotFoundError as error:
         raise BotvisionError(f"{path}: no such picture") from error
     except Image.DecompressionBombError as error:
         raise BotvisionError(f"{path}: too many pixels ({error})") from error
     except UnidentifiedImageError as error:
         raise BotvisionError(f"{path}: expected a picture, got a file of another kind") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # decoders of damaged files raise anything, struct.error included
         raise BotvisionError(f"{path}: cannot be decoded ({error}); replace the file") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow clips at 255 instead of scaling.
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
 
 
 def find_images(path: Path) -> Iterator[Path]:
@@ -55,7 +68,7 @@ def find_images(path: Path) -> Iterator[Path]:
         return
     if not path.is_dir():
         raise BotvisionError(f"{path}: no such file or folder")
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not found:
         raise BotvisionError(f"{path}: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
     yield from found

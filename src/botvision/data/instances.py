@@ -62,6 +62,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         seed: int = 0,
     ) -> None:
         annotations_path, self.image_folder = find_split(folder, split)
+        self._root = self.image_folder.resolve()
         self.annotations: CocoAnnotations = read_annotations(annotations_path)
         if not self.annotations.images:
             raise BotvisionError(f"{annotations_path}: images: expected at least one, got none")
@@ -84,7 +85,8 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         if self._transform is None:
             return image, target
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(self._seed, epoch, index))
+            # torch.manual_seed would seed the accelerators as well, which nobody restores.
+            torch.default_generator.manual_seed(derived_seed(self._seed, epoch, index))
             return self._transform(image, target)
 
     def image_path(self, index: int) -> Path:
@@ -95,7 +97,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         """
         record = self.annotations.images[index]
         path = self.image_folder / record["file_name"]
-        if not path.resolve().is_relative_to(self.image_folder.resolve()):
+        if not path.resolve().is_relative_to(self._root):
             raise BotvisionError(
                 f"{self.annotations.path}: image {record['id']}: file_name: expected a path "
                 f"inside {self.image_folder}, got {record['file_name']!r}"

@@ -9,4 +9,10 @@ def derived_seed(*numbers: int) -> int:
     Args:
         numbers: Non-negative: the run's seed, then an epoch, a step, an index.
     """
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    if min(numbers) < 0:
+        raise ValueError(f"numbers: expected non-negative integers, got {numbers}")
+    # numpy pads with zeros and joins 32-bit words: without the length and the fixed two words a
+    # number, (1, 2) and (1, 2, 0) would share a seed.
+    words = [word for number in numbers for word in divmod(number, 2**32)]
+    state = np.random.SeedSequence([len(numbers), *words]).generate_state(1, np.uint64)
+    return int(state[0] >> 1)

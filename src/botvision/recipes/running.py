@@ -5,12 +5,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
 from botvision.detection.task import DetectionTask
 from botvision.errors import BotvisionError
 from botvision.recipes.reading import check_recipe
 from botvision.recipes.schema import Recipe
 from botvision.training.loop import Display, train
-from botvision.training.run_folder import RunFolder
+from botvision.training.run_folder import RunFolder, run_folder_exists
 
 ShowRun = Callable[[int, int], AbstractContextManager[Display]]
 
@@ -32,12 +35,13 @@ def train_recipe(recipe: Recipe, path: Path, *, display: ShowRun) -> dict[str, A
         BotvisionError: If the recipe, the data or the folder cannot be used.
     """
     if path.exists():
-        raise BotvisionError(
-            f"{path}: the run folder exists; choose another --name, or go on with it by "
-            f"--resume {path}"
-        )
+        raise run_folder_exists(path)
     task = _build(recipe)
-    folder = RunFolder.create(path, recipe.model_dump(mode="json"))
+    processes = PartialState()
+    if processes.is_main_process:
+        RunFolder.create(path, recipe.model_dump(mode="json"))
+    processes.wait_for_everyone()
+    folder = RunFolder.open(path)
     return train(task, recipe.training, folder, display=display)
 
 
@@ -75,4 +79,4 @@ def new_run_path(runs: Path, recipe: Recipe) -> Path:
     while path.exists():
         path = first.with_name(f"{first.name}{number}")
         number += 1
-    return path
+    return Path(broadcast_object_list([str(path)])[0])  # the main process's, before it is made

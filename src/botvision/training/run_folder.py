@@ -42,10 +42,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True)
         except FileExistsError as error:
-            raise BotvisionError(
-                f"{path}: the run folder exists; choose another --name, or go on with it by "
-                f"--resume {path}"
-            ) from error
+            raise run_folder_exists(path) from error
         folder = cls(path)
         folder.state.parent.mkdir()
         folder.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False))
@@ -106,6 +103,13 @@ class RunFolder:
             writer.writerow(columns)
             for row in rows:
                 writer.writerow([row["epoch"], row["step"], *row["metrics"].values()])
+
+
+def run_folder_exists(path: Path) -> BotvisionError:
+    """The error of a new run in a folder that is taken."""
+    return BotvisionError(
+        f"{path}: the run folder exists; choose another --name, or go on with it by --resume {path}"
+    )
 
 
 def _environment() -> dict[str, Any]:
