@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from botvision.data.instances import CocoInstances
 from botvision.detection.coco_metrics import CocoMetrics, coco_results
+from botvision.processes import processes
 
 
 def evaluate_detector(
@@ -37,8 +37,7 @@ def evaluate_detector(
     """
     was_training = model.training
     model.eval()
-    processes = PartialState()
-    mine = range(processes.process_index, len(data), processes.num_processes)
+    mine = range(processes().process_index, len(data), processes().num_processes)
     results: list[dict[str, Any]] = []
     for start in range(0, len(mine), batch_size):
         chosen = [data[(0, index)] for index in mine[start : start + batch_size]]

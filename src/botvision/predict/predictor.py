@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from botvision.detection.build import DetectorSettings, build_detector
 from botvision.detection.coco_metrics import coco_results
 from botvision.detection.evaluation import detect
 from botvision.models.weights import load_tensors, read_description, read_tensors
+from botvision.processes import processes
 
 if TYPE_CHECKING:
     import supervision
@@ -43,7 +43,7 @@ class Predictor:
     def __init__(
         self, model: nn.Module, categories: list[Category], description: dict[str, Any]
     ) -> None:
-        self.model: Any = model.eval().to(PartialState().device)
+        self.model: Any = model.eval().to(processes().device)
         self.categories = categories
         self.description = description
         self.precision: str = description["recipe"]["training"]["precision"]

@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from botvision.detection.task import DetectionTask
 from botvision.errors import BotvisionError
+from botvision.processes import processes
 from botvision.recipes.reading import check_recipe
 from botvision.recipes.schema import Recipe
 from botvision.training.loop import Display, train
@@ -34,13 +34,13 @@ def train_recipe(recipe: Recipe, path: Path, *, display: ShowRun) -> dict[str, A
     Raises:
         BotvisionError: If the recipe, the data or the folder cannot be used.
     """
-    if path.exists():
+    main = processes().is_main_process
+    if main and path.exists():
         raise run_folder_exists(path)
     task = _build(recipe)
-    processes = PartialState()
-    if processes.is_main_process:
+    if main:
         RunFolder.create(path, recipe.model_dump(mode="json"))
-    processes.wait_for_everyone()
+    processes().wait_for_everyone()
     folder = RunFolder.open(path)
     return train(task, recipe.training, folder, display=display)
 
@@ -79,4 +79,5 @@ def new_run_path(runs: Path, recipe: Recipe) -> Path:
     while path.exists():
         path = first.with_name(f"{first.name}{number}")
         number += 1
+    processes()
     return Path(broadcast_object_list([str(path)])[0])  # the main process's, before it is made

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from botvision.data.seeds import derived_seed
 from botvision.errors import BotvisionError
 from botvision.models.weights import save_weights
+from botvision.processes import processes
 from botvision.training.curves import draw_curves
 from botvision.training.optimisation import build_optimiser, learning_rate_at
 from botvision.training.run_folder import RunFolder
@@ -69,6 +70,7 @@ def train(
         BotvisionError: If a loss stops being finite, or there is nothing to resume from.
     """
     torch.manual_seed(settings.seed)
+    processes()
     accelerator = Accelerator(mixed_precision="no")  # the task knows what runs under autocast
     model, average, optimiser = _prepare(task, settings, accelerator)
     plain = accelerator.unwrap_model(model)

@@ -1,0 +1,92 @@
+"""Where a pixel looks."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
+
+import botvision
+from botvision.attention import MultiHeadSelfAttention2d
+from botvision.data.images import read_image
+from botvision.errors import BotvisionError
+from botvision.models.weights import save_weights
+from botvision.predict.attention_maps import attention_maps, draw_attention_maps
+
+
+@pytest.fixture
+def picture(val_picture):
+    return read_image(val_picture)
+
+
+def test_maps_are_probabilities(predictor, picture):
+    maps = attention_maps(predictor, picture, (10, 50))
+    layers = [
+        name
+        for name, module in predictor.model.named_modules()
+        if isinstance(module, MultiHeadSelfAttention2d)
+    ]
+    assert [each.layer for each in maps] == layers
+    assert [tuple(each.heads.shape) for each in maps] == [(4, 4, 4), (4, 2, 2)]
+    for each in maps:
+        assert each.heads.dtype == torch.float32
+        assert (each.heads >= 0).all()
+        assert torch.allclose(each.heads.sum((1, 2)), torch.ones(4), atol=1e-2)  # bfloat16
+
+
+@pytest.mark.parametrize(
+    ("at", "place"), [((0, 0), (0, 0)), ((63, 15), (0, 3)), ((31, 32), (2, 1))]
+)
+def test_the_pixel_is_the_one_asked_for(at, place, predictor, picture):
+    (first, *_) = attention_maps(predictor, picture, at)
+    layer = predictor.model.get_submodule(first.layer)
+    seen = []
+    hook = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    predictor.results(F.pil_to_tensor(picture), 0, score=1.0)
+    hook.remove()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = layer.attention_map(seen[0], *place)[0].float()
+    assert torch.equal(first.heads, expected)
+
+
+def test_hooks_are_taken_away(predictor, picture):
+    attention_maps(predictor, picture, (0, 0))
+    assert not [m for m in predictor.model.modules() if m._forward_pre_hooks]
+
+
+def test_padding_is_cut_off(predictor):
+    # Twice as wide as high: the lower half of the square is padding.
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 160, 3), np.uint8))
+    (first, *_) = attention_maps(predictor, image, (159, 39))
+    assert first.heads.shape == (4, 1, 4)
+    assert (first.heads.sum((1, 2)) < 1).all()
+
+
+@pytest.mark.parametrize("at", [(64, 0), (0, 64), (-1, 0), (0, -1)])
+def test_pixel_outside(at, predictor, picture):
+    with pytest.raises(BotvisionError, match="expected a pixel of the 64 x 64 picture"):
+        attention_maps(predictor, picture, at)
+
+
+def test_model_without_attention(make_recipe, picture, tmp_path):
+    from botvision.detection.build import build_detector
+
+    recipe = make_recipe("model.backbone=resnet18")
+    description = {
+        "model": recipe.model.model_dump(mode="json", exclude={"trunk"}),
+        "categories": [{"id": 7, "name": "thing"}],
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    save_weights(tmp_path / "w.safetensors", build_detector(recipe.model, 2), description)
+    predictor = botvision.load(tmp_path / "w.safetensors")
+    with pytest.raises(BotvisionError, match="resnet18: expected a backbone with attention"):
+        attention_maps(predictor, picture, (0, 0))
+
+
+def test_drawing(predictor, picture, tmp_path):
+    path = tmp_path / "attention.png"
+    draw_attention_maps(picture, (10, 50), attention_maps(predictor, picture, (10, 50)), path)
+    with Image.open(path) as drawn:
+        assert drawn.width > drawn.height
+        assert len(drawn.convert("RGB").getcolors(1 << 24)) > 100
+    assert list(tmp_path.iterdir()) == [path]
