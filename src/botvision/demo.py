@@ -1,5 +1,6 @@
 """The main job end to end on the embedded data: write, train, evaluate, look."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from botvision.training.run_folder import RunFolder
 _SCENES = {"train": 2400, "val": 200}
 _QUICK_SCENES = {"train": 64, "val": 16}
 _QUICK = ("training.epochs=2", "training.warmup_steps=2", "training.workers=0")
+_MARK = ".botvision-demo.json"  # tells a demo's folder from any other that holds "data" or "run"
+_WRITTEN = ("data", "run", "predictions", "attention.png", "summary.json")
 _PREDICTED = 12  # validation scenes to draw
 
 Counting = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -55,15 +58,15 @@ def run_demo(
         BotvisionError: If the folder holds a finished demo or something else.
     """
     started = time.perf_counter()
-    _make_room(folder, overwrite=overwrite)
-    data, run = folder / "data", RunFolder(folder / "run")
     scenes = _QUICK_SCENES if quick else _SCENES
+    _make_room(folder, scenes, overwrite=overwrite)
+    data, run = folder / "data", RunFolder(folder / "run")
     parts: dict[str, float] = {}
 
     if not data.exists():
         with _timed(parts, "data"), counting("write scenes") as progress:
             write_handwriting(data, **scenes, progress=progress)
-    overrides = [f"data.folder={data}", *(_QUICK if quick else ())]
+    overrides = [f"data.folder={json.dumps(str(data))}", *(_QUICK if quick else ())]
     with _timed(parts, "training"):
         if run.state.exists():
             resume_run(run.path, display=display)
@@ -92,15 +95,27 @@ def run_demo(
     return summary
 
 
-def _make_room(folder: Path, *, overwrite: bool) -> None:
-    earlier = any((folder / name).exists() for name in ("summary.json", "run", "data"))
-    if folder.exists() and not earlier and any(folder.iterdir()):
+def _make_room(folder: Path, scenes: dict[str, int], *, overwrite: bool) -> None:
+    """Make the folder, or see that it is one to go on with; only what a demo wrote is removed."""
+    mark = folder / _MARK
+    if folder.exists() and not mark.is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise BotvisionError(f"{folder}: expected a new folder or an earlier demo's")
-    if earlier and overwrite:
-        shutil.rmtree(folder)
+    if mark.is_file() and overwrite:
+        for name in _WRITTEN:
+            path = folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
     elif (folder / "summary.json").exists():
         raise BotvisionError(f"{folder}: holds a finished demo; give --overwrite or --output")
+    elif mark.is_file() and json.loads(mark.read_text()) != scenes:
+        raise BotvisionError(
+            f"{folder}: holds an unfinished demo of other sizes (--quick or not); give "
+            "--overwrite or --output"
+        )
     folder.mkdir(parents=True, exist_ok=True)
+    RunFolder(folder).write_json(_MARK, scenes)
 
 
 def _draw(folder: Path, data: Path, weights: Path, progress: Callable[[int, int], None]) -> None:

@@ -26,5 +26,9 @@ def attention_map(
         raise BotvisionError(f"--at {at}: expected X,Y in whole pixels, as 60,80")
     point = (int(parts[0]), int(parts[1]))
     picture = read_image(image)
+    if output.resolve() == image.resolve() or output.suffix.lower() != ".png":
+        raise BotvisionError(f"--output {output}: expected another file than the picture, a .png")
+    if not output.parent.is_dir():
+        raise BotvisionError(f"--output {output}: no such folder")
     draw_attention_maps(picture, point, attention_maps(load(weights), picture, point), output)
     print(f"attention of pixel {point[0]},{point[1]} is in {output}")

@@ -15,7 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 _HEADLINES = ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75")
 
@@ -29,26 +29,33 @@ def bar(console: Console) -> Progress:
     """A progress bar with a note, a count, the time passed and the time left."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        # The last and only one to be cut short: count and time left show on any terminal.
+        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)),
         console=console,
+        expand=True,
     )
 
 
 @contextlib.contextmanager
 def counting(console: Console, description: str) -> Iterator[Any]:
     """A bar for a function that reports (done, total)."""
-    with bar(console) as progress:
-        task = progress.add_task(description, total=None, note="")
+    progress = bar(console)
+    task = progress.add_task(description, total=None, note="")
 
-        def report(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
+    def report(done: int, total: int) -> None:
+        progress.start()  # not before: an error should stand alone
+        progress.update(task, completed=done, total=total)
 
+    try:
         yield report
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 class TrainingDisplay:
@@ -82,7 +89,8 @@ class TrainingDisplay:
         shown = " ".join(
             f"{name.removeprefix('loss_')} {loss:.3f}" for name, loss in self._average.items()
         )
-        note = f"{images_per_second:.1f} images/s  {shown}"
+        total = sum(self._average.values())
+        note = f"{images_per_second:.1f} images/s loss {total:.2f}: {shown}"
         self._progress.update(self._task, completed=done, note=note)
 
     @contextlib.contextmanager

@@ -31,7 +31,7 @@ class PyramidBackbone(nn.Module):
         std: RGB standard deviation the network expects.
 
     Raises:
-        ValueError: If the model is unknown.
+        ValueError: If the model is unknown or has other reductions.
     """
 
     def __init__(
@@ -45,8 +45,11 @@ class PyramidBackbone(nn.Module):
     ) -> None:
         super().__init__()
         options: dict[str, Any] = {"img_size": image_size} if name in list_models() else {}
-        options |= {"features_only": True, "out_indices": (1, 2, 3, 4), **(arguments or {})}
+        options |= {"features_only": True, "out_indices": (-4, -3, -2, -1), **(arguments or {})}
         body: Any = create_model(name, **options)
+        reductions = list(body.feature_info.reduction())
+        if reductions not in ([4, 8, 16, 32], [4, 8, 16, 16]):
+            raise ValueError(f"expected maps of strides 4, 8, 16 and 32, got {reductions}")
         self.body = body
         self.fpn = FeaturePyramidNetwork(
             body.feature_info.channels(),

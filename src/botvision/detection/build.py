@@ -69,8 +69,9 @@ def build_detector(settings: DetectorSettings, num_classes: int) -> nn.Module:
     arguments = settings.model_dump(exclude=left_out)
     try:
         return _DETECTORS[settings.detector](num_classes=num_classes, **arguments)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise BotvisionError(f"model.backbone {settings.backbone}: {error}") from error
+    except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise BotvisionError(f"model.backbone {settings.backbone}: {reason}") from error
 
 
 def load_trunk(detector: nn.Module, path: Path) -> None:

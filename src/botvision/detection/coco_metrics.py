@@ -66,8 +66,13 @@ class CocoMetrics:
 
     def __init__(self, annotation_file: Path, *, masks: bool) -> None:
         truth = json.loads(annotation_file.read_text(encoding="utf-8"))
-        for annotation in truth["annotations"]:
+        for number, annotation in enumerate(truth["annotations"], start=1):
+            # The evaluation takes a match with annotation 0 for none.
+            annotation["id"] = number
             annotation.setdefault("iscrowd", 0)
+            if not annotation.get("segmentation"):  # filled, as in training
+                x, y, w, h = annotation["bbox"]
+                annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
             annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
         self._truth = COCO(truth)
         self._kinds = {"box": "bbox", "mask": "segm"} if masks else {"box": "bbox"}

@@ -1,7 +1,8 @@
 """Mask R-CNN and Faster R-CNN over BoTNet feature pyramids, as torchvision detectors."""
 
-from typing import Any
+from typing import Any, TypeVar
 
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -13,6 +14,7 @@ from botvision.detection.roi_align import PyramidRoIAlign
 
 _STRIDES = (4, 8, 16, 32, 64)
 _BOX_SIZE, _MASK_SIZE = 7, 14
+_Detector = TypeVar("_Detector", FasterRCNN, MaskRCNN)
 
 
 def mask_rcnn(
@@ -67,7 +69,7 @@ def mask_rcnn(
         detector.transform.image_mean,
         detector.transform.image_std,
     )
-    return detector
+    return _in_float32(detector)
 
 
 def faster_rcnn(backbone: str, num_classes: int, **options: Any) -> FasterRCNN:
@@ -90,7 +92,7 @@ def faster_rcnn(backbone: str, num_classes: int, **options: Any) -> FasterRCNN:
         ValueError: If the backbone is unknown.
     """
     network, arguments = _common(backbone, num_classes, **options)
-    return FasterRCNN(network, **arguments)
+    return _in_float32(FasterRCNN(network, **arguments))
 
 
 def _common(
@@ -132,3 +134,25 @@ def _roi_pool(size: int, sampling_ratio: int, anchor_scale: float) -> PyramidRoI
     return PyramidRoIAlign(
         list(LEVELS), size, sampling_ratio=sampling_ratio, canonical_scale=28 * anchor_scale
     )
+
+
+def _in_float32(detector: _Detector) -> _Detector:
+    """Keep coordinates, scores and losses in float32 when the network runs under autocast.
+
+    torchvision makes anchors and decodes boxes in the type of what the heads put out; bfloat16
+    has 8 bits, which is half a pixel at 128 and four at 1024.
+    """
+    heads = detector.roi_heads
+    for module in (detector.backbone, detector.rpn.head, heads.box_predictor):
+        module.register_forward_hook(_outputs_in_float32)
+    if heads.has_mask():
+        heads.mask_predictor.register_forward_hook(_outputs_in_float32)
+    return detector
+
+
+def _outputs_in_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float()
+    if isinstance(output, dict):
+        return type(output)((name, level.float()) for name, level in output.items())
+    return type(output)(_outputs_in_float32(_module, _inputs, part) for part in output)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from botvision.data.instances import CocoInstances
 from botvision.detection.coco_metrics import CocoMetrics, coco_results
+from botvision.errors import BotvisionError
 from botvision.processes import processes
 
 
@@ -65,6 +66,15 @@ def detect(model: nn.Module, images: list[Tensor], precision: str) -> list[dict[
         precision: "float32", or "bfloat16" for autocast.
     """
     device = next(model.parameters()).device
+    transform: Any = model.get_submodule("transform")
+    longest: int = transform.max_size
+    for image in images:
+        height, width = image.shape[-2:]
+        if min(height, width) * longest < max(height, width):
+            raise BotvisionError(
+                f"picture of {width} x {height}: expected a longer side of at most {longest} times "
+                "the shorter one; cut the picture"
+            )
     inputs = [image.as_subclass(Tensor).to(device) for image in images]
     with torch.inference_mode(), autocast(device, precision):
         outputs: list[dict[str, Tensor]] = model(inputs)

@@ -14,6 +14,7 @@ from botvision.data.pictures import draw_instances, mosaic
 from botvision.detection.build import DetectorSettings, build_detector, load_trunk
 from botvision.detection.evaluation import autocast, evaluate_detector
 from botvision.detection.pictures import draw_results
+from botvision.errors import BotvisionError
 
 _PICTURES = 8
 _SHOWN_SCORE = 0.5
@@ -57,6 +58,8 @@ class DetectionTask:
         self._val = CocoInstances(
             folder, "val", transform=evaluation_transform(), masks=self._masks
         )
+        for data in (self._train, self._val):
+            _check_pictures(data)
         categories = self._train.categories
         torch.manual_seed(seed)
         self.model = build_detector(settings, len(categories) + 1)
@@ -131,6 +134,14 @@ class DetectionTask:
         labels = target["labels"].tolist()
         names = [self._train.categories[label - 1].name for label in labels]
         return draw_instances(image, target["boxes"], labels, names, target.get("masks"))
+
+
+def _check_pictures(data: CocoInstances) -> None:
+    """A missing picture is found before the run begins, not in its third hour."""
+    for index in range(len(data)):
+        path = data.image_path(index)
+        if not path.is_file():
+            raise BotvisionError(f"{path}: no such picture; {data.annotations.path} names it")
 
 
 def _plain(value: Any) -> Any:

@@ -48,7 +48,10 @@ def read_description(path: Path) -> dict[str, Any]:
             f"{path}: expected weights written by botvision, got a safetensors file without "
             "their description"
         )
-    description: dict[str, Any] = json.loads(metadata[_KEY])
+    try:
+        description: dict[str, Any] = json.loads(metadata[_KEY])
+    except json.JSONDecodeError as error:
+        raise BotvisionError(f"{path}: the description is not JSON ({error})") from error
     return description
 
 

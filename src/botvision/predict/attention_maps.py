@@ -98,7 +98,9 @@ def draw_attention_maps(
     for row, layer in zip(axes, maps, strict=True):
         for number, (cell, head) in enumerate(zip(row, layer.heads, strict=False)):
             cell.imshow(image.convert("L"), cmap="gray", extent=extent)
-            cell.imshow(head, cmap="inferno", alpha=0.6, extent=extent, interpolation="bilinear")
+            cell.imshow(
+                head.numpy(), cmap="inferno", alpha=0.6, extent=extent, interpolation="bilinear"
+            )
             cell.plot(*at, marker="+", color="cyan", markersize=12, markeredgewidth=2)
             size = "x".join(str(side) for side in head.shape)
             cell.set_title(

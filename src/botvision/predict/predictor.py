@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
@@ -16,8 +17,10 @@ from botvision.data.images import read_image
 from botvision.detection.build import DetectorSettings, build_detector
 from botvision.detection.coco_metrics import coco_results
 from botvision.detection.evaluation import detect
+from botvision.errors import BotvisionError
 from botvision.models.weights import load_tensors, read_description, read_tensors
 from botvision.processes import processes
+from botvision.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import supervision
@@ -106,8 +109,18 @@ def load(weights: str | Path) -> Predictor:
     """
     path = Path(weights)
     description = read_description(path)
-    settings = DetectorSettings.model_validate(description["model"])
-    categories = [Category(**category) for category in description["categories"]]
+    try:
+        settings = DetectorSettings.model_validate(description["model"])
+        categories = [Category(**category) for category in description["categories"]]
+        TrainingSettings.model_validate(description["recipe"]["training"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise BotvisionError(
+            f"{path}: expected a detector's weights, got a description of something else or of "
+            f"another version ({' '.join(str(error).split())})"
+        ) from error
+    # The file holds all weights; none are to be fetched.
+    arguments = {k: v for k, v in settings.backbone_arguments.items() if k != "pretrained"}
+    settings = settings.model_copy(update={"backbone_arguments": arguments})
     model = build_detector(settings, len(categories) + 1)
     load_tensors(model, read_tensors(path), path)
     return Predictor(model, categories, description)
@@ -119,7 +132,8 @@ def _tensor(picture: Picture) -> Tensor:
             raise ValueError(
                 f"picture: expected RGB uint8 [H, W, 3], got {picture.dtype} {picture.shape}"
             )
-        return torch.from_numpy(picture).permute(2, 0, 1)
+        # A copy, for arrays may be read-only (Pillow's) or reversed (OpenCV's BGR turned round).
+        return torch.from_numpy(picture.copy()).permute(2, 0, 1)
     image = picture if isinstance(picture, Image.Image) else read_image(Path(picture))
     tensor: Tensor = F.pil_to_tensor(image.convert("RGB"))
     return tensor

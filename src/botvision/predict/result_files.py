@@ -43,20 +43,29 @@ def predict_files(
     Raises:
         BotvisionError: If a picture is missing or none, or an overlay would replace a source.
     """
-    root = Path(os.path.commonpath([path.parent.resolve() for path in paths]))
+    # Folders are resolved and pictures are not: a link is a picture of the folder it lies in.
+    places = [path.parent.resolve() / path.name for path in paths]
+    root = Path(os.path.commonpath([place.parent for place in places]))
     if output.resolve() == root:
         raise BotvisionError(f"--output {output}: expected another folder than the pictures'")
-    first = F.pil_to_tensor(read_image(paths[0]))
+    names = [place.relative_to(root) for place in places]
+    overlays = _overlays(names)
+    taken = {output.resolve() / overlay for overlay in overlays} & set(places)
+    if taken:
+        raise BotvisionError(f"--output {output}: {min(taken)} is one of the pictures")
+    if output.exists() and not output.is_dir():
+        raise BotvisionError(f"--output {output}: expected a folder, got a file")
+    for path in paths:
+        read_image(path)
     output.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "images": [],
         "categories": [vars(category) for category in predictor.categories],
         "annotations": [],
     }
-    for number, path in enumerate(paths, start=1):
-        image = first if number == 1 else F.pil_to_tensor(read_image(path))
+    for number, (path, name, place) in enumerate(zip(paths, names, overlays, strict=True), start=1):
+        image = F.pil_to_tensor(read_image(path))
         records = predictor.results(image, number, score=score)
-        name = path.resolve().relative_to(root)
         content["images"].append(
             {
                 "id": number,
@@ -66,7 +75,7 @@ def predict_files(
             }
         )
         content["annotations"].extend(records)
-        overlay = output / name.with_name(f"{name.stem}_{name.suffix[1:].lower()}.png")
+        overlay = output / place
         overlay.parent.mkdir(parents=True, exist_ok=True)
         with replacing(overlay) as temporary:
             draw_results(image, records, predictor.categories).save(temporary)
@@ -74,3 +83,15 @@ def predict_files(
     with replacing(output / "predictions.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1))
     return content
+
+
+def _overlays(names: Sequence[Path]) -> list[Path]:
+    """Where the overlays lie; names that differ in case alone get a number."""
+    overlays: list[Path] = []
+    for name in names:
+        stem = f"{name.stem}_{name.suffix[1:].lower()}"
+        overlay, number = name.with_name(f"{stem}.png"), 2
+        while overlay in overlays:
+            overlay, number = name.with_name(f"{stem}_{number}.png"), number + 1
+        overlays.append(overlay)
+    return overlays

@@ -33,13 +33,16 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise BotvisionError(f"{path}: no such recipe file")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BotvisionError(f"{path}: not text in UTF-8 ({error})") from error
     elif name in recipe_names():
         text = (resources.files("botvision.recipes") / "library" / f"{name}.yaml").read_text()
     else:
         known = recipe_names()
         raise BotvisionError(
-            f"recipe {name!r} is unknown{nearest(name, known)} The recipes are "
+            f"recipe {name!r} is unknown{nearest(name, known) or '.'} The recipes are "
             f"{', '.join(known)}; a file ends in .yaml"
         )
     try:

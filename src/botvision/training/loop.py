@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -85,7 +85,7 @@ def train(
     started, first_step = time.perf_counter(), progressed.step
 
     with display(progressed.step, batches.total_steps) as shown:
-        for step, batch in enumerate(loader, start=first_step):
+        for step, batch in enumerate(_unwrapped(loader), start=first_step):
             if step < _BATCH_PICTURES and accelerator.is_main_process:
                 task.batch_picture(batch).save(folder.path / f"train_batch{step}.jpg")
             # Every draw of a step follows from the seed and the step: nothing to save or restore.
@@ -153,6 +153,16 @@ def _loader(
         pin_memory=accelerator.device.type == "cuda",
     )
     return batches, loader
+
+
+def _unwrapped(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches; an error in a worker without the traceback that torch puts into its message."""
+    try:
+        yield from loader
+    except BotvisionError as error:
+        raise BotvisionError(
+            str(error).strip().splitlines()[-1].removeprefix("botvision.errors.BotvisionError: ")
+        ) from error
 
 
 def _step(

@@ -62,8 +62,20 @@ class RunFolder:
         return folder
 
     def read_recipe(self) -> dict[str, Any]:
-        """The recipe the run was started with."""
-        content: dict[str, Any] = yaml.safe_load(self.recipe.read_text())
+        """The recipe the run was started with.
+
+        Raises:
+            BotvisionError: If the file is damaged.
+        """
+        try:
+            content = yaml.safe_load(self.recipe.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise BotvisionError(f"{self.recipe}: not YAML: {reason}") from error
+        if not isinstance(content, dict):
+            raise BotvisionError(
+                f"{self.recipe}: expected keys and values, got {type(content).__name__}"
+            )
         return content
 
     def write_json(self, name: str, content: Any) -> None:

@@ -52,7 +52,7 @@ class TrainingSettings(BaseModel):
     ema_decay: Fraction | None = None
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     channels_last: bool = True
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=0)] = 2
     evaluate_every: Annotated[int, Field(ge=1)] = 1
     save_every: Annotated[int, Field(ge=1)] = 500

@@ -59,8 +59,11 @@ def load_state(
         if average is not None:
             average.module.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
+        return Progressed(**state["progressed"])
     except FileNotFoundError as error:
         raise BotvisionError(f"{path}: nothing to resume from; start the run anew") from error
     except Exception as error:  # torch.load has no common error class for damaged files
-        raise BotvisionError(f"{path}: cannot be resumed from ({error})") from error
-    return Progressed(**state["progressed"])
+        reason = " ".join(str(error).split())
+        raise BotvisionError(
+            f"{path}: damaged, or of another model; start the run anew ({reason})"
+        ) from error
