@@ -35,10 +35,9 @@ def _inputs(height, width, regions, seed):
 )
 def test_equals_torchvision(height, width, regions, side, sampling_ratio):
     maps, boxes, shapes = _inputs(height, width, regions, seed=side + sampling_ratio)
-    ours = PyramidRoIAlign(
-        LEVELS, side, sampling_ratio=sampling_ratio, canonical_scale=height * 2.0
-    )
-    theirs = MultiScaleRoIAlign(LEVELS, side, sampling_ratio, canonical_scale=height * 2.0)
+    ours = PyramidRoIAlign(LEVELS, side, sampling_ratio)
+    theirs = MultiScaleRoIAlign(LEVELS, side, sampling_ratio)
+    ours.canonical_scale = theirs.canonical_scale = 2 * height  # regions for every level
     pooled, expected = ours(maps, boxes, shapes), theirs(maps, boxes, shapes)
     torch.testing.assert_close(pooled, expected, atol=2e-5, rtol=1e-5)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
@@ -54,19 +53,19 @@ def test_equals_torchvision(height, width, regions, side, sampling_ratio):
 def test_regions_at_the_far_border_of_less_than_a_cell():
     maps, _, shapes = _inputs(16, 16, [1], seed=0)
     boxes = [torch.tensor([[63.5, 63.5, 64.0, 64.0], [0.0, 63.9, 0.1, 64.0]])]
-    ours = PyramidRoIAlign(LEVELS, 7, sampling_ratio=2, canonical_scale=112)
-    theirs = MultiScaleRoIAlign(LEVELS, 7, 2, canonical_scale=112)
+    ours = PyramidRoIAlign(LEVELS, 7, 2)
+    theirs = MultiScaleRoIAlign(LEVELS, 7, 2)
     torch.testing.assert_close(ours(maps, boxes, shapes), theirs(maps, boxes, shapes))
 
 
 def test_no_regions_at_all():
     maps, boxes, shapes = _inputs(16, 16, [0, 0], seed=0)
-    pool = PyramidRoIAlign(LEVELS, 7, sampling_ratio=2, canonical_scale=112)
+    pool = PyramidRoIAlign(LEVELS, 7, 2)
     assert pool(maps, boxes, shapes).shape == (0, 5, 7, 7)
 
 
 def test_large_maps_are_left_to_torchvision(monkeypatch):
     maps, boxes, shapes = _inputs(65, 20, [3], seed=0)
     monkeypatch.setattr(PyramidRoIAlign, "_pool", None)  # would be called on small maps
-    pool = PyramidRoIAlign(LEVELS, 7, sampling_ratio=2, canonical_scale=112)
+    pool = PyramidRoIAlign(LEVELS, 7, 2)
     assert pool(maps, boxes, shapes).shape == (3, 5, 7, 7)

@@ -23,7 +23,6 @@ def mask_rcnn(
     *,
     mask_head_channels: int = 256,
     mask_head_layers: int = 4,
-    anchor_scale: float = 8,
     sampling_ratio: int = 2,
     **options: Any,
 ) -> MaskRCNN:
@@ -37,10 +36,7 @@ def mask_rcnn(
         num_classes: Classes including the background.
         mask_head_channels: Width of the mask head.
         mask_head_layers: Its 3x3 convolutions before the deconvolution.
-        anchor_scale: Side of a level's anchors in its strides; regions are pooled from the level
-            whose anchors are of their size.
-        sampling_ratio: Points sampled along each side of a pooling bin; 1 is enough where bins
-            are smaller than a cell of the map, and four times cheaper than 2.
+        sampling_ratio: Points sampled along each side of a pooling bin.
         options: Those of ``faster_rcnn``.
 
     Returns:
@@ -49,16 +45,10 @@ def mask_rcnn(
     Raises:
         ValueError: If the backbone is unknown.
     """
-    network, arguments = _common(
-        backbone,
-        num_classes,
-        anchor_scale=anchor_scale,
-        sampling_ratio=sampling_ratio,
-        **options,
-    )
+    network, arguments = _common(backbone, num_classes, sampling_ratio=sampling_ratio, **options)
     heads = (mask_head_channels,) * mask_head_layers
     arguments |= {
-        "mask_roi_pool": _roi_pool(_MASK_SIZE, sampling_ratio, anchor_scale),
+        "mask_roi_pool": PyramidRoIAlign(LEVELS, _MASK_SIZE, sampling_ratio),
         "mask_head": MaskRCNNHeads(network.out_channels, heads, 1),
         "mask_predictor": MaskRCNNPredictor(mask_head_channels, mask_head_channels, num_classes),
     }
@@ -120,20 +110,12 @@ def _common(
         "image_mean": list(network.mean),
         "image_std": list(network.std),
         "rpn_anchor_generator": anchors,
-        "box_roi_pool": _roi_pool(_BOX_SIZE, sampling_ratio, anchor_scale),
+        "box_roi_pool": PyramidRoIAlign(LEVELS, _BOX_SIZE, sampling_ratio),
         "box_head": TwoMLPHead(fpn_channels * _BOX_SIZE**2, box_head_width),
         "box_predictor": FastRCNNPredictor(box_head_width, num_classes),
         **torchvision_arguments,
     }
     return network, arguments
-
-
-def _roi_pool(size: int, sampling_ratio: int, anchor_scale: float) -> PyramidRoIAlign:
-    # Feature pyramid networks (Lin et al. 2017, equation 1) pool a region of 224 pixels from p4
-    # where anchors are 8 strides; smaller anchors move the levels with them.
-    return PyramidRoIAlign(
-        list(LEVELS), size, sampling_ratio=sampling_ratio, canonical_scale=28 * anchor_scale
-    )
 
 
 def _in_float32(detector: _Detector) -> _Detector:

@@ -1,5 +1,7 @@
 """RoIAlign over a feature pyramid, on small maps as matrix products."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -18,16 +20,14 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
     sampling ratio at the same cost. On GPUs and on maps beyond 64 x 64 it is torchvision's.
 
     Args:
-        levels: Names of p2, p3, ... in this order.
+        levels: Names of p2, p3, ... in this order. A region of 224 pixels is pooled from p4,
+            others from the level that fits (Lin et al. 2017, equation 1).
         output_size: Side of the pooled map.
         sampling_ratio: Points sampled along each side of a bin.
-        canonical_scale: Size in pixels of a region that p4 takes (Lin et al. 2017, equation 1).
     """
 
-    def __init__(
-        self, levels: list[str], output_size: int, *, sampling_ratio: int, canonical_scale: float
-    ) -> None:
-        super().__init__(levels, output_size, sampling_ratio, canonical_scale=canonical_scale)
+    def __init__(self, levels: Sequence[str], output_size: int, sampling_ratio: int) -> None:
+        super().__init__(list(levels), output_size, sampling_ratio)
 
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]

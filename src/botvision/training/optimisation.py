@@ -24,7 +24,7 @@ def build_optimiser(model: nn.Module, settings: TrainingSettings) -> optim.Optim
         {"params": others, "weight_decay": 0.0},
     ]
     if settings.optimiser == "adamw":
-        return optim.AdamW(groups, lr=settings.learning_rate)
+        return optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     return optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
 
 
