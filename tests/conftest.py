@@ -31,6 +31,7 @@ TINY = (
     "training.batch_size=2",
     "training.warmup_steps=2",
     "training.log_every=1",
+    "training.evaluate_every=1",
     "training.save_every=1",
     "training.workers=0",
 )

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import botvision
+from botvision.recipes.reading import recipe_names
 
 COMMANDS = ["demo", "models", "data handwriting", "train", "val", "predict", "attention-map"]
 
@@ -88,7 +89,7 @@ def test_data_handwriting(cli, tmp_path):
 
 
 def test_train_list(cli):
-    assert cli("train", "--list") == (0, "demo\n", "")
+    assert cli("train", "--list") == (0, "\n".join(recipe_names()) + "\n", "")
 
 
 def test_train_json_is_alone_on_stdout(cli, tiny, handwriting, trained_run, tmp_path):
