@@ -118,7 +118,7 @@ def test_missing_name():
     [
         (
             "dmo",
-            r"'dmo' is unknown; did you mean demo\? The recipes are .*demo.*; a file ends \.yaml",
+            r"'dmo' is unknown; did you mean demo\? The recipes are .*demo.*ends in \.yaml",
         ),
         ("quite different", r"'quite different' is unknown\. The recipes are .*demo"),
         ("nowhere.yaml", r"nowhere\.yaml: no such recipe file"),

@@ -81,7 +81,7 @@ def test_loss_that_is_not_finite_stops_before_the_step(value, regress, regressio
     with pytest.raises(BotvisionError) as raised:
         regress(task, batch_size=16, epochs=4, save_every=3, momentum=0.9)
     message = str(raised.value)
-    assert "step 3" in message  # the fourth, counted from 0
+    assert "step 4" in message  # as metrics.jsonl counts
     assert "square" in message
     assert "\n" not in message
     assert len(task.before) == 4, "the run went on"
@@ -94,6 +94,22 @@ def test_loss_that_is_not_finite_stops_before_the_step(value, regress, regressio
     # And with the cause removed the run goes on.
     again, _ = regress(resume=True, batch_size=16, epochs=4, momentum=0.9)
     assert torch.equal(again.before[0], task.before[3])
+
+
+def test_gradient_that_is_not_finite_stops_before_the_step(regress, regression):
+    task = regression()
+    whole = task.losses
+
+    def losses(model, batch, device):
+        found = whole(model, batch, device)
+        if len(task.before) == 4:  # a loss of 0 whose slope is not a number
+            found["root"] = (0 * model.weight).abs().sqrt().sum()
+        return found
+
+    task.losses = losses
+    with pytest.raises(BotvisionError, match="step 4: expected a finite gradient"):
+        regress(task, batch_size=16, epochs=4, gradient_clip=1.0)
+    assert torch.equal(task.flat(), task.before[-1]), "the weights changed"
 
 
 def test_data_is_read_in_the_order_of_the_sampler(regress):

@@ -182,16 +182,22 @@ def _step(
     values = {name: float(loss) for name, loss in mean.items()}
     if not all(math.isfinite(value) for value in values.values()):
         shown = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
-        raise BotvisionError(
-            f"step {step}: expected finite losses, got {shown}; the weights are those before "
-            "this step; lower training.learning_rate or set training.gradient_clip"
-        )
+        raise _diverged(step, f"expected finite losses, got {shown}")
     accelerator.backward(total)
     if settings.gradient_clip is not None:
-        accelerator.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        norm = accelerator.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        if not torch.isfinite(norm):
+            raise _diverged(step, f"expected a finite gradient, got a norm of {float(norm)}")
     optimiser.step()
     optimiser.zero_grad()
     return values
+
+
+def _diverged(step: int, what: str) -> BotvisionError:
+    return BotvisionError(
+        f"step {step + 1}: {what}; the weights are those before this step; lower "
+        "training.learning_rate or set training.gradient_clip"
+    )
 
 
 def _keep(
