@@ -112,7 +112,7 @@ def load(weights: str | Path) -> Predictor:
     try:
         settings = DetectorSettings.model_validate(description["model"])
         categories = [Category(**category) for category in description["categories"]]
-        TrainingSettings.model_validate(description["recipe"]["training"])
+        training = TrainingSettings.model_validate(description["recipe"]["training"])
     except (KeyError, TypeError, ValidationError) as error:
         raise BotvisionError(
             f"{path}: expected a detector's weights, got a description of something else or of "
@@ -123,6 +123,8 @@ def load(weights: str | Path) -> Predictor:
     settings = settings.model_copy(update={"backbone_arguments": arguments})
     model = build_detector(settings, len(categories) + 1)
     load_tensors(model, read_tensors(path), path)
+    if training.channels_last:  # as it was evaluated in training, so that the figures agree
+        model = model.to(memory_format=torch.channels_last)
     return Predictor(model, categories, description)
 
 
