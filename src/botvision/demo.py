@@ -52,7 +52,7 @@ def run_demo(
 
     Returns:
         What ``summary.json`` holds: ``box_ap`` and ``mask_ap`` of the best weights on the
-        validation scenes, ``seconds`` of the whole, their parts, and what made them.
+        validation scenes, ``seconds`` of this call, their parts, and what made them.
 
     Raises:
         BotvisionError: If the folder holds a finished demo or something else.
