@@ -32,7 +32,7 @@ def demo(monkeypatch, tiny, tmp_path, display):
     monkeypatch.setattr(
         botvision.demo,
         "read_recipe",
-        lambda name, overrides: read_library_recipe(name, [*overrides, *tiny]),
+        lambda name, overrides=(): read_library_recipe(name, [*overrides, *tiny]),
     )
 
     def run(folder=tmp_path / "demo", *, quick=True, overwrite=False):

@@ -13,6 +13,7 @@ from botvision.data.coco import find_split, read_annotations
 from botvision.data.handwriting import write_handwriting
 from botvision.data.images import read_image
 from botvision.errors import BotvisionError
+from botvision.files import write_json
 from botvision.predict.attention_maps import attention_maps, draw_attention_maps
 from botvision.predict.evaluation import evaluate_weights
 from botvision.predict.predictor import load
@@ -88,10 +89,10 @@ def run_demo(
             "command": "botvision demo --quick" if quick else "botvision demo",
             "version": __version__,
             "scenes": scenes,
-            "recipe": run.read_recipe(),
+            "recipe": read_recipe(str(run.recipe)).model_dump(mode="json"),
         },
     }
-    RunFolder(folder).write_json("summary.json", summary)
+    write_json(folder / "summary.json", summary)
     return summary
 
 
@@ -115,7 +116,7 @@ def _make_room(folder: Path, scenes: dict[str, int], *, overwrite: bool) -> None
             "--overwrite or --output"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    RunFolder(folder).write_json(_MARK, scenes)
+    write_json(mark, scenes)
 
 
 def _draw(folder: Path, data: Path, weights: Path, progress: Callable[[int, int], None]) -> None:

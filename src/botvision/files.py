@@ -1,10 +1,12 @@
 """Writing files so that a reader never sees half of one."""
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -31,6 +33,12 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, all or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
 
 
 def _flush(path: Path) -> None:

@@ -104,7 +104,6 @@ class _ChunkedAttention(torch.autograd.Function):
         out = torch.empty_like(v, memory_format=torch.contiguous_format)
         out3 = out.flatten(0, 1)
         log_sum_exp = torch.empty(groups, n, 1, dtype=softmax_dtype(q.dtype), device=q.device)
-        # The caller's autocast has had its say in the inputs' dtype.
         with _no_autocast(q.device.type):
             for g, m in _blocks(groups, n, q.device):
                 logits = _logits(

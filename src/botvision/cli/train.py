@@ -38,7 +38,6 @@ def train(
         return
     if (recipe is None) == (resume is None):
         raise BotvisionError("train: expected a recipe or --resume RUN, and not both")
-    # Heavy, and not needed before a recipe is known to be right.
     console = open_console(as_json=as_json)
     display = partial(TrainingDisplay.showing, console)
     if resume is not None:
@@ -54,6 +53,7 @@ def train(
         if data is not None:
             changes.append(f"data.folder={json.dumps(str(data))}")
         chosen = read_recipe(recipe, changes)
+        # Accelerate and the loop, not needed to say that a recipe is wrong.
         from botvision.recipes.running import new_run_path, train_recipe
 
         path = new_run_path(runs, chosen) if name is None else runs / chosen.task / name

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,7 @@ def instance_mask(annotation: dict[str, Any], height: int, width: int) -> NDArra
     """
     segmentation = annotation.get("segmentation")
     if not segmentation:
-        x, y, w, h = annotation["bbox"]
-        segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        segmentation = box_polygons(annotation["bbox"])
     if isinstance(segmentation, dict):
         if fault := _run_length_fault(segmentation, height, width):
             raise BotvisionError(f"annotation {annotation['id']}: segmentation: {fault}")
@@ -137,6 +137,12 @@ def instance_mask(annotation: dict[str, Any], height: int, width: int) -> NDArra
         rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
     mask: NDArray[np.uint8] = coco_mask.decode(rle)
     return mask
+
+
+def box_polygons(box: Sequence[float]) -> list[list[float]]:
+    """A box [x, y, width, height] as a COCO segmentation, for annotations without one."""
+    x, y, width, height = box
+    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

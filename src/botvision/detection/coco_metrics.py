@@ -11,7 +11,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as coco_mask
 from torch import Tensor
 
-from botvision.data.coco import Category
+from botvision.data.coco import Category, box_polygons
 
 _NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 _RECALLS = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
@@ -71,8 +71,7 @@ class CocoMetrics:
             annotation["id"] = number
             annotation.setdefault("iscrowd", 0)
             if not annotation.get("segmentation"):  # filled, as in training
-                x, y, w, h = annotation["bbox"]
-                annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+                annotation["segmentation"] = box_polygons(annotation["bbox"])
             annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
         self._truth = COCO(truth)
         self._kinds = {"box": "bbox", "mask": "segm"} if masks else {"box": "bbox"}

@@ -35,9 +35,8 @@ def evaluate_weights(
         BotvisionError: If the weights or the data cannot be used, or their classes differ.
     """
     predictor = load(weights)
-    recipe = predictor.description["recipe"]
-    folder = folder or Path(recipe["data"]["folder"])
-    masks = recipe["model"]["detector"] == "mask_rcnn"
+    folder = folder or Path(predictor.description["recipe"]["data"]["folder"])
+    masks = predictor.model.roi_heads.has_mask()
     data = CocoInstances(folder, split, transform=evaluation_transform(), masks=masks)
     if data.categories != predictor.categories:
         raise BotvisionError(

@@ -1,6 +1,5 @@
 """Predicting a picture or a folder of pictures into files."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 from botvision.data.images import read_image
 from botvision.detection.pictures import draw_results
 from botvision.errors import BotvisionError
-from botvision.files import replacing
+from botvision.files import replacing, write_json
 from botvision.predict.predictor import Predictor
 
 
@@ -80,8 +79,7 @@ def predict_files(
         with replacing(overlay) as temporary:
             draw_results(image, records, predictor.categories).save(temporary)
         progress(number, len(paths))
-    with replacing(output / "predictions.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+    write_json(output / "predictions.json", content)
     return content
 
 

@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 from botvision.detection.task import DetectionTask
 from botvision.errors import BotvisionError
 from botvision.processes import processes
-from botvision.recipes.reading import check_recipe
+from botvision.recipes.reading import read_recipe
 from botvision.recipes.schema import Recipe
 from botvision.training.loop import Display, train
 from botvision.training.run_folder import RunFolder, run_folder_exists
@@ -52,7 +52,7 @@ def resume_run(path: Path, *, display: ShowRun) -> dict[str, Any]:
         BotvisionError: If the folder is no run or holds no state.
     """
     folder = RunFolder.open(path)
-    recipe = check_recipe(folder.read_recipe(), source=str(folder.recipe))
+    recipe = read_recipe(str(folder.recipe))
     return train(_build(recipe), recipe.training, folder, display=display, resume=True)
 
 
@@ -79,5 +79,5 @@ def new_run_path(runs: Path, recipe: Recipe) -> Path:
     while path.exists():
         path = first.with_name(f"{first.name}{number}")
         number += 1
-    processes()
+    processes()  # sets up what the broadcast goes over
     return Path(broadcast_object_list([str(path)])[0])  # the main process's, before it is made

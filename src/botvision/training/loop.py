@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from botvision.data.seeds import derived_seed
 from botvision.errors import BotvisionError
+from botvision.files import write_json
 from botvision.models.weights import save_weights
 from botvision.processes import processes
 from botvision.training.curves import draw_curves
@@ -70,7 +71,7 @@ def train(
         BotvisionError: If a loss stops being finite, or there is nothing to resume from.
     """
     torch.manual_seed(settings.seed)
-    processes()
+    processes()  # before Accelerator, which would take several CPU processes for one
     accelerator = Accelerator(mixed_precision="no")  # the task knows what runs under autocast
     model, average, optimiser = _prepare(task, settings, accelerator)
     plain = accelerator.unwrap_model(model)
@@ -214,13 +215,12 @@ def _keep(
     best = progressed.best is None or value > progressed.best
     if best:
         progressed.best = value
-    progressed.evaluated = progressed.step
     if not accelerator.is_main_process:
         return best
     scalars = {name: metric for name, metric in metrics.items() if isinstance(metric, float)}
     folder.append({"step": progressed.step, "epoch": epoch, "metrics": scalars})
     folder.write_csv()
-    folder.write_json("predictions.json", task.results())
+    write_json(folder.path / "predictions.json", task.results())
     draw_curves(folder.history(), folder.path / "results.png")
     task.validation_picture().save(folder.path / "val_predictions.jpg")
     description = {**task.description, "metrics": metrics, "step": progressed.step}

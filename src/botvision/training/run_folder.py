@@ -12,13 +12,13 @@ import torch
 import yaml
 
 from botvision.errors import BotvisionError
-from botvision.files import replacing
+from botvision.files import replacing, write_json
 
 _PACKAGES = ("botvision", "torch", "torchvision", "timm", "accelerate", "faster-coco-eval")
 
 
 class RunFolder:
-    """Files of one training run, see design in the README.
+    """Files of one training run; the README lists them.
 
     Args:
         path: The folder.
@@ -46,7 +46,7 @@ class RunFolder:
         folder = cls(path)
         folder.state.parent.mkdir()
         folder.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False))
-        folder.write_json("environment.json", _environment())
+        write_json(path / "environment.json", _environment())
         return folder
 
     @classmethod
@@ -60,28 +60,6 @@ class RunFolder:
         if not folder.recipe.is_file():
             raise BotvisionError(f"{path}: expected a run folder with recipe.yaml, got none")
         return folder
-
-    def read_recipe(self) -> dict[str, Any]:
-        """The recipe the run was started with.
-
-        Raises:
-            BotvisionError: If the file is damaged.
-        """
-        try:
-            content = yaml.safe_load(self.recipe.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise BotvisionError(f"{self.recipe}: not YAML: {reason}") from error
-        if not isinstance(content, dict):
-            raise BotvisionError(
-                f"{self.recipe}: expected keys and values, got {type(content).__name__}"
-            )
-        return content
-
-    def write_json(self, name: str, content: Any) -> None:
-        """Write a JSON file into the folder, all or nothing."""
-        with replacing(self.path / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=1))
 
     def append(self, record: dict[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``."""

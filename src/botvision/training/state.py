@@ -19,12 +19,10 @@ class Progressed:
     Attributes:
         step: Steps done.
         best: Best primary metric so far; None before the first evaluation.
-        evaluated: Step of the last evaluation.
     """
 
     step: int = 0
     best: float | None = None
-    evaluated: int = 0
 
 
 def save_state(
