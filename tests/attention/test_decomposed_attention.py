@@ -2,26 +2,57 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
-from botvision.attention import IMPLEMENTATIONS, decomposed_attention
+from botvision.attention import decomposed_attention
+from botvision.attention.decomposed_attention import automatic_implementation
 
 SIZE = (3, 4)
 N = 12
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
-def impl(request):
-    return request.param
-
-
-def test_default_is_chunked(make_inputs):
+def test_default_is_automatic(make_inputs):
     inputs = make_inputs(SIZE)
-    auto = decomposed_attention(**inputs, size=SIZE)
-    assert type(auto.grad_fn) is type(
-        decomposed_attention(**inputs, size=SIZE, impl="chunked").grad_fn
-    )
-    assert_close(auto, decomposed_attention(**inputs, size=SIZE, impl="reference"))
+    name = automatic_implementation(inputs["q"], inputs["v"], SIZE)
+    for explicit in ({}, {"impl": "auto"}):
+        out = decomposed_attention(**inputs, size=SIZE, **explicit)
+        expected = decomposed_attention(**inputs, size=SIZE, impl=name)
+        assert type(out.grad_fn) is type(expected.grad_fn)
+        assert_close(out, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "size", "dim", "expected"),
+    [
+        ("cpu", torch.float32, (4, 4), 8, "chunked"),
+        ("cpu", torch.bfloat16, (4, 4), 8, "chunked"),
+        ("cuda", torch.float32, (4, 4), 8, "chunked"),
+        ("cuda", torch.float16, (4, 4), 8, "fused"),
+        ("cuda", torch.bfloat16, (64, 64), 128, "fused"),
+        ("cuda", torch.bfloat16, (64, 65), 128, "chunked"),
+        ("cuda", torch.bfloat16, (4, 4), 257, "chunked"),
+    ],
+)
+def test_automatic_implementation(device, dtype, size, dim, expected):
+    # Fake tensors have a device that this machine need not have.
+    with FakeTensorMode():
+        q = torch.empty(1, 1, size[0] * size[1], dim, dtype=dtype, device=device)
+        assert automatic_implementation(q, q, size) == expected
+
+
+def test_automatic_implementation_looks_at_the_values_too():
+    with FakeTensorMode():
+        q, v = (torch.empty(1, 1, 4, d, dtype=torch.half, device="cuda") for d in (8, 300))
+        assert automatic_implementation(q, v, (2, 2)) == "chunked"
+
+
+def test_automatic_implementation_of_an_exported_model_is_the_reference(monkeypatch):
+    q = torch.empty(1, 1, 4, 8)
+    for module, name in ((torch.compiler, "is_exporting"), (torch.onnx, "is_in_onnx_export")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, lambda: True)
+            assert automatic_implementation(q, q, (2, 2)) == "reference"
 
 
 def test_default_scale_is_that_of_the_head_width(impl, make_inputs):

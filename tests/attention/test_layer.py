@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from botvision.attention import IMPLEMENTATIONS, MultiHeadSelfAttention2d
+from botvision.attention import MultiHeadSelfAttention2d
 
 POSITIONS = ["relative", "absolute", "none"]
 SIZE = (3, 5)
@@ -47,7 +47,6 @@ def test_initial_projections_keep_the_variance():
     assert out.std().item() == pytest.approx(1, rel=0.05)
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 def test_values_are_the_last_third_head_major(impl):
     # Queries of zero weigh all positions alike, so each channel becomes its value's mean.
     layer = make_layer("none", impl=impl)
@@ -74,17 +73,17 @@ def test_heads_are_independent():
 @pytest.mark.parametrize("content", [True, False])
 @pytest.mark.parametrize("position", POSITIONS[:2])
 @pytest.mark.parametrize("size", [SIZE, (1, 1), (1, 9), (7, 1), (4, 4), (6, 11)], ids=str)
-def test_any_map_with_either_implementation(size, position, content):
+def test_any_map_with_any_implementation(size, position, content, on_cpu):
     x = image(size).requires_grad_()
-    grads = []
-    for impl in IMPLEMENTATIONS:
+    steps = []
+    for impl in on_cpu:
         layer = make_layer(position, content=content, impl=impl)
         out = layer(x)
         assert out.shape == x.shape
         leaves = [x, *layer.parameters()]
-        grads.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
-    for one, other in zip(*grads, strict=True):
-        assert_close(one, other)
+        steps.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
+    for step in steps[1:]:
+        assert_close(step, steps[0])
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -108,9 +107,42 @@ def test_content_only_commutes_with_any_permutation():
     assert_close(layer(shuffled), layer(x).flatten(2)[..., order].unflatten(-1, SIZE))
 
 
-def test_channels_last_input():
-    layer, x = make_layer(), image()
-    assert_close(layer(x.to(memory_format=torch.channels_last)), layer(x))
+@pytest.mark.parametrize("batch", [1, 3])
+def test_keeps_the_layout_of_its_input(impl, batch):
+    # A network in channels_last would otherwise convert at every layer.
+    layer, x = make_layer(impl=impl), image(batch=batch)
+    steps = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = x.clone(memory_format=layout).requires_grad_()
+        out = layer(given)
+        assert out.is_contiguous(memory_format=layout)
+        steps.append((out, *torch.autograd.grad(out.square().sum(), [given, *layer.parameters()])))
+    assert_close(*steps)
+
+
+def test_input_of_neither_layout(impl):
+    layer, x = make_layer(impl=impl), image((SIZE[1], SIZE[0])).mT
+    assert not x.is_contiguous()
+    assert not x.is_contiguous(memory_format=torch.channels_last)
+    assert_close(layer(x), layer(x.contiguous()))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_bfloat16_autocast_with_any_implementation(impl, layout):
+    layer = make_layer(dim=32, impl=impl).float()
+    x = image(dim=32, batch=3).float().to(memory_format=layout).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.bfloat16
+    assert out.is_contiguous(memory_format=layout)
+    leaves = [x, *layer.parameters()]
+    grads = torch.autograd.grad(out.float().square().sum(), leaves)
+    plain = layer(x)
+    expected = torch.autograd.grad(plain.square().sum(), leaves)
+    assert_close(out.float(), plain, rtol=3e-2, atol=3e-2)
+    for grad, true in zip(grads, expected, strict=True):
+        assert grad.dtype == torch.float32
+        assert_close(grad, true, rtol=0.1, atol=0.1 * true.abs().max().item())
 
 
 @pytest.mark.parametrize("position", POSITIONS)

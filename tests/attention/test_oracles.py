@@ -9,16 +9,11 @@ from bottleneck_transformer_pytorch.bottleneck_transformer_pytorch import Attent
 from timm.layers.bottleneck_attn import BottleneckAttn
 from torch.testing import assert_close
 
-from botvision.attention import IMPLEMENTATIONS, MultiHeadSelfAttention2d
+from botvision.attention import MultiHeadSelfAttention2d
 
 SIZES = [(1, 1), (1, 4), (3, 1), (2, 2), (3, 5), (6, 4)]
 HEADS, HEAD_DIM = 2, 8
 DIM = HEADS * HEAD_DIM
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def impl(request):
-    return request.param
 
 
 def make_layer(size, position="relative", **options):

@@ -72,6 +72,18 @@ def test_transposed_map_with_swapped_tables(kind):
     assert_close(other_h, transpose(bias_w))
 
 
+@pytest.mark.parametrize("kind", [RelativePosition2d, AbsolutePosition2d])
+@pytest.mark.parametrize("size", [SIZE, (4, 2)], ids=str)
+def test_logits_are_linear_in_the_scale(kind, size):
+    position = kind(4, SIZE).double()
+    q = torch.randn(2, 3, size[0] * size[1], 4, dtype=torch.float64)
+    plain = position(q, size)
+    for scale in (0.0, 0.25, -3.0):
+        assert_close(position(q, size, scale), tuple(scale * bias for bias in plain))
+        # As the paper's authors do it: scaled queries.
+        assert_close(position(q, size, scale), position(scale * q, size))
+
+
 def test_initial_scale_is_that_of_the_authors():
     torch.manual_seed(0)
     for kind, rows in [(RelativePosition2d, (79, 99)), (AbsolutePosition2d, (40, 50))]:

@@ -1,26 +1,35 @@
 """Decomposed attention over blocks of queries, with memory that grows with N, not N squared.
 
-The forward pass keeps one block of logits at a time and saves only the log-sum-exp of each row;
-the backward pass recomputes each block from it, as FlashAttention does (Dao et al. 2022,
-arXiv 2205.14135, section 3.1). The position bias enters each block by broadcasting.
+A block of logits lives in one buffer: the position bias is written into it, the content product
+added, and the softmax taken in place. The backward pass computes each block again instead of
+keeping it, as FlashAttention does (Dao et al. 2022, arXiv 2205.14135, section 3.1). A block holds
+whole rows, so it takes the softmax again instead of exp(logits - log-sum-exp): nothing but the
+inputs is saved, and on the CPU torch's softmax is faster than its exp alone
+(docs/performance.md).
+
+Both passes are operators of ``torch.library``, so ``torch.compile`` takes them whole. All
+products are in place or into a given tensor, which the caller's autocast leaves alone.
 
 Shape legend: G = batch x heads, M = queries of a block, N = H x W keys.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
 
 from botvision.attention.reference import softmax_dtype
 
-# A block of logits stays in the last-level cache of a CPU core; a GPU needs far larger blocks
-# to keep its multiprocessors busy.
-_BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-_SMALLEST_BLOCK_ROWS = 32
+# Elements of a block of logits. On a CPU the products want many rows, the other steps a block that
+# stays in the caches; a GPU wants enough to keep its multiprocessors busy.
+_BLOCK_ELEMENTS = {"cpu": 2**21, "cuda": 2**26}
+# With fewer rows the products of a large map wait for memory.
+_SMALLEST_BLOCK_ROWS = 512
+
+_INPUTS = ("q", "k", "v", "bias_h", "bias_w")
 
 
 def chunked_attention(
@@ -35,154 +44,219 @@ def chunked_attention(
     content: bool,
 ) -> Tensor:
     """See ``decomposed_attention``."""
-    return _ChunkedAttention.apply(q, k, v, bias_h, bias_w, size, scale, content)
+    return _forward(q, k, v, bias_h, bias_w, size, scale, content)
 
 
-def _no_autocast(device_type: str) -> AbstractContextManager[object]:
-    """The caller's autocast has had its say in the inputs' dtype; "meta" and others have none."""
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
+class _Blocks:
+    """Inputs as stacks [G, N, ...], their blocks of queries, and the buffers the blocks share."""
 
-
-def _blocks(groups: int, n: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Slices of (G, queries) whose logits fit the block size of the device."""
-    budget = _BLOCK_ELEMENTS.get(device.type, _BLOCK_ELEMENTS["cuda"])
-    rows = max(1, min(n, max(_SMALLEST_BLOCK_ROWS, budget // max(n, 1))))
-    together = max(1, budget // (rows * max(n, 1)))
-    for first in range(0, groups, together):
-        for row in range(0, n, rows):
-            yield slice(first, min(first + together, groups)), slice(row, min(row + rows, n))
-
-
-def _logits(
-    q: Tensor,
-    k: Tensor,
-    bias_h: Tensor | None,
-    bias_w: Tensor | None,
-    size: tuple[int, int],
-    scale: float,
-    content: bool,
-) -> Tensor:
-    """Logits [G, M, N] of one block, in the dtype of the softmax."""
-    groups, rows = q.shape[:2]
-    dtype = softmax_dtype(q.dtype)
-    by_row = None if bias_h is None else bias_h.to(dtype).unsqueeze(-1)
-    by_column = None if bias_w is None else bias_w.to(dtype).unsqueeze(-2)
-    if by_row is not None and by_column is not None:
-        logits = by_row + by_column
-    else:
-        logits = torch.zeros(groups, rows, *size, dtype=dtype, device=q.device)
-        for bias in (by_row, by_column):
-            if bias is not None:
-                logits += bias
-    logits = logits.flatten(-2)
-    if not content:
-        return logits
-    if q.dtype == dtype:
-        return logits.baddbmm_(q, k.transpose(-1, -2), alpha=scale)
-    return logits.add_(torch.bmm(q * scale, k.transpose(-1, -2)))
-
-
-class _ChunkedAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
+    def __init__(
+        self,
         q: Tensor,
         k: Tensor,
         v: Tensor,
         bias_h: Tensor | None,
         bias_w: Tensor | None,
-        size: tuple[int, int],
+        size: Sequence[int],
         scale: float,
         content: bool,
-    ) -> Tensor:
-        q3, k3, v3 = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
-        h3 = None if bias_h is None else bias_h.flatten(0, 1)
-        w3 = None if bias_w is None else bias_w.flatten(0, 1)
-        groups, n, _ = v3.shape
-        out = torch.empty_like(v, memory_format=torch.contiguous_format)
-        out3 = out.flatten(0, 1)
-        log_sum_exp = torch.empty(groups, n, 1, dtype=softmax_dtype(q.dtype), device=q.device)
-        with _no_autocast(q.device.type):
-            for g, m in _blocks(groups, n, q.device):
-                logits = _logits(
-                    q3[g, m],
-                    k3[g],
-                    None if h3 is None else h3[g, m],
-                    None if w3 is None else w3[g, m],
-                    size,
-                    scale,
-                    content,
+    ) -> None:
+        self.dtype = softmax_dtype(q.dtype)
+        self.is_narrow = self.dtype != q.dtype
+        self.size, self.content = tuple(size), content
+        # The products of half precision would copy a strided operand for every block.
+        self.q, self.k, self.v = (t.flatten(0, 1).contiguous() for t in (q, k, v))
+        # A product in float16 might overflow before it is scaled.
+        self.scaled_q, self.alpha = (self.q * scale, 1.0) if self.is_narrow else (self.q, scale)
+        # Shaped to be broadcast over [G, M, H, W].
+        self.biases = [
+            bias.flatten(0, 1).to(self.dtype).unsqueeze(axis)
+            for bias, axis in ((bias_h, -1), (bias_w, -2))
+            if bias is not None
+        ]
+        self.groups, self.n, _ = self.v.shape
+        self._buffers: dict[str, Tensor] = {}
+
+    def __iter__(self) -> Iterator[tuple[slice, slice]]:
+        """Slices of (groups, queries) whose logits fit the block size of the device."""
+        budget = _BLOCK_ELEMENTS.get(self.v.device.type, _BLOCK_ELEMENTS["cuda"])
+        rows = max(1, min(self.n, max(_SMALLEST_BLOCK_ROWS, budget // max(self.n, 1))))
+        together = max(1, budget // (rows * max(self.n, 1)))
+        for first in range(0, self.groups, together):
+            for row in range(0, self.n, rows):
+                yield (
+                    slice(first, min(first + together, self.groups)),
+                    slice(row, min(row + rows, self.n)),
                 )
-                largest = logits.amax(dim=-1, keepdim=True)
-                weights = logits.sub_(largest).exp_()
-                total = weights.sum(dim=-1, keepdim=True)
-                out3[g, m] = torch.bmm(weights.to(v.dtype), v3[g]) / total
-                log_sum_exp[g, m] = largest + total.log()
-        ctx.save_for_backward(q, k, v, bias_h, bias_w, out, log_sum_exp)
-        ctx.size, ctx.scale, ctx.content = size, scale, content
-        return out
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, bias_h, bias_w, out, log_sum_exp = ctx.saved_tensors
-        size, scale, content = ctx.size, ctx.scale, ctx.content
-        leading = q.shape[:2]
-        q3, k3, v3, out3, grad3 = (t.flatten(0, 1) for t in (q, k, v, out, grad_out))
-        h3 = None if bias_h is None else bias_h.flatten(0, 1)
-        w3 = None if bias_w is None else bias_w.flatten(0, 1)
-        dtype = log_sum_exp.dtype
-        # Keys and values collect a term from every block, so they are summed in the wider dtype.
-        grad_q = torch.empty_like(q3, memory_format=torch.contiguous_format) if content else None
-        grad_k = torch.zeros(k3.shape, dtype=dtype, device=k.device) if content else None
-        grad_v = torch.zeros(v3.shape, dtype=dtype, device=v.device)
-        grad_h = None if h3 is None else torch.empty_like(h3)
-        grad_w = None if w3 is None else torch.empty_like(w3)
-        with _no_autocast(q.device.type):
-            # sum_j P_ij dP_ij, which the softmax's derivative subtracts, equals dO_i . O_i.
-            delta = (grad3.to(dtype) * out3.to(dtype)).sum(dim=-1, keepdim=True)
-            for g, m in _blocks(len(v3), v3.shape[1], q.device):
-                logits = _logits(
-                    q3[g, m],
-                    k3[g],
-                    None if h3 is None else h3[g, m],
-                    None if w3 is None else w3[g, m],
-                    size,
-                    scale,
-                    content,
-                )
-                weights = logits.sub_(log_sum_exp[g, m]).exp_()
-                _add_product(grad_v[g], weights.to(v.dtype).transpose(-1, -2), grad3[g, m])
-                grad_logits = torch.bmm(grad3[g, m], v3[g].transpose(-1, -2)).to(dtype)
-                grad_logits.sub_(delta[g, m]).mul_(weights)
-                by_cell = grad_logits.unflatten(-1, size)
-                if grad_h is not None:
-                    grad_h[g, m] = by_cell.sum(dim=-1).to(grad_h.dtype)
-                if grad_w is not None:
-                    grad_w[g, m] = by_cell.sum(dim=-2).to(grad_w.dtype)
-                if grad_q is not None and grad_k is not None:
-                    narrow = grad_logits.mul_(scale).to(q.dtype)
-                    grad_q[g, m] = torch.bmm(narrow, k3[g])
-                    _add_product(grad_k[g], narrow.transpose(-1, -2), q3[g, m])
+    def buffer(self, name: str, g: slice, m: slice, dtype: torch.dtype) -> Tensor:
+        """[G, M, N] in memory that the next block takes over."""
+        shape = (g.stop - g.start, m.stop - m.start, self.n)
+        elements = math.prod(shape)
+        if name not in self._buffers:  # the first block is the largest
+            self._buffers[name] = self.v.new_empty(elements, dtype=dtype)
+        return self._buffers[name][:elements].view(shape)
 
-        def restore(grad: Tensor | None, like: Tensor) -> Tensor | None:
-            return None if grad is None else grad.to(like.dtype).unflatten(0, leading)
+    def probabilities(self, g: slice, m: slice) -> Tensor:
+        """Softmax of the logits of a block, [G, M, N] in the dtype of the softmax."""
+        logits = self.buffer("logits", g, m, self.dtype)
+        cells = logits.unflatten(-1, self.size)
+        biases = [bias[g, m] for bias in self.biases]
+        if self.content and self.is_narrow:
+            logits.copy_(self.narrow_product(self.scaled_q[g, m], self.k[g].mT, g, m))
+            for bias in biases:
+                cells.add_(bias)
+        else:
+            if len(biases) == 2:
+                torch.add(*biases, out=cells)
+            elif biases:
+                cells.copy_(biases[0])
+            else:
+                cells.zero_()
+            if self.content:
+                logits.baddbmm_(self.scaled_q[g, m], self.k[g].mT, alpha=self.alpha)
+        return torch.softmax(logits, -1, out=logits)
 
-        grads = (
-            restore(grad_q, q),
-            restore(grad_k, k),
-            restore(grad_v, v),
-            restore(grad_h, q),
-            restore(grad_w, q),
+    def gradient_of_logits(self, probabilities: Tensor, grad: Tensor, g: slice, m: slice) -> Tensor:
+        """[G, M, N] in the dtype of the softmax, from the output's gradient [G, M, d]."""
+        grads = self.buffer("gradient", g, m, self.dtype)
+        if self.is_narrow:
+            grads.copy_(self.narrow_product(grad, self.v[g].mT, g, m))
+        else:
+            torch.bmm(grad, self.v[g].mT, out=grads)
+        return torch._softmax_backward_data(
+            grads, probabilities, -1, probabilities.dtype, grad_input=grads
         )
-        return (*grads, None, None, None)
+
+    def narrow_product(self, left: Tensor, right: Tensor, g: slice, m: slice) -> Tensor:
+        return torch.bmm(left, right, out=self.buffer("narrow", g, m, self.v.dtype))
+
+    def narrowed(self, wide: Tensor, g: slice, m: slice) -> Tensor:
+        """A block in the dtype of the inputs."""
+        if not self.is_narrow:
+            return wide
+        return self.buffer("narrow", g, m, self.v.dtype).copy_(wide)
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Total += left @ right for [G, a, b] stacks, in the dtype of ``total``."""
+@torch.library.custom_op("botvision::chunked_attention", mutates_args=())
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias_h: Tensor | None,
+    bias_w: Tensor | None,
+    size: Sequence[int],
+    scale: float,
+    content: bool,
+) -> Tensor:
+    out = v.new_empty(v.shape)
+    out3 = out.flatten(0, 1)
+    blocks = _Blocks(q, k, v, bias_h, bias_w, size, scale, content)
+    for g, m in blocks:
+        weights = blocks.narrowed(blocks.probabilities(g, m), g, m)
+        torch.bmm(weights, blocks.v[g], out=out3[g, m])
+    return out
+
+
+@torch.library.custom_op("botvision::chunked_attention_backward", mutates_args=())
+def _backward(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias_h: Tensor | None,
+    bias_w: Tensor | None,
+    size: Sequence[int],
+    scale: float,
+    content: bool,
+) -> list[Tensor]:
+    blocks = _Blocks(q, k, v, bias_h, bias_w, size, scale, content)
+    inputs = _taking_part((q, k, v, bias_h, bias_w), content)
+    grads = {name: t.new_empty(t.shape) for name, t in inputs.items()}
+    flat = {name: grad.flatten(0, 1) for name, grad in grads.items()}
+    # Keys and values collect a term from every block and the biases one from every key, so they
+    # are summed in the wider dtype.
+    sums = {
+        name: torch.zeros_like(flat[name], dtype=blocks.dtype)
+        if blocks.is_narrow
+        else flat[name].zero_()
+        for name in flat
+        if name != "q"
+    }
+    grad_out3 = grad_out.flatten(0, 1).contiguous()
+    for g, m in blocks:
+        weights = blocks.probabilities(g, m)
+        _add_product(sums["v"][g], blocks.narrowed(weights, g, m).mT, grad_out3[g, m])
+        grad_logits = blocks.gradient_of_logits(weights, grad_out3[g, m], g, m)
+        cells = grad_logits.unflatten(-1, blocks.size)
+        for name, axis in (("bias_h", -1), ("bias_w", -2)):
+            if name in sums:
+                torch.sum(cells, axis, out=sums[name][g, m])
+        if content:
+            narrow = blocks.narrowed(grad_logits, g, m)
+            torch.bmm(narrow, blocks.k[g], out=flat["q"][g, m])
+            _add_product(sums["k"][g], narrow.mT, blocks.scaled_q[g, m], blocks.alpha)
+    if content:
+        flat["q"].mul_(scale)
+    for name, total in sums.items():
+        flat[name].copy_(total)
+    return list(grads.values())
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor, alpha: float = 1.0) -> None:
+    """Total += alpha * left @ right for [G, a, b] stacks, in the dtype of ``total``."""
     if left.dtype == total.dtype:
-        total.baddbmm_(left, right)
+        total.baddbmm_(left, right, alpha=alpha)
     else:
-        total.add_(torch.bmm(left, right))
+        product = torch.bmm(left, right, out=torch.empty_like(total, dtype=left.dtype))
+        total.add_(product, alpha=alpha)
+
+
+def _taking_part(tensors: Sequence[Tensor | None], content: bool) -> dict[str, Tensor]:
+    """Those of q, k, v and the biases that get a gradient, by name."""
+    return {
+        name: tensor
+        for name, tensor in zip(_INPUTS, tensors, strict=True)
+        if tensor is not None and (content or name not in ("q", "k"))
+    }
+
+
+@_forward.register_fake
+def _(_q: Tensor, _k: Tensor, v: Tensor, *_rest: Any) -> Tensor:
+    return v.new_empty(v.shape)
+
+
+@_backward.register_fake
+def _(_grad_out: Tensor, *inputs: Any) -> list[Tensor]:
+    *tensors, _size, _scale, content = inputs
+    return [t.new_empty(t.shape) for t in _taking_part(tensors, content).values()]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001  # torch's
+    *tensors, ctx.size, ctx.scale, ctx.content = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors
+    names = _taking_part(tensors, ctx.content)
+    grads = _backward(grad_out, *tensors, ctx.size, ctx.scale, ctx.content)
+    by_name = dict(zip(names, grads, strict=True))
+    return (*map(by_name.get, _INPUTS), None, None, None)
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.botvision.chunked_attention)
+def _forward_operations(*inputs: Any, **_: Any) -> int:
+    """Operations of the products, from the shapes, for ``torch.utils.flop_counter``."""
+    q, _k, v, *_biases, _size, _scale, content = inputs
+    return 2 * math.prod(q[:3]) * q[2] * (content * q[3] + v[3])
+
+
+@register_flop_formula(torch.ops.botvision.chunked_attention_backward)
+def _backward_operations(_grad_out: Any, *inputs: Any, **_: Any) -> int:
+    """Those of the backward pass, the content product that is computed again among them."""
+    q, _k, v, *_biases, _size, _scale, content = inputs
+    return 2 * math.prod(q[:3]) * q[2] * (3 * content * q[3] + 2 * v[3])

@@ -2,14 +2,21 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from botvision.attention.chunked import chunked_attention
+from botvision.attention.flex import flex_attention
+from botvision.attention.fused import fused_attention
 from botvision.attention.reference import reference_attention
+from botvision.attention.triton_attention import triton_attention
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "reference": reference_attention,
     "chunked": chunked_attention,
+    "fused": fused_attention,
+    "flex": flex_attention,
+    "triton": triton_attention,
 }
 """Implementations by name. All compute the same function; "reference" is the specification."""
 
@@ -45,8 +52,15 @@ def decomposed_attention(
         size: (H, W) of the map.
         scale: Factor of the content logits; d ** -0.5 if None.
         content: False leaves the content logits out (table 4, "relative alone").
-        impl: "auto", "reference" (plain operations, memory N x N) or "chunked" (blocks of
-            queries, recomputed in the backward pass; memory grows with N). "auto" is "chunked".
+        impl: "auto" or an implementation:
+
+            * "reference": plain operations, memory N x N;
+            * "chunked": blocks of queries, recomputed in the backward pass, memory N; any device;
+            * "fused": torch's fused attention over heads widened by the biases; any device;
+            * "flex": FlexAttention, compiled at the first call; CUDA;
+            * "triton": our own kernels, memory N; CUDA, at most float32, heads up to 256 wide.
+
+            "auto" is what ``automatic_implementation`` says.
 
     Returns:
         [B, heads, N, d_v] in the dtype of ``v``. float16 and bfloat16 inputs take their softmax
@@ -57,10 +71,34 @@ def decomposed_attention(
     """
     _check(q, k, v, bias_h, bias_w, size)
     check_implementation(impl)
-    name = "chunked" if impl == "auto" else impl
+    name = automatic_implementation(q, v, size) if impl == "auto" else impl
     if scale is None:
         scale = float(q.shape[-1]) ** -0.5
     return IMPLEMENTATIONS[name](q, k, v, bias_h, bias_w, size=size, scale=scale, content=content)
+
+
+# The widest head for which FlashAttention has a kernel.
+_WIDEST_FLASH_HEAD = 256
+
+
+def automatic_implementation(q: Tensor, v: Tensor, size: tuple[int, int]) -> str:
+    """The implementation that "auto" stands for.
+
+    * While a model is exported or traced: "reference", the plain operations that other programs
+      read. An exported model therefore holds N x N logits.
+    * On a CUDA device in half precision, where the heads widened by both biases fit
+      FlashAttention (d + H + W <= 256; a 64 x 64 map with heads of 128 just does): "fused".
+    * Otherwise "chunked".
+
+    The rule for the CPU is measured and the one for CUDA reasoned, see docs/performance.md.
+    """
+    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
+        return "reference"
+    widest = max(q.shape[-1] + sum(size), v.shape[-1])
+    half = q.dtype in (torch.float16, torch.bfloat16)
+    if q.device.type == "cuda" and half and widest <= _WIDEST_FLASH_HEAD:
+        return "fused"
+    return "chunked"
 
 
 def check_implementation(impl: str) -> None:

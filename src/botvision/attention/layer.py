@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from botvision.attention.decomposed_attention import check_implementation, decomposed_attention
@@ -75,8 +77,18 @@ class MultiHeadSelfAttention2d(nn.Module):
         q, k, v, bias_h, bias_w = self._project(x)
         size = (x.shape[2], x.shape[3])
         out = decomposed_attention(
-            q, k, v, bias_h, bias_w, size=size, scale=1.0, content=self.content, impl=self.impl
+            q,
+            k,
+            v,
+            bias_h,
+            bias_w,
+            size=size,
+            scale=self.scale,
+            content=self.content,
+            impl=self.impl,
         )
+        if x.is_contiguous(memory_format=torch.channels_last):
+            return out.transpose(1, 2).reshape(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
         return out.transpose(2, 3).reshape(x.shape)
 
     def attention_map(self, x: Tensor, row: int, column: int) -> Tensor:
@@ -103,19 +115,19 @@ class MultiHeadSelfAttention2d(nn.Module):
             None if bias_h is None else bias_h[:, :, here],
             None if bias_w is None else bias_w[:, :, here],
             size=size,
-            scale=1.0,
+            scale=self.scale,
             content=self.content,
         )
         return probabilities.squeeze(2).unflatten(-1, size)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Scaled queries, keys and values [B, heads, N, d], and the position biases."""
-        qkv = self.qkv(x).flatten(2).transpose(1, 2)
+        """Queries, keys and values [B, heads, N, d], and the position biases."""
+        # A matrix product is faster than a 1x1 convolution, and leaves d innermost.
+        qkv = F.linear(x.flatten(2).transpose(1, 2), self.qkv.weight.flatten(1))
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q = q * self.scale
         if self.position is None:
             return q, k, v, None, None
-        return q, k, v, *self.position(q, (x.shape[2], x.shape[3]))
+        return q, k, v, *self.position(q, (x.shape[2], x.shape[3]), self.scale)
 
     def extra_repr(self) -> str:
         """What ``print`` shows of the layer."""

@@ -54,10 +54,10 @@ class _Position2d(nn.Module):
         for table in (self.height, self.width):
             nn.init.normal_(table, std=table.shape[1] ** -0.5)
 
-    def tables(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Both tables for a map of ``size``, interpolated where it differs from their own."""
+    def tables(self, size: tuple[int, int], scale: float) -> tuple[Tensor, Tensor]:
+        """Both tables for a map of ``size``, interpolated where it differs, times ``scale``."""
         height, width = (
-            resize_position_table(table, self._rows(side), relative=self.relative)
+            resize_position_table(table, self._rows(side), relative=self.relative) * scale
             for table, side in zip((self.height, self.width), size, strict=True)
         )
         return height, width
@@ -86,10 +86,12 @@ class RelativePosition2d(_Position2d):
 
     relative = True
 
-    def forward(self, q: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Biases [B, heads, N, H] and [B, heads, N, W] of queries [B, heads, N, d]."""
+    def forward(
+        self, q: Tensor, size: tuple[int, int], scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Scaled biases [B, heads, N, H] and [B, heads, N, W] of queries [B, heads, N, d]."""
         q = q.unflatten(2, size)
-        height, width = self.tables(size)
+        height, width = self.tables(size, scale)
         bias_h = torch.einsum("bnyxd,ykd->bnyxk", q, height[_offsets(size[0], q.device)])
         bias_w = torch.einsum("bnyxd,xkd->bnyxk", q, width[_offsets(size[1], q.device)])
         return bias_h.flatten(2, 3), bias_w.flatten(2, 3)
@@ -103,9 +105,11 @@ class AbsolutePosition2d(_Position2d):
 
     relative = False
 
-    def forward(self, q: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Biases [B, heads, N, H] and [B, heads, N, W] of queries [B, heads, N, d]."""
-        height, width = self.tables(size)
+    def forward(
+        self, q: Tensor, size: tuple[int, int], scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Scaled biases [B, heads, N, H] and [B, heads, N, W] of queries [B, heads, N, d]."""
+        height, width = self.tables(size, scale)
         return q @ height.t(), q @ width.t()
 
 
