@@ -6,6 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import botvision
+from botvision.models.costs import model_costs
 
 
 def on_meta(name, **kwargs):
@@ -109,3 +110,29 @@ def test_multiply_adds_at_224():
     stride_one = multiply_adds(on_meta("botnet50_s1", attention_impl="reference"), 224)
     assert small == pytest.approx(4.0e9, rel=0.03)
     assert stride_one == pytest.approx(5.4e9, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "by_the_text", "everywhere", "paper_parameters", "paper_multiply_adds"),
+    [
+        ("botnet_t3", 30_500_696, 33_659_480, 33.5e6, 7.3e9),
+        ("botnet_t4", 51_739_544, 54_898_328, 54.7e6, 10.9e9),
+        ("botnet_t5", 69_131_672, 75_449_240, 75.1e6, 19.3e9),
+        ("botnet_t6", 47_917_400, 54_234_968, 53.9e6, 23.3e9),
+        ("botnet_t7", 69_180_824, 75_498_392, 75.1e6, 45.8e9),
+    ],
+)
+def test_t_series(name, by_the_text, everywhere, paper_parameters, paper_multiply_adds):
+    assert parameters(on_meta(name)) == by_the_text
+    # The paper counts squeeze-and-excitation in every block, against its own text.
+    assert parameters(on_meta(name, se_everywhere=True)) == everywhere
+    assert everywhere == pytest.approx(paper_parameters, rel=0.01)
+    assert model_costs(name).multiply_adds == pytest.approx(paper_multiply_adds, rel=0.02)
+
+
+def test_t_series_attends_without_squeeze_and_excitation():
+    for everywhere in (False, True):
+        model = on_meta("botnet_t3", se_everywhere=everywhere)
+        assert all(block.se is not None for block in model.layer3)
+        assert all((block.se is not None) == everywhere for block in model.layer4)
+        assert {type(block.act3) for block in model.layer4} == {torch.nn.SiLU}

@@ -24,6 +24,9 @@ class BoTNet(ResNet):
         position: "relative", "absolute" or "none" (table 4).
         content: False leaves the content logits out (table 4).
         num_heads: Attention heads; 4 in the paper.
+        se_everywhere: True puts the squeeze-and-excitation of ``block_args`` into the attention
+            blocks as well, which is what the paper's parameter counts of T3 to T7 hold; its text
+            has it in the convolutional blocks alone (section 4.8).
         attention_impl: Implementation of ``decomposed_attention``.
         kwargs: Arguments of timm's ``ResNet``.
     """
@@ -36,11 +39,13 @@ class BoTNet(ResNet):
         position: PositionKind = "relative",
         content: bool = True,
         num_heads: int = 4,
+        se_everywhere: bool = False,
         attention_impl: str = "auto",
         **kwargs: Any,
     ) -> None:
         transformer = BottleneckTransformer.configured(
             to_2tuple(img_size),
+            channel_attention=se_everywhere,
             num_heads=num_heads,
             position=position,
             content=content,
@@ -87,6 +92,11 @@ default_cfgs = generate_default_cfgs(
         "botnet101_s1": _S1,
         "botnet152_s1": _S1,
         "botnet200_s1": _S1,
+        "botnet_t3": _S1,
+        "botnet_t4": _S1,
+        "botnet_t5": _cfg(input_size=(3, 256, 256), pool_size=(16, 16)),
+        "botnet_t6": _cfg(input_size=(3, 320, 320), pool_size=(20, 20)),
+        "botnet_t7": _cfg(input_size=(3, 384, 384), pool_size=(24, 24)),
         "botnet_tiny": _cfg(
             input_size=(3, 128, 128), pool_size=(4, 4), first_conv="conv1.0", crop_pct=1.0
         ),
@@ -145,6 +155,52 @@ def botnet152_s1(pretrained: bool = False, **kwargs: Any) -> BoTNet:
 def botnet200_s1(pretrained: bool = False, **kwargs: Any) -> BoTNet:
     """BoTNet-S1-200: c5 at stride 16; our completion of the series."""
     return _create("botnet200_s1", pretrained, kwargs, layers=(3, 24, 36, 3), output_stride=16)
+
+
+def _create_t(
+    variant: str, pretrained: bool, arguments: dict[str, Any], layers: tuple[int, ...], side: int
+) -> BoTNet:
+    """A network of the T series: S1, squeeze-and-excitation, SiLU (section 4.8)."""
+    return _create(
+        variant,
+        pretrained,
+        arguments,
+        layers=layers,
+        img_size=side,
+        output_stride=16,
+        act_layer="silu",
+        block_args={"attn_layer": "se"},
+    )
+
+
+@register_model
+def botnet_t3(pretrained: bool = False, **kwargs: Any) -> BoTNet:
+    """BoTNet-T3 = S1-59 (section 4.8; paper: 33.5M parameters, 7.3G multiply-adds at 224x224)."""
+    return _create_t("botnet_t3", pretrained, kwargs, layers=(3, 4, 6, 6), side=224)
+
+
+@register_model
+def botnet_t4(pretrained: bool = False, **kwargs: Any) -> BoTNet:
+    """BoTNet-T4 = S1-110 (section 4.8; paper: 54.7M parameters, 10.9G multiply-adds at 224x224)."""
+    return _create_t("botnet_t4", pretrained, kwargs, layers=(3, 4, 23, 6), side=224)
+
+
+@register_model
+def botnet_t5(pretrained: bool = False, **kwargs: Any) -> BoTNet:
+    """BoTNet-T5 = S1-128 (section 4.8; paper: 75.1M parameters, 19.3G multiply-adds at 256x256)."""
+    return _create_t("botnet_t5", pretrained, kwargs, layers=(3, 4, 23, 12), side=256)
+
+
+@register_model
+def botnet_t6(pretrained: bool = False, **kwargs: Any) -> BoTNet:
+    """BoTNet-T6 = S1-77 (section 4.8; paper: 53.9M parameters, 23.3G multiply-adds at 320x320)."""
+    return _create_t("botnet_t6", pretrained, kwargs, layers=(3, 4, 6, 12), side=320)
+
+
+@register_model
+def botnet_t7(pretrained: bool = False, **kwargs: Any) -> BoTNet:
+    """BoTNet-T7 = S1-128 (section 4.8; paper: 75.1M parameters, 45.8G multiply-adds at 384x384)."""
+    return _create_t("botnet_t7", pretrained, kwargs, layers=(3, 4, 23, 12), side=384)
 
 
 @register_model

@@ -51,9 +51,12 @@ class BottleneckTransformer(Bottleneck):
         stride: int = 1,
         *args: Any,
         image_size: tuple[int, int] = (224, 224),
+        channel_attention: bool = False,
         attention_options: dict[str, Any] | None = None,
+        attn_layer: Any = None,
         **kwargs: Any,
     ) -> None:
+        kwargs["attn_layer"] = attn_layer if channel_attention else None
         super().__init__(inplanes, planes, stride, *args, **kwargs)
         map_stride = 16 if stride == 2 else 32 // self.dilation
         height, width = (-(-side // map_stride) for side in image_size)
@@ -67,9 +70,20 @@ class BottleneckTransformer(Bottleneck):
 
     @classmethod
     def configured(
-        cls, image_size: tuple[int, int], **attention_options: Any
+        cls, image_size: tuple[int, int], *, channel_attention: bool, **attention_options: Any
     ) -> "partial[BottleneckTransformer]":
-        """This block for c5 of a network whose tables are made for ``image_size`` (H, W)."""
-        block = partial(cls, image_size=image_size, attention_options=attention_options)
+        """This block for c5 of a network.
+
+        Args:
+            image_size: (H, W) of the image for which the position tables are made.
+            channel_attention: Whether the block keeps the network's ``attn_layer`` (SE).
+            attention_options: Options of ``spatial_attention``.
+        """
+        block = partial(
+            cls,
+            image_size=image_size,
+            channel_attention=channel_attention,
+            attention_options=attention_options,
+        )
         block.expansion = cls.expansion  # type: ignore[attr-defined]  # timm asks its classes
         return block

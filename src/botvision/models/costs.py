@@ -1,13 +1,12 @@
 """Parameters and multiply-adds of a network (paper table 1), without computing anything."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from botvision.models import create_model, list_models
+from botvision.models import create_model
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,8 @@ def model_costs(name: str, input_size: int | None = None) -> ModelCosts:
     Raises:
         ValueError: If the model is unknown.
     """
-    # torch counts no in-place products, so the chunked attention would be missed.
-    options: dict[str, Any] = {"attention_impl": "reference"} if name in list_models() else {}
     with torch.device("meta"):
-        model = create_model(name, **options).eval()
+        model = create_model(name).eval()
         side = input_size or timm.get_pretrained_cfg(name).input_size[-1]
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
