@@ -40,11 +40,11 @@ format: venv ## format the sources and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: venv ## time the attention layer against its peers, under two minutes
-	$(BIN)/python benchmarks/attention.py
+bench: venv ## time the attention layer against its peers, about two minutes
+	$(BIN)/botvision benchmark attention
 
 # runs/ is the user's and is never deleted here.
 clean: ## delete .venv, builds and caches; runs/ stays
 	rm -rf .venv build dist src/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

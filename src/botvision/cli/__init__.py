@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from botvision.cli import attention_map, data, demo, models, predict, train, val
+from botvision.cli import attention_map, benchmark, data, demo, models, predict, train, val
 from botvision.errors import BotvisionError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("train")(train.train)
 app.command("val")(val.val)
 app.command("predict")(predict.predict)
 app.command("attention-map")(attention_map.attention_map)
+app.add_typer(benchmark.app, name="benchmark")
 
 
 def main() -> None:

@@ -1,0 +1,142 @@
+"""The attention layers that are compared: ours and others that compute the same function."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from botvision.attention import IMPLEMENTATIONS, MultiHeadSelfAttention2d
+from botvision.benchmark.measuring import Prepared, reason_of, run_pass
+
+SMALL_SIZE = (4, 4)
+"""A map on which a layer is tried, and which loads what the first pass of all loads."""
+
+
+class MaskedAttention(nn.Module):
+    """Our projection and positions around torch's attention, the bias as an N x N mask.
+
+    What one writes with ``F.scaled_dot_product_attention`` and nothing else.
+
+    Args:
+        dim: Channels.
+        num_heads: Attention heads.
+        size: (H, W) of the map.
+    """
+
+    def __init__(self, dim: int, num_heads: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.ours = MultiHeadSelfAttention2d(dim, num_heads, position_size=size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend over ``x``, [B, C, H, W]."""
+        rows = F.linear(x.flatten(2).mT, self.ours.qkv.weight.flatten(1))
+        q, k, v = rows.unflatten(-1, (3, self.ours.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q = q * self.ours.scale
+        bias_h, bias_w = self.ours.position(q, (x.shape[2], x.shape[3]))
+        mask = (bias_h.unsqueeze(-1) + bias_w.unsqueeze(-2)).flatten(-2)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+        return out.mT.reshape(x.shape)
+
+
+def _ours(dim: int, heads: int, size: tuple[int, int], *, impl: str) -> nn.Module:
+    return MultiHeadSelfAttention2d(dim, heads, position_size=size, impl=impl)
+
+
+def _lucidrains(dim: int, heads: int, size: tuple[int, int]) -> nn.Module:
+    from bottleneck_transformer_pytorch.bottleneck_transformer_pytorch import (  # type: ignore[import-untyped]
+        Attention,
+    )
+
+    layer: nn.Module = Attention(
+        dim=dim, fmap_size=size, heads=heads, dim_head=dim // heads, rel_pos_emb=True
+    )
+    return layer
+
+
+def _timm(dim: int, heads: int, size: tuple[int, int]) -> nn.Module:
+    from timm.layers.bottleneck_attn import BottleneckAttn
+
+    layer: nn.Module = BottleneckAttn(
+        dim, feat_size=size, num_heads=heads, dim_head=dim // heads, scale_pos_embed=True
+    )
+    return layer
+
+
+PEERS: dict[str, Callable[[int, int, tuple[int, int]], nn.Module]] = {
+    "bottleneck-transformer-pytorch": _lucidrains,
+    "timm": _timm,
+    "sdpa-mask": MaskedAttention,
+}
+"""Other layers of the same function, made from channels, heads and (H, W)."""
+
+
+def layer_names() -> list[str]:
+    """Ours first, led by "auto": what one gets who chooses no implementation."""
+    return ["auto", *IMPLEMENTATIONS, *PEERS]
+
+
+def layer_title(name: str) -> str:
+    """The name as a table or picture shows it."""
+    titles = {"timm": "timm BottleneckAttn", "sdpa-mask": "SDPA with a mask"}
+    return titles.get(name, name if name in PEERS else f"botvision {name}")
+
+
+def prepare_layer(
+    name: str,
+    size: tuple[int, int],
+    *,
+    batch: int,
+    heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    device: str,
+) -> Prepared:
+    """A layer with relative positions and an input that requires its gradient, [B, C, H, W]."""
+    dim = heads * head_dim
+    make: Any = PEERS.get(name) or partial(_ours, impl=name)
+    layer: nn.Module = make(dim, heads, size).to(device, dtype)
+    x = torch.randn(batch, dim, *size, device=device).to(dtype)
+    return layer, x.requires_grad_()
+
+
+def why_unavailable(prepare: Callable[[tuple[int, int]], Prepared], pass_name: str) -> str | None:
+    """Why a layer does not run here, asked by running it once on a small map.
+
+    Args:
+        prepare: ``prepare_layer`` but for the size.
+        pass_name: The pass to try.
+
+    Returns:
+        None if it runs.
+    """
+    try:
+        run_pass(*prepare(SMALL_SIZE), pass_name)
+    except ModuleNotFoundError:
+        return "not installed"
+    except Exception as error:
+        return reason_of(error)
+    return None
+
+
+def attention_operations(batch: int, heads: int, head_dim: int, size: tuple[int, int]) -> int:
+    """Floating-point operations of the products in a forward pass, two a multiply-add.
+
+    With N = H * W positions and C channels: the projection 2 N C 3C, content logits and values
+    2 N N C each, position logits 2 N C (H + W). It is the work of the function: what a layer
+    computes beyond it earns nothing.
+
+    Args:
+        batch: Maps.
+        heads: Attention heads.
+        head_dim: Channels of a head.
+        size: (H, W).
+    """
+    height, width = size
+    n, dim = height * width, heads * head_dim
+    projection = 2 * n * dim * 3 * dim
+    products = 4 * n * n * dim
+    positions = 2 * n * dim * (height + width)
+    return batch * (projection + products + positions)

@@ -1,0 +1,95 @@
+"""The machine that a benchmark ran on, as far as its figures depend on it."""
+
+import datetime
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from botvision import __version__
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a reader of a time needs to know.
+
+    Attributes:
+        cpu: Model of the processor.
+        cores: Of the processor that this process may use.
+        threads: Of torch, within an operation.
+        instruction_sets: The best that torch's CPU kernels use here, as "AVX512".
+        gpu: Model of the GPU, if it was measured on one.
+        cuda: Version of CUDA that torch was built for, if it was measured on a GPU.
+        load_before: Mean number of busy processes over the last minute, before anything was
+            measured. Of a machine that was idle it is near 0.
+        float32_matmul_precision: "highest" unless TF32 or the like was allowed.
+        torch: Its version.
+        botvision: Its version.
+        python: Its version.
+        system: Operating system and architecture.
+        date: Of the start, UTC.
+    """
+
+    cpu: str
+    cores: int
+    threads: int
+    instruction_sets: str
+    gpu: str | None
+    cuda: str | None
+    load_before: float
+    float32_matmul_precision: str
+    torch: str
+    botvision: str
+    python: str
+    system: str
+    date: str
+
+    def title(self) -> str:
+        """One line for a table or picture."""
+        cpu = f"{self.cpu}, {self.threads} of {self.cores} cores, {self.instruction_sets}"
+        return (
+            f"{self.gpu or cpu}; torch {self.torch}; load {self.load_before:.1f} before; "
+            f"{self.date[:10]}"
+        )
+
+
+def describe_machine(device: str) -> Machine:
+    """Describe this machine; call it before anything is measured.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
+    on_gpu = device == "cuda"
+    return Machine(
+        cpu=_cpu_model(),
+        cores=_usable_cores(),
+        threads=torch.get_num_threads(),
+        instruction_sets=torch.backends.cpu.get_cpu_capability(),
+        gpu=torch.cuda.get_device_name() if on_gpu else None,
+        cuda=torch.version.cuda if on_gpu else None,
+        load_before=os.getloadavg()[0],
+        float32_matmul_precision=torch.get_float32_matmul_precision(),
+        torch=torch.__version__,
+        botvision=__version__,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _cpu_model(listing: Path = Path("/proc/cpuinfo")) -> str:
+    """Linux names the model in a file; elsewhere Python's word has to do."""
+    if listing.is_file():
+        for line in listing.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,95 @@
+"""Benchmarks as tables on the terminal."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from botvision.benchmark.attention_benchmark import AttentionReport
+    from botvision.benchmark.backbone_benchmark import BackboneReport
+    from botvision.benchmark.groups import Group, Measured
+    from botvision.benchmark.machine import Machine
+
+_COLUMNS = ("ms", "spread", "ratio", "peak", "+MiB")
+_LEGEND = (
+    "ms: median of {rounds} interleaved rounds. spread: range of the middle half of them. ratio: "
+    "to the first. peak: rate of the products as a share of a large matrix product's in the same "
+    "rounds. +MiB: what the pass adds to the peak memory."
+)
+
+
+def attention_table(report: "AttentionReport") -> Table:
+    """A section for each map, dtype and pass, a row for each layer."""
+    from botvision.benchmark.attention_layers import layer_title
+
+    settings = report.settings
+    title = f"Attention: {settings.heads} heads of {settings.head_dim}, batch {settings.batch}"
+    table = _table(title, "layer")
+    reasons = defaultdict(list)
+    for group in report.groups:
+        where = f"{group.height}x{group.width} {group.dtype} {group.pass_name}"
+        table.add_row(f"[bold]{where}[/bold]")
+        for result in group.results:
+            table.add_row(layer_title(result.name), *_cells(result))
+            if result.unavailable:
+                reasons[f"{layer_title(result.name)}: {result.unavailable}"].append(where)
+        table.add_section()
+    table.caption = _caption(report.machine, report.groups, reasons)
+    return table
+
+
+def backbone_table(report: "BackboneReport") -> Table:
+    """A section for each pass, a row for each model."""
+    settings = report.settings
+    title = f"Networks: batch {settings.batch}, {settings.dtype}"
+    table = _table(title, "model", "params\nM", "mult-\nadds G")
+    reasons = defaultdict(list)
+    for group in report.groups:
+        table.add_row(f"[bold]{group.pass_name}[/bold]")
+        for model, result in zip(settings.models, group.results, strict=True):
+            costs = (f"{model.parameters / 1e6:.2f}", f"{model.multiply_adds / 1e9:.2f}")
+            table.add_row(result.name, *costs, *_cells(result))
+            if result.unavailable:
+                reasons[f"{result.name}: {result.unavailable}"].append(group.pass_name)
+        table.add_section()
+    table.caption = _caption(report.machine, report.groups, reasons)
+    return table
+
+
+def _table(title: str, name: str, *costs: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), caption_justify="left")
+    table.add_column(name, no_wrap=True)
+    for column in (*costs, *_COLUMNS):
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _cells(result: "Measured") -> list[str]:
+    if result.seconds is None or result.spread is None:
+        return ["-"] * len(_COLUMNS)
+    milliseconds = 1e3 * result.seconds
+    ratio, share, memory = result.ratio, result.share_of_peak, result.memory_bytes
+    return [
+        f"{milliseconds:.0f}" if milliseconds >= 1000 else f"{milliseconds:.4g}",
+        f"{result.spread:.0%}",
+        "-" if ratio is None else f"{ratio:.2f}",
+        "-" if share is None else f"{share:.0%}",
+        "-" if memory is None else f"{memory / 2**20:.0f}",
+    ]
+
+
+def _caption(
+    machine: "Machine", groups: Sequence["Group"], reasons: Mapping[str, Sequence[str]]
+) -> str:
+    """The legend, the machine, and why figures are missing: where, unless everywhere."""
+    rounds = sorted({group.rounds for group in groups if group.rounds})
+    counts = " to ".join(str(count) for count in dict.fromkeys((*rounds[:1], *rounds[-1:])))
+    lines = [_LEGEND.format(rounds=counts or "no"), machine.title()]
+    for reason, places in reasons.items():
+        everywhere = len(places) == len(groups)
+        lines.append(reason if everywhere else f"{reason} ({', '.join(places)})")
+    return escape("\n".join(lines))
