@@ -42,11 +42,11 @@ def set_blocks(monkeypatch, rows):
     monkeypatch.setattr(chunked, "_SMALLEST_BLOCK_ROWS", rows)
 
 
-# At 80 x 80 a block of the fewest rows, 512, is a twelfth of the N x N logits.
+# 13 equal blocks of at most 512 rows, the fewest that a map of this size is cut into.
 LARGE = (80, 80)
 N = 80 * 80
 FLOAT = 4
-BLOCK = 512 * N * FLOAT
+BLOCK = 493 * N * FLOAT
 
 
 @pytest.fixture

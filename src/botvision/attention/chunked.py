@@ -80,7 +80,9 @@ class _Blocks:
     def __iter__(self) -> Iterator[tuple[slice, slice]]:
         """Slices of (groups, queries) whose logits fit the block size of the device."""
         budget = _BLOCK_ELEMENTS.get(self.v.device.type, _BLOCK_ELEMENTS["cuda"])
-        rows = max(1, min(self.n, max(_SMALLEST_BLOCK_ROWS, budget // max(self.n, 1))))
+        most = max(1, min(self.n, max(_SMALLEST_BLOCK_ROWS, budget // max(self.n, 1))))
+        # As many blocks, of equal rows: a small last one would be slow for its size.
+        rows = max(1, math.ceil(self.n / math.ceil(self.n / most)))
         together = max(1, budget // (rows * max(self.n, 1)))
         for first in range(0, self.groups, together):
             for row in range(0, self.n, rows):

@@ -31,7 +31,9 @@ def fused_attention(
     axes = ((bias_h, position // size[1]), (bias_w, position % size[1]))
     for (bias, coordinate), length in zip(axes, size, strict=True):
         if bias is not None:
-            one_hot = F.one_hot(coordinate, length).to(bias.dtype)
+            # F.one_hot would make torch.compile start anew for every size.
+            cells = torch.arange(length, device=q.device)
+            one_hot = (coordinate.unsqueeze(1) == cells).to(bias.dtype)
             queries.append(bias)
             keys.append(one_hot.expand(*bias.shape[:2], -1, -1))
     if not queries:  # all logits are zero

@@ -23,7 +23,7 @@ def resize_position_table(table: Tensor, length: int, *, relative: bool) -> Tens
         [length, d], differentiable in ``table``.
     """
     rows = table.shape[0]
-    if rows == length:
+    if _is_known(rows == length):
         return table
     if relative and length == 1:
         centre = rows // 2
@@ -32,6 +32,18 @@ def resize_position_table(table: Tensor, length: int, *, relative: bool) -> Tens
         table.t().unsqueeze(0), size=length, mode="linear", align_corners=relative
     )
     return resized.squeeze(0).t()
+
+
+def _is_known(condition: bool) -> bool:
+    """Whether a condition holds; False if it is of a symbolic size.
+
+    Asking would hold a model that is compiled or exported for any map to the map at hand.
+    """
+    if not torch.compiler.is_compiling():
+        return condition
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
+
+    return statically_known_true(condition)
 
 
 class _Position2d(nn.Module):
