@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-import botvision
 from botvision.recipes.reading import recipe_names
 
 COMMANDS = ["demo", "models", "data handwriting", "train", "val", "predict", "attention-map"]
@@ -62,20 +61,6 @@ def test_misspelt_command_or_option(arguments, near, cli):
     assert out == ""
     assert near in plain(error)
     assert "Traceback" not in error
-
-
-def test_models_json(cli):
-    status, out, _ = cli("models", "--json")
-    assert status == 0
-    rows = {row["name"]: row for row in json.loads(out)}
-    assert sorted(rows) == botvision.list_models()
-    assert rows["botnet50_s1"]["parameters"] == 20_859_176
-
-
-def test_models_table(cli):
-    status, out, _ = cli("models")
-    assert status == 0
-    assert re.search(r"botnet50 .*20\.85M", out)
 
 
 def test_data_handwriting(cli, tmp_path):

@@ -3,10 +3,13 @@
 import copy
 import io
 import pickle
+import re
 
+import numpy as np
 import pytest
 import timm
 import torch
+from timm.models.resnet import BasicBlock
 from torch import nn
 from torch.testing import assert_close
 
@@ -36,23 +39,9 @@ def attentions(model):
 
 def test_names():
     names = [f"botnet{depth}{form}" for depth in (50, 101, 152, 200) for form in ("", "_s1")]
-    assert set(names) | {"botnet_tiny"} <= set(list_models())
-    assert set(list_models()) <= set(timm.list_models("botnet*"))
+    assert set(names) | {"botnet_tiny", "botnet26"} <= set(list_models())
+    assert set(list_models()) <= set(timm.list_models())
     assert botvision.list_models() == list_models()
-
-
-@pytest.mark.parametrize("name", list_models())
-def test_default_configuration(name):
-    with torch.device("meta"):
-        model = create_model(name, num_classes=7, in_chans=4)
-    config = model.pretrained_cfg
-    assert model.get_submodule(config["first_conv"]).in_channels == 4
-    assert model.get_submodule(config["classifier"]).out_features == 7
-    assert config["mean"] == (0.485, 0.456, 0.406)
-    # What the last stage hands on, at the configured input size, is what the tables are made for.
-    assert model.layer4[-1].conv2.attention.position.size == config["pool_size"]
-    stride = model.feature_info[-1]["reduction"]
-    assert config["pool_size"] == tuple(side // stride for side in config["input_size"][1:])
 
 
 @pytest.mark.parametrize("name", ["botnet50", "botnet50_s1", "botnet_tiny"])
@@ -112,11 +101,33 @@ def test_tables_are_made_for_the_maps_of_the_image(size, output_stride):
         assert attention.position.size == tuple(shape)
 
 
+@pytest.mark.parametrize("size", [(96, 64), [96, 64], torch.Size((96, 64)), np.array((96, 64))])
+def test_image_size_in_any_form(size):
+    assert tiny(img_size=size).layer4[1].conv2.attention.position.size == (3, 2)
+
+
 @pytest.mark.parametrize(("output_stride", "side"), [(32, 2), (16, 4), (8, 8)])
 def test_output_stride(output_stride, side):
     model = tiny(output_stride=output_stride).eval()
     assert model.forward_features(torch.zeros(1, 3, 64, 64)).shape == (1, 1024, side, side)
     assert model.feature_info[-1]["reduction"] == output_stride
+
+
+@pytest.mark.parametrize("name", ["botnet18", "botnet34"])
+def test_basic_blocks_before_bottlenecks_that_attend(name):
+    # Paper: basic blocks for the convolutions, BoT bottleneck blocks for the attention.
+    with torch.device("meta"):
+        botnet, resnet = create_model(name), timm.create_model(name.replace("bot", "res"))
+    assert {type(b) for b in [*botnet.layer1, *botnet.layer2, *botnet.layer3]} == {BasicBlock}
+    assert [b.conv2.attention.dim for b in botnet.layer4] == [512] * len(resnet.layer4)
+    assert botnet.num_features == botnet.feature_info[-1]["num_chs"] == 2048
+    # All but c5 and the classifier, which sees more channels, comes from the ResNet.
+    _, unexpected = botnet.load_state_dict(
+        {k: v for k, v in resnet.state_dict().items() if not k.startswith(("layer4", "fc"))},
+        strict=False,
+        assign=True,
+    )
+    assert not unexpected
 
 
 @pytest.mark.parametrize("name", ["botnet50", "botnet50_s1"])
@@ -247,10 +258,15 @@ def test_unknown_name_names_the_nearest():
 def test_wrong_options():
     with pytest.raises(ValueError, match="expected relative, absolute or none, got 'rotary'"):
         tiny(position="rotary")
-    with pytest.raises(ValueError, match=r"position_size: expected .* got \(0, 0\)"):
-        tiny(img_size=0)
     with pytest.raises(ValueError, match="num_heads: expected a divisor of dim = 256, got 3"):
         tiny(num_heads=3)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "224", (224,), (224, 0), (1, 2, 3)], ids=repr)
+def test_wrong_image_size(size):
+    message = "img_size: expected a side or (height, width) in pixels, 1 or more, got "
+    with pytest.raises(ValueError, match=re.escape(f"{message}{size!r}")):
+        tiny(img_size=size)
 
 
 def test_other_models_of_timm_are_within_reach():

@@ -72,6 +72,13 @@ def test_tables_fit_the_map_of_the_image(stride, dilation, expected):
     assert block.conv2.attention.position.size == expected
 
 
+@pytest.mark.parametrize(("dilation", "expected"), [(1, (7, 5)), (2, (13, 9))])
+def test_tables_fit_the_map_of_another_stage(dilation, expected):
+    # c4: stride 16, or 8 where it is dilated.
+    block = make_block(stage_stride=16, dilation=dilation, image_size=(100, 70))
+    assert block.conv2.attention.position.size == expected
+
+
 def test_options_reach_the_attention():
     block = make_block(num_heads=2, position="absolute", content=False, impl="reference")
     attention = block.conv2.attention

@@ -1,35 +1,107 @@
 """``botvision models``."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
-) -> None:
-    """List the networks: parameters, multiply-adds and default input.
-
-    Example: botvision models --json
-    """
-    import json
-
-    from rich.console import Console
+if TYPE_CHECKING:
     from rich.table import Table
 
-    from botvision.models import list_models
-    from botvision.models.costs import model_costs
+    from botvision.models.costs import ListedModel, ModelCosts
+    from botvision.models.paper_costs import PaperCosts
 
-    rows = [model_costs(name) for name in list_models()]
+
+def models(
+    pattern: Annotated[
+        str, typer.Argument(help="Names to list; * and ? stand for letters, as in a shell.")
+    ] = "*",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+) -> None:
+    """List the networks: default input, parameters, multiply-adds, and the paper's beside ours.
+
+    Where the paper counted the network in another form, as T3 to T7 with
+    squeeze-and-excitation in every block, a row of its own shows that form.
+
+    Example: botvision models
+
+    Example: botvision models 'botnet_t*' --json
+    """
+    import json
+    from fnmatch import fnmatchcase
+
+    from botvision.cli.display import open_console
+    from botvision.errors import BotvisionError, nearest
+    from botvision.models.costs import listed_model
+    from botvision.models.variants import VARIANTS
+
+    known = [variant.name for variant in VARIANTS]
+    names = [name for name in known if fnmatchcase(name, pattern)]
+    if not names:
+        raise BotvisionError(f"{pattern}: no such network of ours{nearest(pattern, known)}")
+    console = open_console(as_json=as_json)
+    with console.status("") as status:
+        rows = []
+        for name in names:
+            status.update(f"counting {name}")
+            rows.append(listed_model(name))
     if as_json:
-        print(json.dumps([vars(row) for row in rows]))
-        return
-    table = Table("model", "parameters", "multiply-adds", "input", title="Networks")
+        print(json.dumps([row.to_json() for row in rows]))
+    else:
+        console.print(_table(rows))
+
+
+def _table(rows: "list[ListedModel]") -> "Table":
+    """A row for each network and, where the paper counted another form of it, for each form."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("model", title="Networks, and the paper's figures", box=box.SIMPLE_HEAD)
+    for heading in ("input", "params", "mult-adds", "paper:\nparams", "paper:\nmult-adds", "note"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    notes: list[str] = []
     for row in rows:
-        table.add_row(
-            row.name,
-            f"{row.parameters / 1e6:.2f}M",
-            f"{row.multiply_adds / 1e9:.2f}G",
-            f"{row.input_size} x {row.input_size}",
-        )
-    Console().print(table)
+        compared = [(each.ours, each.paper) for each in row.compared]
+        shown: list[tuple[ModelCosts, PaperCosts | None]] = [*compared]
+        if row.costs not in [ours for ours, _ in compared]:
+            shown.insert(0, (row.costs, None))
+        for index, (ours, paper) in enumerate(shown):
+            form = _form(paper) if index else row.costs.name
+            table.add_row(escape(form), *_figures(ours), *_published(paper, notes))
+    legend = [f"{number}: {note}" for number, note in enumerate(notes, 1)]
+    table.caption = "\n".join(map(escape, legend)) or None
+    table.caption_justify = "left"
+    return table
+
+
+def _form(paper: "PaperCosts | None") -> str:
+    """The arguments with which the paper counted a network; the image size has its own column."""
+    arguments = paper.arguments if paper else {}
+    shown = [name for name in arguments if name != "img_size"]
+    return ", ".join(
+        f"  {name}" if arguments[name] is True else f"  {name}={arguments[name]}" for name in shown
+    )
+
+
+def _figures(costs: "ModelCosts") -> tuple[str, str, str]:
+    return (
+        f"{costs.input_size}",
+        f"{costs.parameters / 1e6:.2f}M",
+        f"{costs.multiply_adds / 1e9:.2f}G",
+    )
+
+
+def _published(paper: "PaperCosts | None", notes: list[str]) -> tuple[str, str, str]:
+    """The paper's parameters and multiply-adds, and numbers of notes, new ones being added."""
+    from botvision.models.paper_costs import PAPER
+
+    if paper is None:
+        return "", "", ""
+    numbers = []
+    for note in (paper.contradiction, "" if paper.source == PAPER else f"From {paper.source}."):
+        if note and note not in notes:
+            notes.append(note)
+        if note:
+            numbers.append(str(notes.index(note) + 1))
+    parameters = "" if paper.parameters is None else f"{paper.parameters / 1e6:.1f}M"
+    return parameters, f"{paper.multiply_adds / 1e9:g}G", " ".join(numbers)

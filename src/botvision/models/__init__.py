@@ -6,12 +6,15 @@ import timm
 from torch import nn
 
 from botvision.errors import nearest
-from botvision.models.botnet import BoTNet, default_cfgs
+from botvision.models.botnet import BoTNet
 from botvision.models.bottleneck_transformer import BottleneckTransformer, spatial_attention
+from botvision.models.non_local import NonLocal2d
+from botvision.models.registration import default_cfgs
 
 __all__ = [
     "BoTNet",
     "BottleneckTransformer",
+    "NonLocal2d",
     "create_model",
     "list_models",
     "spatial_attention",
@@ -30,7 +33,8 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Modul
         name: A name of ``list_models()`` or of ``timm.list_models()``.
         pretrained: Load the weights that timm's registry names for the model (needs network).
         kwargs: Arguments of the model: ``num_classes``, ``in_chans``, ``features_only``,
-            ``output_stride``, ``drop_path_rate``, and those of ``BoTNet``.
+            ``output_stride``, ``drop_path_rate``, and those of ``BoTNet``. All of our models
+            take ``img_size``, those without position tables to no effect.
 
     Returns:
         The model.

@@ -2,8 +2,10 @@
 
 from collections import OrderedDict
 from functools import partial
+from operator import index
 from typing import Any
 
+from timm.layers import to_2tuple
 from timm.models.resnet import Bottleneck
 from torch import nn
 
@@ -33,6 +35,23 @@ def spatial_attention(
     return nn.Sequential(OrderedDict(attention=attention, pool=pool))
 
 
+def image_sides(img_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(Height, width) of the image that the argument ``img_size`` of our networks names.
+
+    Raises:
+        ValueError: If it is neither a side nor two sides in whole pixels.
+    """
+    try:
+        height, width = (index(side) for side in to_2tuple(img_size))
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise ValueError(
+            f"img_size: expected a side or (height, width) in pixels, 1 or more, got {img_size!r}"
+        )
+    return height, width
+
+
 class BottleneckTransformer(Bottleneck):
     """timm's ``Bottleneck`` with self-attention for its 3x3 convolution.
 
@@ -52,13 +71,15 @@ class BottleneckTransformer(Bottleneck):
         *args: Any,
         image_size: tuple[int, int] = (224, 224),
         channel_attention: bool = False,
+        stage_stride: int = 32,
         attention_options: dict[str, Any] | None = None,
         attn_layer: Any = None,
         **kwargs: Any,
     ) -> None:
         kwargs["attn_layer"] = attn_layer if channel_attention else None
         super().__init__(inplanes, planes, stride, *args, **kwargs)
-        map_stride = 16 if stride == 2 else 32 // self.dilation
+        # A first block attends before it pools; a dilated stage has not been pooled at all.
+        map_stride = stage_stride // (2 if stride == 2 else self.dilation)
         height, width = (-(-side // map_stride) for side in image_size)
         replaced: Any = self.get_submodule("conv2")
         self.conv2 = spatial_attention(
@@ -70,19 +91,26 @@ class BottleneckTransformer(Bottleneck):
 
     @classmethod
     def configured(
-        cls, image_size: tuple[int, int], *, channel_attention: bool, **attention_options: Any
+        cls,
+        image_size: tuple[int, int],
+        *,
+        channel_attention: bool = False,
+        stage_stride: int = 32,
+        **attention_options: Any,
     ) -> "partial[BottleneckTransformer]":
-        """This block for c5 of a network.
+        """This block for a stage of a network.
 
         Args:
             image_size: (H, W) of the image for which the position tables are made.
             channel_attention: Whether the block keeps the network's ``attn_layer`` (SE).
+            stage_stride: Stride of the stage where nothing is dilated: 32 in c5, 16 in c4.
             attention_options: Options of ``spatial_attention``.
         """
         block = partial(
             cls,
             image_size=image_size,
             channel_attention=channel_attention,
+            stage_stride=stage_stride,
             attention_options=attention_options,
         )
         block.expansion = cls.expansion  # type: ignore[attr-defined]  # timm asks its classes

@@ -1,12 +1,14 @@
-"""Parameters and multiply-adds of a network (paper table 1), without computing anything."""
+"""Parameters and multiply-adds of networks, without computing anything, beside the paper's."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from botvision.models import create_model
+from botvision.models.paper_costs import PAPER_COSTS, PaperCosts
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,77 @@ class ModelCosts:
     input_size: int
 
 
-def model_costs(name: str, input_size: int | None = None) -> ModelCosts:
+@dataclass(frozen=True)
+class ComparedCosts:
+    """One of the paper's counts, and ours of the same network on the same image.
+
+    Attributes:
+        paper: What is published.
+        ours: What we count, with ``paper.arguments``.
+    """
+
+    paper: PaperCosts
+    ours: ModelCosts
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A network as ``botvision models`` lists it.
+
+    Attributes:
+        costs: With its default arguments at its default input.
+        compared: Against the paper; empty where it gives nothing.
+    """
+
+    costs: ModelCosts
+    compared: tuple[ComparedCosts, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The costs, and under "paper" each published count with ours in it."""
+        paper = [
+            {
+                **asdict(each.paper),
+                "ours": {
+                    "parameters": each.ours.parameters,
+                    "multiply_adds": each.ours.multiply_adds,
+                },
+            }
+            for each in self.compared
+        ]
+        return {**asdict(self.costs), "paper": paper}
+
+
+def model_costs(name: str, input_size: int | None = None, **arguments: Any) -> ModelCosts:
     """Count a network's parameters and multiply-adds on torch's meta device.
 
     Args:
         name: Of one of our models or timm's.
         input_size: Side of the image; the model's default if None.
+        arguments: Of the model.
 
     Raises:
         ValueError: If the model is unknown.
     """
     with torch.device("meta"):
-        model = create_model(name).eval()
+        model = create_model(name, **arguments).eval()
         side = input_size or timm.get_pretrained_cfg(name).input_size[-1]
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
             model(torch.empty(1, 3, side, side))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return ModelCosts(name, parameters, counter.get_total_flops() // 2, side)
+
+
+def listed_model(name: str) -> ListedModel:
+    """Costs of one of our models, and the paper's beside them where it gives any.
+
+    Raises:
+        ValueError: If the model is unknown.
+    """
+    costs = model_costs(name)
+    compared = []
+    for paper in PAPER_COSTS.get(name, ()):
+        same = paper.input_size == costs.input_size and not paper.arguments
+        ours = costs if same else model_costs(name, paper.input_size, **paper.arguments)
+        compared.append(ComparedCosts(paper, ours))
+    return ListedModel(costs, tuple(compared))

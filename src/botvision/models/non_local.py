@@ -1,0 +1,81 @@
+"""The Non-Local block, with which the paper compares its own (table 7)."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from botvision.attention import decomposed_attention
+
+
+class NonLocal2d(nn.Module):
+    """The block of Wang et al. 2018 (arXiv 1711.07971, figure 2): [B, C, H, W] to the same.
+
+    The embedded Gaussian with a bottleneck of factor 2, on a map of any size::
+
+        y_i = sum_j softmax_j(theta(x_i) . phi(x_j) / sqrt(C / 2)) g(x_j)
+        z_i = norm(output(y_i)) + x_i
+
+    One head and no positions. The paper's figure 4 marks the value projection as missing from a
+    Non-Local block; Wang et al. have it as g, and so has this block. The scale is that of their
+    code, their text has none.
+
+    The normalisation's weight starts at zero, so a block inserted into a trained network changes
+    nothing at first.
+
+    Args:
+        channels: C, even.
+        norm_layer: Normalisation after the output projection.
+        impl: Implementation of ``decomposed_attention``; memory grows with N unless it is
+            "reference".
+        device: Of the parameters.
+        dtype: Of the parameters.
+
+    Raises:
+        ValueError: If C is odd.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        norm_layer: Any = nn.BatchNorm2d,
+        impl: str = "auto",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        if channels % 2:
+            raise ValueError(f"channels: expected an even number, got {channels}")
+        width = channels // 2
+        placed: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.impl = impl
+        self.theta = nn.Conv2d(channels, width, 1, bias=False, **placed)
+        self.phi = nn.Conv2d(channels, width, 1, bias=False, **placed)
+        self.g = nn.Conv2d(channels, width, 1, bias=False, **placed)
+        self.output = nn.Conv2d(width, channels, 1, bias=False, **placed)
+        self.norm = norm_layer(channels, **placed)
+        self.reset_parameters()
+        self.zero_init_last()
+
+    def reset_parameters(self) -> None:
+        """Normal projections with standard deviation 0.01 (Wang et al.'s code)."""
+        for projection in (self.theta, self.phi, self.g, self.output):
+            nn.init.normal_(projection.weight, std=0.01)
+
+    def zero_init_last(self) -> None:
+        """Make the block the identity; timm calls this where the network wants it."""
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add to each position what it sees of all, [B, C, H, W]."""
+        size = (x.shape[2], x.shape[3])
+        positions = x.flatten(2).transpose(1, 2)
+        q, k, v = (
+            F.linear(positions, projection.weight.flatten(1)).unsqueeze(1)
+            for projection in (self.theta, self.phi, self.g)
+        )
+        seen = decomposed_attention(q, k, v, size=size, impl=self.impl)
+        seen = seen.squeeze(1).transpose(1, 2).unflatten(2, size)
+        added: Tensor = self.norm(self.output(seen))
+        return x + added
