@@ -11,12 +11,14 @@ from botvision import _timm_registration
 
 if TYPE_CHECKING:
     from botvision.models import create_model, list_models
+    from botvision.models.botify import botify
     from botvision.predict import load
 
 __version__ = "0.1.0"
-__all__ = ["create_model", "list_models", "load"]
+__all__ = ["botify", "create_model", "list_models", "load"]
 
 _HOMES = {
+    "botify": "botvision.models.botify",
     "create_model": "botvision.models",
     "list_models": "botvision.models",
     "load": "botvision.predict",

@@ -26,6 +26,11 @@ def save_weights(path: Path, model: nn.Module, description: dict[str, Any]) -> N
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
+    write_tensors(path, tensors, description)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
+    """Write tensors by name with their description, as ``save_weights`` does a model's."""
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: json.dumps(description)})
 

@@ -1,0 +1,196 @@
+"""What config.json on the Hugging Face Hub says of a model, written and read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers import to_2tuple
+from torch import nn
+
+from botvision.errors import BotvisionError, nearest
+from botvision.models import create_model
+from botvision.models.botify import botify
+
+_PREPROCESSING = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+# What is taken of timm's pretrained_cfg: nothing that would have it read or fetch other weights.
+_CONFIGURED = (*_PREPROCESSING, "pool_size", "first_conv", "classifier", "label_names")
+_BARRED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+_TASKS = {"mask_rcnn": "instance-segmentation"}
+
+
+def network_config(
+    network: Any,
+    *,
+    labels: list[str] | None,
+    arguments: dict[str, Any] | None,
+    preprocessing: dict[str, Any],
+) -> dict[str, Any]:
+    """A network's config.json as timm writes it, from which it was seen to be built.
+
+    Args:
+        network: The network; ``save_pretrained`` explains the other arguments.
+        labels: Names of its classes.
+        arguments: Of ``create_model``; None: those that timm recorded.
+        preprocessing: What differs from the network's configuration.
+
+    Raises:
+        ValueError: If the network is none of timm's, or not what its arguments build.
+    """
+    base = getattr(network, "pretrained_cfg", None)
+    classes = getattr(network, "num_classes", None)
+    if not isinstance(base, dict) or "architecture" not in base or classes is None:
+        raise ValueError(
+            "source: expected a classifier that timm.create_model or botvision.create_model built, "
+            f"got {type(network).__name__}"
+        )
+    if labels is not None and len(labels) != classes:
+        raise ValueError(f"labels: expected {classes}, as many as classes, got {len(labels)}")
+    unknown = preprocessing.keys() - set(_PREPROCESSING)
+    if unknown:
+        raise ValueError(
+            f"preprocessing: expected some of {', '.join(_PREPROCESSING)}, got {min(unknown)!r}"
+        )
+    arguments = arguments if arguments is not None else getattr(network, "_model_args", None)
+    if arguments is None:
+        raise ValueError(
+            "arguments: expected those of create_model, for this version of timm does not record "
+            "them; {} if there were none"
+        )
+    arguments = {
+        name: value
+        for name, value in {**arguments, "num_classes": classes}.items()
+        if name not in _BARRED and not name.endswith("drop_rate")
+    }
+    prepared = {key: base[key] for key in _CONFIGURED if base.get(key) is not None}
+    if "img_size" in arguments:
+        prepared["input_size"] = (base["input_size"][0], *to_2tuple(arguments["img_size"]))
+        prepared.pop("pool_size", None)
+    channels = getattr(network, "in_chans", prepared["input_size"][0])
+    prepared["input_size"] = (channels, *prepared["input_size"][1:])
+    prepared |= preprocessing
+    if labels is not None or classes != base.get("num_classes"):
+        prepared.pop("label_names", None)
+    config: dict[str, Any] = {
+        "architecture": base["architecture"],
+        "num_classes": classes,
+        "num_features": network.num_features,
+        "model_args": arguments,
+        "pretrained_cfg": {**prepared, "num_classes": classes},
+    }
+    if labels is not None:
+        config["label_names"] = list(labels)
+    if hasattr(network, "botify_arguments"):
+        config["botify"] = network.botify_arguments
+    try:
+        config = json.loads(json.dumps(config))
+        with torch.device("meta"):
+            rebuilt = build_network(config, Path("config.json")).state_dict()
+    except (TypeError, BotvisionError) as error:
+        raise ValueError(f"arguments: the network cannot be built from them ({error})") from error
+    own = network.state_dict()
+    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in rebuilt.items()}:
+        odd = next((n for n in own if n not in rebuilt or own[n].shape != rebuilt[n].shape), "")
+        raise ValueError(
+            f"source: expected what create_model({base['architecture']!r}, **{arguments}) builds, "
+            f"got a network that was changed since ({odd or 'tensors are missing'})"
+        )
+    return config
+
+
+def detector_config(description: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A detector's config.json; what loads it is the description in its weights file.
+
+    Args:
+        description: Of its weights file.
+        path: The file, for the error.
+
+    Raises:
+        BotvisionError: If it describes no detector of ours.
+    """
+    try:
+        model = description["model"]
+        names = [category["name"] for category in description["categories"]]
+        side, prepared = model["image_size"], timm.get_pretrained_cfg(model["backbone"])
+        return {
+            "library_name": "botvision",
+            "task": _TASKS.get(model["detector"], "object-detection"),
+            "model": model,
+            "num_classes": len(names),
+            "label_names": names,
+            "label_ids": [category["id"] for category in description["categories"]],
+            "input_size": [3, side, side],
+            "mean": list(prepared.mean),
+            "std": list(prepared.std),
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BotvisionError(
+            f"{path}: expected the weights of a detector that botvision trained, got a description "
+            f"of something else ({error!r})"
+        ) from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config.json.
+
+    Raises:
+        BotvisionError: If it is damaged or that of a detector.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BotvisionError(f"{path}: expected JSON ({error})") from error
+    if isinstance(config, dict) and config.get("library_name") == "botvision":
+        raise BotvisionError(
+            f"{path}: expected a network for classification, got a detector, which botvision.load "
+            "reads"
+        )
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise BotvisionError(f"{path}: expected a field 'architecture', the name of a timm model")
+    return config
+
+
+def build_network(config: dict[str, Any], path: Path) -> nn.Module:
+    """The network that a config.json describes, with random weights.
+
+    Args:
+        config: Its content.
+        path: Where it stands, for errors.
+
+    Raises:
+        BotvisionError: If there is no such network or it does not take the arguments.
+    """
+    name = config["architecture"]
+    if not timm.is_model(name):
+        raise BotvisionError(
+            f"{path}: architecture: {name!r} is unknown{nearest(name, timm.list_models())}"
+        )
+    arguments, prepared = config.get("model_args", {}), config.get("pretrained_cfg", config)
+    if not isinstance(arguments, dict) or not isinstance(prepared, dict):
+        raise BotvisionError(f"{path}: expected objects in model_args and pretrained_cfg")
+    if barred := sorted(_BARRED & arguments.keys()):
+        raise BotvisionError(
+            f"{path}: model_args: expected arguments of {name}, got {barred[0]!r}, which would "
+            "read other weights"
+        )
+    prepared = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in prepared.items()
+        if key in _CONFIGURED
+    }
+    classes = config.get("num_classes", 1000)
+    if "label_names" in config:
+        prepared["label_names"] = config["label_names"]
+    try:
+        network = create_model(
+            name,
+            pretrained_cfg={**prepared, "num_classes": classes},
+            **{"num_classes": classes, **arguments},
+        )
+        if "botify" in config:
+            botify(network, **config["botify"])
+    except Exception as error:  # anything can be wrong with another's arguments
+        reason = " ".join(str(error).split())
+        raise BotvisionError(f"{path}: {name}: {type(error).__name__}: {reason}") from error
+    return network
