@@ -17,7 +17,7 @@ SMALLER = {
 
 def test_every_block_of_the_readme_runs(tmp_path):
     blocks = BLOCK.findall((ROOT / "README.md").read_text())
-    assert [language for language, _ in blocks] == ["bash", "python", "python", "python"]
+    assert [language for language, _ in blocks] == ["bash", *["python"] * 4]
     binaries = Path(sys.executable).parent
     for language, text in blocks:
         if language == "bash":

@@ -7,7 +7,8 @@ from torch import nn
 import botvision
 from botvision.detection import faster_rcnn, mask_rcnn
 from botvision.detection.backbone import PyramidBackbone
-from botvision.detection.build import DetectorSettings, build_detector, load_trunk
+from botvision.detection.build import build_detector, load_trunk
+from botvision.detection.settings import RcnnSettings
 from botvision.errors import BotvisionError
 from botvision.models.weights import save_weights
 
@@ -148,7 +149,7 @@ def test_sampling_ratio_reaches_both_poolings(points):
 def test_unknown_backbone_names_the_nearest(build):
     with pytest.raises(ValueError, match=r"'botnt50' is unknown; did you mean botnet50"):
         build("botnt50", 4)
-    settings = DetectorSettings(detector=build.__name__, backbone="botnt50")
+    settings = RcnnSettings(detector=build.__name__, backbone="botnt50")
     with pytest.raises(BotvisionError, match=r"model\.backbone botnt50: .*botnet50"):
         build_detector(settings, 4)
 
@@ -156,21 +157,19 @@ def test_unknown_backbone_names_the_nearest(build):
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "lenet"])
 def test_backbone_that_does_not_fit_is_an_error_of_the_user(backbone):
     with pytest.raises(BotvisionError, match=rf"model\.backbone {backbone}: ") as raised:
-        build_detector(DetectorSettings(backbone=backbone, **SMALL), 4)
+        build_detector(RcnnSettings(backbone=backbone, **SMALL), 4)
     assert "\n" not in str(raised.value)
 
 
 def test_unknown_argument_of_the_backbone():
-    settings = DetectorSettings(backbone="botnet_tiny", backbone_arguments={"nonsense": 1}, **SMALL)
+    settings = RcnnSettings(backbone="botnet_tiny", backbone_arguments={"nonsense": 1}, **SMALL)
     with pytest.raises(BotvisionError, match="nonsense"):
         build_detector(settings, 4)
 
 
 def test_settings_build_what_they_say():
-    masks = build_detector(DetectorSettings(backbone="botnet_tiny", **SMALL, **MASKS), 4)
-    boxes = build_detector(
-        DetectorSettings(detector="faster_rcnn", backbone="botnet_tiny", **SMALL), 4
-    )
+    masks = build_detector(RcnnSettings(backbone="botnet_tiny", **SMALL, **MASKS), 4)
+    boxes = build_detector(RcnnSettings(detector="faster_rcnn", backbone="botnet_tiny", **SMALL), 4)
     assert masks.roi_heads.has_mask()
     assert not boxes.roi_heads.has_mask()
     assert masks.roi_heads.detections_per_img == 10

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 from botvision.models import create_model
 
-# The first is that of the tables, the others share neither, one or the other side with it.
-SIZES = [(64, 64), (96, 160), (64, 128), (128, 64)]
+# The first is that of the tables; the second shares no side with it, the third one.
+SIZES = [(64, 64), (48, 96), (64, 96)]
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def tiny(**kwargs):
     return model
 
 
-def image(size, batch=3, dtype=torch.float32):
+def image(size, batch=2, dtype=torch.float32):
     generator = torch.Generator().manual_seed(1)
     return torch.randn(batch, 3, *size, generator=generator, dtype=torch.float64).to(dtype)
 
@@ -86,7 +86,7 @@ def test_compiled_training_with_autocast():
 
 @pytest.mark.slow
 def test_compiled_training_by_inductor():
-    assert_compiles("inductor", SIZES)
+    assert_compiles("inductor", SIZES[:2])
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_exported_model_takes_any_size(position):
 def test_exported_model_takes_any_size_of_a_range():
     model = tiny().eval()
     program = export(model, BOUNDED)
-    assert_same_outputs(program, model, [(64, 96), (96, 64), (320, 1024)], batches=(3,))
+    assert_same_outputs(program, model, [(64, 96), (96, 64), (160, 320)], batches=(3,))
 
 
 @pytest.mark.parametrize(("size", "interpolates"), [((64, 64), False), ((64, 96), True)], ids=str)

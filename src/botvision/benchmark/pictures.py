@@ -141,7 +141,8 @@ def _draw_memory(
     sizes = defaultdict(list)
     for group in groups:
         sizes[group.height * group.width].append(f"{group.height}x{group.width}")
-    axes.set_xticks(list(sizes), ["\n".join(names) for names in sizes.values()])
+    # Maps of nearly the same number of positions stand side by side.
+    axes.set_xticks(list(sizes), ["\n".join(names) for names in sizes.values()], rotation=45)
     axes.xaxis.set_minor_locator(NullLocator())
     _plain_numbers(axes.yaxis)
     axes.grid(alpha=0.3)

@@ -13,6 +13,10 @@ def val(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data.")] = "val",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=32, help="Side of the images in pixels; that of the training if none."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Evaluate a detector with COCO metrics.
@@ -27,7 +31,12 @@ def val(
     console = open_console(as_json=as_json)
     with counting(console, "evaluate") as progress:
         metrics = evaluate_weights(
-            weights, data, split=split, batch_size=batch_size, progress=progress
+            weights,
+            data,
+            split=split,
+            batch_size=batch_size,
+            image_size=image_size,
+            progress=progress,
         )
     if as_json:
         print(json.dumps(metrics))

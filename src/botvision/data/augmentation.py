@@ -25,11 +25,13 @@ class FixedSizeCrop(v2.Transform):
 
     Args:
         size: Side of the result in pixels.
+        pad: False leaves the padding to the detector; the result is then at most that large.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, pad: bool = True) -> None:
         super().__init__()
         self.size = size
+        self.pad = pad
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the place of the crop."""
@@ -46,7 +48,7 @@ class FixedSizeCrop(v2.Transform):
         """Crop and pad one input."""
         cropped = F.crop(inpt, **params)
         padding = [0, 0, self.size - params["width"], self.size - params["height"]]
-        return F.pad(cropped, padding) if any(padding) else cropped
+        return F.pad(cropped, padding) if self.pad and any(padding) else cropped
 
 
 class KeepVisibleInstances(torch.nn.Module):
@@ -75,7 +77,7 @@ class KeepVisibleInstances(torch.nn.Module):
 
 
 def training_transform(
-    size: int, *, scale: tuple[float, float] = (0.8, 1.25), flip: float = 0.5
+    size: int, *, scale: tuple[float, float] = (0.8, 1.25), flip: float = 0.5, pad: bool = True
 ) -> v2.Compose:
     """Augmentation of the paper's detection experiments (tables 2 to 8).
 
@@ -83,15 +85,16 @@ def training_transform(
         size: Side of the square input in pixels.
         scale: Range of the scale jitter; 1 fits the whole image into the square.
         flip: Probability of a horizontal flip.
+        pad: False leaves the padding of small images to the detector.
 
     Returns:
         A transform of (image, target) as ``CocoInstances`` gives them to a float32 image
-        [3, size, size] in 0..1 and its target.
+        [3, size, size] in 0..1 and its target; without padding the sides are at most ``size``.
     """
     return v2.Compose(
         [
             _ScaleJitter((size, size), scale_range=scale),
-            FixedSizeCrop(size),
+            FixedSizeCrop(size, pad=pad),
             v2.RandomHorizontalFlip(flip),
             KeepVisibleInstances(),
             v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),

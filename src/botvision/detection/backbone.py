@@ -1,4 +1,4 @@
-"""A feature pyramid over any timm network."""
+"""A feature pyramid over any timm network, or its deepest map alone."""
 
 from collections import OrderedDict
 from typing import Any
@@ -44,9 +44,7 @@ class PyramidBackbone(nn.Module):
         arguments: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        options: dict[str, Any] = {"img_size": image_size} if name in list_models() else {}
-        options |= {"features_only": True, "out_indices": (-4, -3, -2, -1), **(arguments or {})}
-        body: Any = create_model(name, **options)
+        body = _body(name, image_size, (-4, -3, -2, -1), arguments)
         reductions = list(body.feature_info.reduction())
         if reductions not in ([4, 8, 16, 32], [4, 8, 16, 16]):
             raise ValueError(f"expected maps of strides 4, 8, 16 and 32, got {reductions}")
@@ -68,3 +66,45 @@ class PyramidBackbone(nn.Module):
         levels: OrderedDict[str, Tensor] = self.fpn(features)
         levels["p6"] = levels.pop("pool")
         return levels
+
+
+class DeepestMap(nn.Module):
+    """The last map of a timm network: c5, at stride 32, or 16 in the S1 form.
+
+    Args:
+        name: Name of a timm model that gives feature maps, ours included.
+        image_size: Side for which our position tables are made.
+        arguments: More arguments of the model.
+
+    Attributes:
+        body: The network, without its classifier.
+        out_channels: Channels of the map.
+        mean: RGB mean the network expects, images in 0..1.
+        std: RGB standard deviation the network expects.
+
+    Raises:
+        ValueError: If the model is unknown.
+    """
+
+    def __init__(
+        self, name: str, *, image_size: int, arguments: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.body = _body(name, image_size, (-1,), arguments)
+        self.out_channels: int = self.body.feature_info.channels()[-1]
+        config = timm.get_pretrained_cfg(name)
+        self.mean: tuple[float, ...] = config.mean
+        self.std: tuple[float, ...] = config.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The map [B, out_channels, H / stride, W / stride] of images [B, 3, H, W]."""
+        last: Tensor = self.body(images)[-1]
+        return last
+
+
+def _body(
+    name: str, image_size: int, levels: tuple[int, ...], arguments: dict[str, Any] | None
+) -> Any:
+    options: dict[str, Any] = {"img_size": image_size} if name in list_models() else {}
+    options |= {"features_only": True, "out_indices": levels, **(arguments or {})}
+    return create_model(name, **options)

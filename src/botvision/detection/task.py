@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from botvision.data.augmentation import evaluation_transform, training_transform
 from botvision.data.instances import CocoInstances, Target
 from botvision.data.pictures import draw_instances, mosaic
-from botvision.detection.build import DetectorSettings, build_detector, load_trunk
+from botvision.detection.build import build_detector, load_trunk
 from botvision.detection.evaluation import autocast, evaluate_detector
 from botvision.detection.pictures import draw_results
+from botvision.detection.settings import DetectorSettings
 from botvision.errors import BotvisionError
 
 _PICTURES = 8
@@ -51,7 +52,9 @@ class DetectionTask:
         self._masks = settings.masks
         self._batch_size = batch_size
         self._precision = precision
-        transform = training_transform(settings.image_size, scale=scale_jitter, flip=flip)
+        transform = training_transform(
+            settings.image_size, scale=scale_jitter, flip=flip, pad=not settings.pads_by_itself
+        )
         self._train = CocoInstances(
             folder, "train", transform=transform, masks=self._masks, seed=seed
         )
@@ -83,7 +86,7 @@ class DetectionTask:
         return images, targets
 
     def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        """The detector's classification, box, mask and proposal losses."""
+        """The detector's losses: of classes and boxes, and those of its own kind."""
         images, targets = batch
         on_device = [
             {key: value.to(device) for key, value in target.items() if isinstance(value, Tensor)}

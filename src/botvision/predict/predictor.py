@@ -14,10 +14,12 @@ from torchvision.transforms.v2 import functional as F
 
 from botvision.data.coco import Category
 from botvision.data.images import read_image
-from botvision.detection.build import DetectorSettings, build_detector
+from botvision.detection.build import build_detector
 from botvision.detection.coco_metrics import coco_results
 from botvision.detection.evaluation import detect
+from botvision.detection.settings import read_detector_settings
 from botvision.errors import BotvisionError
+from botvision.models.hub import HUB, pretrained_file
 from botvision.models.weights import load_tensors, read_description, read_tensors
 from botvision.processes import processes
 from botvision.training.settings import TrainingSettings
@@ -102,15 +104,18 @@ def load(weights: str | Path) -> Predictor:
     """A ready predictor from a weights file.
 
     Args:
-        weights: ``best.safetensors`` or ``last.safetensors`` of a run.
+        weights: ``best.safetensors`` or ``last.safetensors`` of a run; a folder that
+            ``save_pretrained`` wrote; or "hf-hub:owner/name", which is fetched.
 
     Raises:
         BotvisionError: If the file is missing or describes no detector of ours.
     """
     path = Path(weights)
+    if path.is_dir() or str(weights).startswith(HUB):
+        path = pretrained_file(weights)
     description = read_description(path)
     try:
-        settings = DetectorSettings.model_validate(description["model"])
+        settings = read_detector_settings(description["model"])
         categories = [Category(**category) for category in description["categories"]]
         training = TrainingSettings.model_validate(description["recipe"]["training"])
     except (KeyError, TypeError, ValidationError) as error:

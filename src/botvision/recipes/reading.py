@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from botvision.detection.settings import DETECTORS
 from botvision.errors import BotvisionError, nearest
 from botvision.recipes.schema import Recipe
 
@@ -70,7 +71,15 @@ def check_recipe(content: dict[str, Any], source: str) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        # The place of a detector's key names the detector as well, which is no key.
+        where = ".".join(str(part) for part in first["loc"] if part not in DETECTORS)
+        if first["type"] == "union_tag_invalid":
+            known = list(DETECTORS)
+            got = first["ctx"]["tag"]
+            raise BotvisionError(
+                f"{source}: {where}.detector: expected one of {', '.join(known)}, got {got!r}"
+                f"{nearest(got, known)}"
+            ) from error
         if first["type"] == "extra_forbidden":
             known = _fields(first["loc"][:-1])
             near = nearest(str(first["loc"][-1]), known) or f"; known are {', '.join(known)}"
@@ -97,8 +106,8 @@ def _override(content: dict[str, Any], override: str) -> None:
 def _fields(location: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Recipe
     for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        model = annotation
+        inner = DETECTORS.get(str(part)) or model.model_fields[str(part)].annotation
+        if isinstance(inner, type):  # else a choice of detectors, and the next part says which
+            assert issubclass(inner, BaseModel)
+            model = inner
     return list(model.model_fields)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from botvision.detection.build import DetectorSettings
+from botvision.detection.settings import AnyDetector, RcnnSettings
 from botvision.training.settings import TrainingSettings
 
 
@@ -38,7 +38,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    model: DetectorSettings = DetectorSettings()
+    model: AnyDetector = RcnnSettings()
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
 

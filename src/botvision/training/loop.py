@@ -93,7 +93,8 @@ def train(
             torch.manual_seed(derived_seed(settings.seed, step, accelerator.process_index))
             rate = learning_rate_at(step, batches.total_steps, settings)
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                # A state saved by an earlier version names no shares.
+                group["lr"] = rate * group.get("rate_share", 1.0)
             losses = _step(task, model, batch, optimiser, settings, accelerator, step)
             if average is not None:
                 average.update(plain, step=step)

@@ -5,27 +5,58 @@ import math
 from torch import nn, optim
 
 from botvision.attention import AbsolutePosition2d, RelativePosition2d
+from botvision.errors import BotvisionError
 from botvision.training.settings import TrainingSettings
+
+_BACKBONE = "backbone.body."
 
 
 def build_optimiser(model: nn.Module, settings: TrainingSettings) -> optim.Optimizer:
-    """SGD with momentum or AdamW; biases, normalisation and position tables do not decay."""
+    """SGD with momentum or AdamW; biases, normalisation and position tables do not decay.
+
+    Args:
+        model: Its trainable parameters are optimised; those below ``backbone.body`` are the
+            backbone's.
+        settings: The recipe's.
+
+    Returns:
+        An optimiser whose groups hold ``rate_share``, their part of the learning rate.
+
+    Raises:
+        BotvisionError: If the backbone has a learning rate of its own, and the model no backbone.
+    """
     tables = {
         id(table)
         for module in model.modules()
         if isinstance(module, RelativePosition2d | AbsolutePosition2d)
         for table in module.parameters()
     }
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in trained if p.ndim > 1 and id(p) not in tables]
-    others = [p for p in trained if p.ndim <= 1 or id(p) in tables]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = []
+    for share, parameters in _parts(model, settings):
+        decayed = [p for p in parameters if p.ndim > 1 and id(p) not in tables]
+        others = [p for p in parameters if p.ndim <= 1 or id(p) in tables]
+        groups += [
+            {"params": decayed, "weight_decay": settings.weight_decay, "rate_share": share},
+            {"params": others, "weight_decay": 0.0, "rate_share": share},
+        ]
     if settings.optimiser == "adamw":
         return optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     return optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+
+
+def _parts(model: nn.Module, settings: TrainingSettings) -> list[tuple[float, list[nn.Parameter]]]:
+    """Trainable parameters by their share of the learning rate."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if settings.backbone_learning_rate is None:
+        return [(1.0, [p for _, p in trained])]
+    backbone = [p for name, p in trained if name.startswith(_BACKBONE)]
+    if not backbone:
+        raise BotvisionError(
+            "training.backbone_learning_rate: expected a model with a backbone to train, got none; "
+            "leave it out"
+        )
+    rest = [p for name, p in trained if not name.startswith(_BACKBONE)]
+    return [(1.0, rest), (settings.backbone_learning_rate / settings.learning_rate, backbone)]
 
 
 def learning_rate_at(step: int, total: int, settings: TrainingSettings) -> float:

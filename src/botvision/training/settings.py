@@ -16,6 +16,8 @@ class TrainingSettings(BaseModel):
         batch_size: Images a step and process.
         optimiser: "sgd" (the paper's, with momentum) or "adamw".
         learning_rate: Peak learning rate.
+        backbone_learning_rate: That of the backbone, which then follows the same schedule; None:
+            as the rest.
         momentum: Of SGD.
         weight_decay: On weights; never on biases, normalisation and position tables.
         schedule: "cosine" to zero, or "step".
@@ -41,6 +43,7 @@ class TrainingSettings(BaseModel):
     batch_size: Annotated[int, Field(ge=1)] = 8
     optimiser: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive = 0.01
+    backbone_learning_rate: Positive | None = None
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     schedule: Literal["cosine", "step"] = "cosine"

@@ -1,0 +1,64 @@
+"""DETR's losses: predictions and objects are matched one to one, then compared."""
+
+import torch
+from accelerate.utils import reduce
+from torch import Tensor
+
+from botvision.processes import processes
+
+_WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
+_NAMES = {"loss_ce": "loss_classifier", "loss_bbox": "loss_box_reg", "loss_giou": "loss_giou"}
+_BACKGROUND_WEIGHT = 0.1
+
+
+def set_losses(
+    logits: Tensor, boxes: Tensor, targets: list[dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Transformers' losses with the weights of DETR's authors (Carion et al. 2020, section A.4).
+
+    Args:
+        logits: [layers, B, queries, classes], the background in the last place.
+        boxes: [layers, B, queries, 4], centre x, centre y, width and height in shares of the image.
+        targets: See ``relative_targets``.
+
+    Returns:
+        ``loss_classifier``, ``loss_box_reg`` (L1) and ``loss_giou`` of the last layer and, if there
+        are more layers, ``loss_auxiliary``, the sum of the three over the others; all weighted.
+    """
+    from transformers.loss.loss_for_object_detection import HungarianMatcher, ImageLoss
+
+    matcher = HungarianMatcher(class_cost=1, bbox_cost=5, giou_cost=2)
+    criterion = ImageLoss(
+        matcher,
+        num_classes=logits.shape[-1] - 1,
+        eos_coef=_BACKGROUND_WEIGHT,
+        losses=["labels", "boxes"],
+    ).to(logits.device)
+    count = _mean_count(targets, logits.device)
+    layers = []
+    for scores, places in zip(logits, boxes, strict=True):
+        # Boxes that are no numbers would stop the matching with an error of its own; so they make
+        # a loss that is none, which stops the run on every process.
+        prediction = {"logits": scores, "pred_boxes": places.nan_to_num(nan=0.5)}
+        pairs = matcher(prediction, targets)
+        found = criterion.loss_labels(prediction, targets, pairs, count)
+        found |= criterion.loss_boxes(prediction, targets, pairs, count)
+        found["loss_bbox"] = found["loss_bbox"] + 0 * places.sum()
+        layers.append({kind: weight * found[kind] for kind, weight in _WEIGHTS.items()})
+    *others, last = layers
+    losses: dict[str, Tensor] = {name: last[kind] for kind, name in _NAMES.items()}
+    if others:
+        values = [value for layer in others for value in layer.values()]
+        losses["loss_auxiliary"] = torch.stack(values).sum()
+    return losses
+
+
+def _mean_count(targets: list[dict[str, Tensor]], device: torch.device) -> float:
+    """Objects a process, at least one: the mean over processes, as gradients are averaged.
+
+    ``ImageLoss.forward`` divides the mean by the number of processes once more.
+    """
+    processes()  # sets up what the mean goes over
+    count = torch.tensor(float(sum(len(target["boxes"]) for target in targets)), device=device)
+    mean: Tensor = reduce(count, reduction="mean")
+    return max(1.0, float(mean))
