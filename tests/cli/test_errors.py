@@ -66,7 +66,7 @@ def edited(folder, split, change):
         ["predict", "{picture}", "--weights", "nowhere"],
         ["attention-map", "{picture}", "--at", "1,1", "--weights", "nowhere"],
         ["train", "nowhere.yaml"],
-        ["train", "demo", "--data", "{data}", "--set", "model.trunk=nowhere"],
+        ["train", "demo", "--data", "{data}", "--set", "model.trunk=nowhere.pth"],
     ],
     ids=" ".join,
 )
