@@ -3,8 +3,10 @@
 from typing import Any
 
 import timm
+from timm.models import register_notrace_module
 from torch import nn
 
+from botvision.attention import MultiHeadSelfAttention2d
 from botvision.errors import nearest
 from botvision.models.botnet import BoTNet
 from botvision.models.bottleneck_transformer import BottleneckTransformer, spatial_attention
@@ -19,6 +21,10 @@ __all__ = [
     "list_models",
     "spatial_attention",
 ]
+
+# torch.fx traces no branches on shapes: timm's `feature_cls="fx"` is to keep these layers whole.
+register_notrace_module(MultiHeadSelfAttention2d)
+register_notrace_module(NonLocal2d)
 
 
 def list_models() -> list[str]:

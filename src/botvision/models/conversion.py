@@ -4,7 +4,6 @@ import sys
 from collections import OrderedDict
 from typing import Any, Literal
 
-import torch.nn.functional as F
 from timm.layers.bottleneck_attn import BottleneckAttn
 from torch import Tensor, nn
 
@@ -68,9 +67,8 @@ class ConvertedAttention2d(MultiHeadSelfAttention2d):
         return out.transpose(2, 3).flatten(1, 2).unflatten(2, size)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        weight = self.qkv.weight.flatten(1)
-        qkv = F.linear(x.flatten(2).transpose(1, 2), weight, self.qkv.bias)
-        parts = qkv.split([self._keys, self._keys, len(weight) - 2 * self._keys], dim=-1)
+        qkv = self.qkv(x).flatten(2).transpose(1, 2)
+        parts = qkv.split([self._keys, self._keys, qkv.shape[2] - 2 * self._keys], dim=-1)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         return q, k, v, *self.position(q, (x.shape[2], x.shape[3]), self.scale)
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from botvision.attention import decomposed_attention
+from botvision.attention.layer import PointwiseConvolution
 
 
 class NonLocal2d(nn.Module):
@@ -50,9 +50,9 @@ class NonLocal2d(nn.Module):
         width = channels // 2
         placed: dict[str, Any] = {"device": device, "dtype": dtype}
         self.impl = impl
-        self.theta = nn.Conv2d(channels, width, 1, bias=False, **placed)
-        self.phi = nn.Conv2d(channels, width, 1, bias=False, **placed)
-        self.g = nn.Conv2d(channels, width, 1, bias=False, **placed)
+        self.theta = PointwiseConvolution(channels, width, **placed)
+        self.phi = PointwiseConvolution(channels, width, **placed)
+        self.g = PointwiseConvolution(channels, width, **placed)
         self.output = nn.Conv2d(width, channels, 1, bias=False, **placed)
         self.norm = norm_layer(channels, **placed)
         self.reset_parameters()
@@ -70,9 +70,8 @@ class NonLocal2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add to each position what it sees of all, [B, C, H, W]."""
         size = (x.shape[2], x.shape[3])
-        positions = x.flatten(2).transpose(1, 2)
         q, k, v = (
-            F.linear(positions, projection.weight.flatten(1)).unsqueeze(1)
+            projection(x).permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(1)
             for projection in (self.theta, self.phi, self.g)
         )
         seen = decomposed_attention(q, k, v, size=size, impl=self.impl)
