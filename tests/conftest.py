@@ -2,10 +2,15 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -42,12 +47,18 @@ class Shown:
 
     def __init__(self, done, total):
         self.begun = (done, total)
+        self.notes = []
         self.steps = []
         self.evaluations = []
 
-    def step(self, done, losses, images_per_second):
-        assert images_per_second > 0
-        self.steps.append((done, losses))
+    def note(self, text):
+        assert "\n" not in text
+        self.notes.append(text)
+
+    def step(self, figures):
+        assert figures.images_per_second > 0
+        assert 0 <= figures.waiting <= 1
+        self.steps.append((figures.step, figures.losses))
 
     @contextlib.contextmanager
     def evaluating(self):
@@ -61,7 +72,7 @@ class Displays(list):
     """``display=`` of the loop; the displays it made, in order."""
 
     @contextlib.contextmanager
-    def __call__(self, done, total):
+    def __call__(self, done, total, headlines):
         self.append(Shown(done, total))
         yield self[-1]
 
@@ -109,12 +120,20 @@ def make_recipe(handwriting):
 
 @pytest.fixture(scope="session")
 def trained_run(make_recipe, tmp_path_factory):
-    """Folder of a finished run of the tiny recipe: 2 epochs of 4 steps; read only."""
+    """Folder of a finished run of the tiny recipe: 2 epochs of 4 steps; read only.
+
+    It was trained in one thread: sums over another number differ in their last bits.
+    """
+    import torch
+
     from botvision.recipes.running import train_recipe
     from botvision.training.run_folder import RunFolder
 
     path = tmp_path_factory.mktemp("runs") / "trained"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     train_recipe(make_recipe(), path, display=Displays())
+    torch.set_num_threads(threads)
     return RunFolder(path)
 
 
@@ -192,3 +211,103 @@ def tree():
         }
 
     return read
+
+
+class Forks:
+    """Copies of this process that do some work, as the processes of one run.
+
+    They begin with everything imported, which makes them a hundred times cheaper than commands.
+    """
+
+    def __init__(self, work, count, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        context = multiprocessing.get_context("fork")
+        self.outputs = [folder / f"output{rank}.txt" for rank in range(count)]
+        self.processes = [
+            context.Process(target=_as_rank, args=(work, rank, count, port, self.outputs[rank]))
+            for rank in range(count)
+        ]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+            for process in self.processes:
+                process.start()
+
+    def wait(self, timeout=600):
+        """Exit codes; what was printed stays in ``outputs``."""
+        deadline = time.monotonic() + timeout
+        for process in self.processes:
+            process.join(max(0, deadline - time.monotonic()))
+        codes = [process.exitcode for process in self.processes]
+        self.kill()
+        return codes
+
+    def kill(self):
+        """Kill what is left of them, and the processes that they started."""
+        for process in self.processes:
+            if process.is_alive():
+                for own in self.children(process):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(own, signal.SIGKILL)
+                process.kill()
+                process.join()
+
+    def children(self, process):
+        """Ids of the processes that one of them started."""
+        path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        try:
+            return [int(each) for each in path.read_text().split()]
+        except OSError:  # it has ended
+            return []
+
+    def text(self, rank=0):
+        return self.outputs[rank].read_text()
+
+
+def _as_rank(work, rank, count, port, output):
+    import torch
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    os.setpgid(0, 0)  # as a terminal does with a command
+    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._shared_state.clear()
+    if count > 1:
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        # torchrun says so too.
+        there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+        os.environ.update({name: str(value) for name, value in {**own, **there}.items()})
+    for number in (1, 2):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    work()
+
+
+@pytest.fixture
+def forked(tmp_path_factory):
+    """Starts work in copies of this process; they share a run where there are several."""
+    started = []
+
+    def start(work, count=1):
+        started.append(Forks(work, count, tmp_path_factory.mktemp("forks")))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+
+
+@pytest.fixture
+def forked_command(forked):
+    """Starts ``botvision`` in a copy of this process, or in several that share a run."""
+    from botvision.cli import main
+
+    def start(*arguments, count=1):
+        def work():
+            sys.argv = ["botvision", *map(str, arguments)]
+            main()
+
+        return forked(work, count)
+
+    return start

@@ -52,14 +52,14 @@ def interrupted(demo, monkeypatch, tmp_path):
             if place == "training":
                 import botvision.training.loop as loop
 
-                save = loop.save_state
+                write = loop.write_state
 
-                def saving(path, model, average, optimiser, progressed):
-                    save(path, model, average, optimiser, progressed)
-                    if progressed.step == 3:
+                def writing(path, state):
+                    write(path, state)
+                    if state["progressed"]["step"] == 3:
                         raise StopError
 
-                patch.setattr(loop, "save_state", saving)
+                patch.setattr(loop, "write_state", writing)
             else:
                 name = {"data": "train_recipe", "run": "evaluate_weights"}[place]
 

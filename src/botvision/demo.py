@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from botvision import __version__
-from botvision.data.coco import find_split, read_annotations
+from botvision.data.coco import read_annotations
 from botvision.data.handwriting import write_handwriting
 from botvision.data.images import read_image
+from botvision.data.layouts import find_split
 from botvision.errors import BotvisionError
 from botvision.files import write_json
 from botvision.predict.attention_maps import attention_maps, draw_attention_maps
 from botvision.predict.evaluation import evaluate_weights
-from botvision.predict.predictor import load
+from botvision.predict.loading import load_detector
 from botvision.predict.result_files import predict_files
 from botvision.recipes.reading import read_recipe
-from botvision.recipes.running import ShowRun, resume_run, train_recipe
+from botvision.recipes.running import resume_run, train_recipe
+from botvision.training.display import ShowRun
 from botvision.training.run_folder import RunFolder
 
 _SCENES = {"train": 2400, "val": 200}
@@ -121,7 +123,7 @@ def _make_room(folder: Path, scenes: dict[str, int], *, overwrite: bool) -> None
 
 def _draw(folder: Path, data: Path, weights: Path, progress: Callable[[int, int], None]) -> None:
     """Predictions and an attention map of validation scenes."""
-    predictor = load(weights)
+    predictor = load_detector(weights)
     annotations, images = find_split(data, "val")
     truth = read_annotations(annotations)
     names = [record["file_name"] for record in truth.images[:_PREDICTED]]

@@ -8,6 +8,19 @@ class BotvisionError(Exception):
     """One line: what, where, expected, got, what to do. The command exits with status 2."""
 
 
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """A run was asked to stop, and saved its state first.
+
+    Args:
+        message: What was saved and how to go on.
+        signal: The signal that asked; the command exits with status 128 + signal, as shells do.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The hint "; did you mean ...?" for a misspelt word, or nothing when nothing is near."""
     matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)

@@ -146,11 +146,12 @@ def assert_equal_to_pycocotools(truth, results, tmp_path):
         got = {name: ours[f"{prefix}_{name}"] for name in NAMES}
         assert got == pytest.approx(expected, abs=1e-12, rel=0)
         for place, category in enumerate(truth["categories"]):
-            precision = evaluation.eval["precision"][:, :, place, 0, -1]
-            per_class = precision[precision > -1].mean() if (precision > -1).any() else -1
-            assert ours[f"{prefix}_ap_per_class"][category["name"]] == pytest.approx(
-                per_class, abs=1e-12, rel=0
-            )
+            for area, size in enumerate(("", "_small", "_medium", "_large")):
+                precision = evaluation.eval["precision"][:, :, place, area, -1]
+                per_class = precision[precision > -1].mean() if (precision > -1).any() else -1
+                assert ours[f"{prefix}_ap{size}_per_class"][category["name"]] == pytest.approx(
+                    per_class, abs=1e-12, rel=0
+                )
     return ours
 
 

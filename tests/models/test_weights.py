@@ -155,7 +155,7 @@ def test_failure_while_saving_leaves_the_old_file(path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("botvision.models.weights.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(BotvisionError, match=r"weights\.safetensors: .*No space left"):
         save_weights(path, nn.Linear(2, 1), {"version": 2})
     assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir()] == [path.name]

@@ -1,10 +1,18 @@
 """A linear regression as a task: the training loop knows nothing of detection."""
 
+import json
+import os
+import sys
+
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
+from botvision.errors import BotvisionError, Interrupted
+from botvision.models.weights import read_description
 from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder
 from botvision.training.settings import TrainingSettings
@@ -35,13 +43,22 @@ class Points(Dataset):
         return solution.flatten(), ((design @ solution).flatten() - self.y.double()).square().mean()
 
 
+def _whole(parameter):
+    """A parameter, put together where its parts are on several processes."""
+    value = parameter.detach()
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
 class Regression:
+    metric_names = ("fit", "negative_bias")
     primary_metric = "fit"
+    headlines = ("fit",)
+    notes = ("from nowhere",)
 
     def __init__(self, count=32):
         torch.manual_seed(1)
-        self.model = torch.nn.Linear(3, 1)
-        self.description = {"model": "linear"}
+        self.model = self.backbone = torch.nn.Linear(3, 1)
+        self.description = {"model": "linear", "recipe": {}}
         self.points = Points(count)
         self.spoil = {}  # losses to put in place of the right ones, by call
         self.before = []  # parameters before each step
@@ -49,13 +66,16 @@ class Regression:
         self.fits = None  # metrics to report in place of the right ones
 
     def flat(self, model=None):
-        return torch.cat([p.detach().flatten() for p in (model or self.model).parameters()])
+        return torch.cat([_whole(p).flatten() for p in (model or self.model).parameters()])
 
     def train_data(self):
         return self.points
 
     def collate(self, items):
         return torch.stack([x for x, _ in items]), torch.stack([y for _, y in items])
+
+    def set_training_mode(self, model):
+        model.train()
 
     def losses(self, model, batch, device):
         self.before.append(self.flat())
@@ -70,7 +90,8 @@ class Regression:
         self.evaluated = self.flat(model)
         with torch.no_grad():
             loss = float((model(self.points.x).squeeze(1) - self.points.y).square().mean())
-        return {"fit": self.fits.pop(0) if self.fits else -loss, "names": {"a": 1.0}}
+        fit = self.fits.pop(0) if self.fits else -loss
+        return {"fit": fit, "negative_bias": -self.flat(model)[-1].item(), "names": {"a": 1.0}}
 
     def results(self):
         return [{"value": 1}]
@@ -78,15 +99,18 @@ class Regression:
     def batch_picture(self, batch):
         return Image.new("RGB", (4, 4))
 
-    def validation_picture(self):
-        return Image.new("RGB", (4, 4))
+    def draw_data(self, folder):
+        (folder / "labels.png").touch()
+
+    def draw_evaluation(self, folder, epoch, *, best):
+        (folder / f"val_epoch{epoch:03d}.jpg").touch()
 
 
 @pytest.fixture
 def regress(tmp_path, display):
     """Trains a regression; gives the task and its run folder."""
 
-    def run(task=None, path=tmp_path / "run", *, resume=False, **settings):
+    def run(task=None, path=tmp_path / "run", *, resume=False, profile=False, **settings):
         task = task or Regression()
         defaults = {
             "batch_size": len(task.points),
@@ -99,14 +123,134 @@ def regress(tmp_path, display):
             "evaluate_every": 1000,
             "channels_last": False,
         }
-        folder = RunFolder.open(path) if resume else RunFolder.create(path, {})
+        exists = (path / "recipe.yaml").exists()  # with several processes one has made it
+        folder = RunFolder.open(path) if resume or exists else RunFolder.create(path, {})
         chosen = TrainingSettings(**{**defaults, **settings})
-        task.returned = train(task, chosen, folder, display=display, resume=resume)
+        task.returned = train(task, chosen, folder, display=display, resume=resume, profile=profile)
         return task, folder
 
     return run
 
 
+class Network(Regression):
+    """A regression with everything that a step can depend on: dropout, statistics of the batch."""
+
+    def __init__(self, count=32, width=8):
+        super().__init__(count)
+        torch.manual_seed(1)
+        self.model = self.backbone = torch.nn.Sequential(
+            torch.nn.Linear(3, width),
+            torch.nn.BatchNorm1d(width),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(0.5),
+            torch.nn.Linear(width, 1),
+        )
+
+    def evaluate(self, model, progress):
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            loss = float((model(self.points.x).squeeze(1) - self.points.y).square().mean())
+        model.train(was_training)
+        progress(1, 1)
+        return {"fit": -loss, "negative_bias": 0.0}
+
+
 @pytest.fixture
 def regression():
     return Regression
+
+
+@pytest.fixture
+def network():
+    return Network
+
+
+def assert_same_bits(one, other, where=""):
+    """Nested containers of tensors and numbers agree in every bit."""
+    if isinstance(one, tuple):  # FSDP gives lists back
+        one, other = list(one), list(other)
+    assert type(one) is type(other) or isinstance(other, tuple), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same_bits(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_same_bits(*pair, f"{where}[{number}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+def assert_same_run(run, expected):
+    """Two run folders hold the same figures, weights and state, in every bit."""
+    assert run.metrics.read_text() == expected.metrics.read_text()
+    states = [torch.load(folder.state, weights_only=True) for folder in (run, expected)]
+    for state in states:
+        # Names, folders and workers differ; the recipes are compared elsewhere.
+        del state["recipe"]
+    assert_same_bits(*states)
+    for name in ("last.safetensors", "best.safetensors"):
+        assert_same_bits(load_file(run.path / name), load_file(expected.path / name), name)
+        descriptions = [read_description(folder.path / name) for folder in (run, expected)]
+        assert descriptions[0]["metrics"] == descriptions[1]["metrics"]
+        assert descriptions[0]["step"] == descriptions[1]["step"]
+    for name in ("predictions.json", "results.csv"):
+        assert (run.path / name).read_bytes() == (expected.path / name).read_bytes()
+
+
+@pytest.fixture
+def same_bits():
+    return assert_same_bits
+
+
+@pytest.fixture
+def same_run():
+    return assert_same_run
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums over another number of threads differ in their last bits, and forks have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def shared(forked, regress):
+    """Trains a task in copies of this process that share the run; gives the forks, at their end.
+
+    Their exit codes are the command's.
+    """
+
+    def run(make, path, count=2, *, resume=False, codes=(0, 0), **settings):
+        if not resume:
+            RunFolder.create(path, {})
+
+        def work():
+            task = make()
+            try:
+                regress(task, path, resume=resume, **settings)
+            except BotvisionError as error:
+                print(error, file=sys.stderr)
+                sys.exit(2)
+            except Interrupted as stopped:
+                print(stopped, file=sys.stderr)
+                sys.exit(128 + stopped.signal)
+            finally:
+                rank = os.environ.get("RANK", "0")
+                weights = [] if settings.get("sharded") else task.flat().tolist()
+                seen = {"asked": task.points.asked, "weights": weights}
+                (path / f"rank{rank}.json").write_text(json.dumps(seen))
+
+        forks = forked(work, count)
+        found = forks.wait()
+        assert found == list(codes)[:count], [forks.text(rank) for rank in range(count)]
+        return forks
+
+    return run

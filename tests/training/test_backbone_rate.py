@@ -84,18 +84,3 @@ def test_every_step_obeys_both_rates(regress, regression):
             expected = parameter.detach() - own * parameter.grad
             assert torch.allclose(states[number + 1][name], expected, atol=1e-6), name
         model.zero_grad()
-
-
-def test_state_without_shares_is_resumed(regress, regression, tmp_path):
-    # As it was written before backbones had a rate of their own.
-    task = regression()
-    task.spoil = {3: float("nan")}
-    with pytest.raises(BotvisionError):
-        regress(task, epochs=4)
-    path = tmp_path / "run" / "state" / "training.pt"
-    state = torch.load(path, weights_only=True)
-    for group in state["optimiser"]["param_groups"]:
-        del group["rate_share"]
-    torch.save(state, path)
-    again, _ = regress(resume=True, epochs=4)
-    assert len(again.before) == 2

@@ -144,14 +144,15 @@ def test_run_folder_of_any_task(regress):
     names = {path.name for path in run.path.rglob("*") if path.is_file()}
     assert names == {
         *("recipe.yaml", "environment.json", "metrics.jsonl", "results.csv", "results.png"),
-        *("train_batch0.jpg", "train_batch1.jpg", "val_predictions.jpg", "predictions.json"),
+        *("train_batch0.jpg", "train_batch1.jpg", "train_batch2.jpg", "labels.png"),
+        *("val_epoch002.jpg", "val_epoch003.jpg", "predictions.json"),
         *("best.safetensors", "last.safetensors", "training.pt"),
     }
     assert json.loads((run.path / "predictions.json").read_text()) == [{"value": 1}]
     evaluations = [record for record in run.history() if "metrics" in record]
     # Every second epoch and the last.
     assert [(r["epoch"], r["step"]) for r in evaluations] == [(2, 4), (3, 6)]
-    assert [set(r["metrics"]) for r in evaluations] == [{"fit"}] * 2
+    assert [set(r["metrics"]) for r in evaluations] == [{"fit", "negative_bias"}] * 2
     description = read_description(run.last)
     assert description["model"] == "linear"
     assert description["step"] == 6
@@ -197,3 +198,76 @@ def test_display_is_told_of_every_step(regress, display):
     ((epoch, metrics, best),) = display[0].evaluations
     assert (epoch, best) == (2, True)
     assert metrics["names"] == {"a": 1.0}
+
+
+def test_patience_ends_the_run(regress, regression, display):
+    task = regression()
+    task.fits = [0.5, 0.25, 0.75, 0.5, 0.5, 0.9]
+    _, run = regress(task, epochs=6, evaluate_every=1, patience=2)
+    assert read_description(run.best)["step"] == 3
+    assert read_description(run.last)["step"] == 5
+    assert [r["step"] for r in run.history() if "losses" in r] == [1, 2, 3, 4, 5]
+    assert display[0].notes[-1] == "no better evaluation in 2: stopped after step 5 of 6"
+    # It stays ended, and gives its last figures.
+    again, _ = regress(resume=True, epochs=6, evaluate_every=1, patience=2)
+    assert again.returned["fit"] == 0.5
+    assert again.before == []
+
+
+def test_patience_counts_over_an_interruption(regress, regression):
+    settings = {"epochs": 6, "evaluate_every": 1, "patience": 2}
+    task = regression()
+    task.fits, task.spoil = [0.5, 0.25], {3: float("nan")}
+    with pytest.raises(BotvisionError):
+        regress(task, **settings)
+    again = regression()
+    again.fits = [0.25, 0.9]
+    _, run = regress(again, resume=True, **settings)
+    assert read_description(run.last)["step"] == 3
+    assert read_description(run.best)["step"] == 1
+
+
+def test_best_by_another_metric(regress, regression):
+    task = regression()
+    evaluate, values = task.evaluate, iter([0.1, 0.3, 0.2])
+    task.evaluate = lambda *each: {**evaluate(*each), "negative_bias": next(values)}
+    _, run = regress(task, epochs=3, evaluate_every=1, best_metric="negative_bias")
+    assert read_description(run.best)["step"] == 2
+
+
+def test_unknown_metric_is_one_line(regress):
+    with pytest.raises(BotvisionError) as raised:
+        regress(best_metric="accuracy")
+    assert str(raised.value) == (
+        "training.best_metric: expected one of fit, negative_bias, got 'accuracy'"
+    )
+
+
+def test_dry_run_ends_with_an_evaluation(regress):
+    task, run = regress(batch_size=8, epochs=5, max_steps=3)
+    assert [(r["step"], "metrics" in r) for r in run.history()] == [
+        *((1, False), (2, False), (3, False)),
+        (3, True),
+    ]
+    assert torch.load(run.state, weights_only=True)["progressed"]["step"] == 3
+    # The schedule ends with it: the last rate of a cosine over three steps.
+    assert run.history()[2]["learning_rate"] == pytest.approx(0.1 * 0.25)
+    assert task.returned["fit"] < 0
+
+
+def test_accumulated_parts_are_one_batch(regress, tmp_path):
+    whole, _ = regress(path=tmp_path / "whole", epochs=4)
+    parts, run = regress(path=tmp_path / "parts", epochs=4, images_at_once=8)
+    assert len(parts.before) == 4 * len(whole.before)
+    assert torch.allclose(parts.flat(), whole.flat(), atol=1e-6)
+    assert len([r for r in run.history() if "losses" in r]) == 4
+
+
+def test_learning_rate_of_another_batch_is_scaled_and_said(regress, display):
+    _, run = regress(epochs=1, nominal_batch_size=64)
+    assert run.history()[0]["learning_rate"] == pytest.approx(0.05)
+    assert (
+        display[0]
+        .notes[0]
+        .endswith("learning rate 0.05, scaled in proportion from 0.1 for a batch of 64")
+    )

@@ -7,25 +7,26 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from timm.utils import ModelEmaV3
-from torch import nn
 
 from botvision.errors import BotvisionError
 from botvision.recipes.reading import check_recipe
 from botvision.recipes.running import new_run_path, train_recipe
 from botvision.training.curves import draw_curves
 from botvision.training.run_folder import RunFolder
-from botvision.training.state import Progressed, load_state, save_state
 
 
 def test_a_run_wrote_what_it_promises(trained_run, make_recipe):
     names = {path.relative_to(trained_run.path).as_posix() for path in trained_run.path.rglob("*")}
     assert names == {
         *("recipe.yaml", "environment.json", "metrics.jsonl", "results.csv", "results.png"),
-        *("train_batch0.jpg", "train_batch1.jpg", "val_predictions.jpg", "predictions.json"),
+        *("train_batch0.jpg", "train_batch1.jpg", "train_batch2.jpg", "labels.png"),
+        *("val_epoch001.jpg", "val_epoch002.jpg", "val_predictions.jpg", "predictions.json"),
+        *("pr_curve.png", "per_class.png", "confusion_matrix.png"),
         *("best.safetensors", "last.safetensors", "state", "state/training.pt"),
     }
-    for name in ("results.png", "train_batch0.jpg", "train_batch1.jpg", "val_predictions.jpg"):
+    for name in names:
+        if not name.endswith((".png", ".jpg")):
+            continue
         with Image.open(trained_run.path / name) as picture:
             picture.load()
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 100, f"{name} is blank"
@@ -80,69 +81,28 @@ def test_new_runs_are_numbered(make_recipe, tmp_path):
     first = new_run_path(tmp_path, recipe)
     assert first == tmp_path / "instance_segmentation" / "mine"
     first.mkdir(parents=True)
-    assert new_run_path(tmp_path, recipe).name == "mine2"
-    first.with_name("mine2").mkdir()
-    assert new_run_path(tmp_path, recipe).name == "mine3"
+    assert new_run_path(tmp_path, recipe).name == "mine-2"
+    first.with_name("mine-2").mkdir()
+    assert new_run_path(tmp_path, recipe).name == "mine-3"
     boxes = make_recipe("model.detector=faster_rcnn")
     assert new_run_path(tmp_path, boxes).parent.name == "detection"
 
 
 def test_rewinding_forgets_later_lines_only(tmp_path):
     run = RunFolder.create(tmp_path / "run", {"a": 1})
-    for step in (1, 2, 2, 3):
-        run.append({"step": step})
-    run.rewind(2)
-    assert run.history() == [{"step": 1}, {"step": 2}, {"step": 2}]
-    run.append({"step": 3})
-    assert [record["step"] for record in run.history()] == [1, 2, 2, 3]
+    for step in (1, 2, 3):
+        run.append({"step": step, "losses": {}})
+        run.append({"step": step, "metrics": {}})
+    run.rewind(2, evaluated=1)  # stopped in the evaluation after step 2
+    assert [(r["step"], "metrics" in r) for r in run.history()] == [
+        (1, False),
+        (1, True),
+        (2, False),
+    ]
+    run.append({"step": 2, "metrics": {}})
+    assert [record["step"] for record in run.history()] == [1, 1, 2, 2]
 
 
 def test_curves_of_nothing(tmp_path):
-    draw_curves([], tmp_path / "results.png")
+    draw_curves([], tmp_path / "results.png", ["box_ap"])
     assert (tmp_path / "results.png").is_file()
-
-
-def parts(seed=0):
-    torch.manual_seed(seed)
-    model = nn.Linear(3, 3)
-    average = ModelEmaV3(model, decay=0.5)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model(torch.rand(1, 3)).sum().backward()  # another momentum for each seed
-    optimiser.step()
-    average.update(model, step=1)
-    return model, average, optimiser
-
-
-def test_state_round_trip(tmp_path):
-    path = tmp_path / "training.pt"
-    model, average, optimiser = parts()
-    save_state(path, model, average, optimiser, Progressed(7, 0.25))
-    again = parts(seed=1)
-    assert load_state(path, *again) == Progressed(7, 0.25)
-    assert torch.equal(again[0].weight, model.weight)
-    assert torch.equal(again[1].module.weight, average.module.weight)
-    buffers = [o.state_dict()["state"][0]["momentum_buffer"] for o in (again[2], optimiser)]
-    assert torch.equal(*buffers)
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_failure_while_saving_leaves_the_earlier_state(error, tmp_path, monkeypatch):
-    path = tmp_path / "training.pt"
-    save_state(path, *parts(), Progressed(1))
-
-    def failing(content, temporary):
-        temporary.write_bytes(b"half")
-        raise error
-
-    monkeypatch.setattr(torch, "save", failing)
-    with pytest.raises(type(error)):
-        save_state(path, *parts(), Progressed(2))
-    assert load_state(path, *parts()).step == 1
-    assert list(tmp_path.iterdir()) == [path], "half a file was left behind"
-
-
-def test_state_without_average_for_a_run_with_one(tmp_path):
-    model, average, optimiser = parts()
-    save_state(tmp_path / "training.pt", model, None, optimiser, Progressed(1))
-    with pytest.raises(BotvisionError, match=r"training\.pt: "):
-        load_state(tmp_path / "training.pt", model, average, optimiser)

@@ -1,60 +1,138 @@
-"""The order of the training data: permutations, resuming, several processes."""
+"""Batches: their split over processes and time, and the order of the training data."""
+
+import math
+from itertools import cycle, islice
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from botvision.training.sampling import StepBatches
+from botvision.training.sampling import BatchPlan, StepBatches
+from botvision.training.settings import TrainingSettings
+
+
+def plan(batch, processes=1, at_once=None, **others):
+    chosen = TrainingSettings(batch_size=batch, images_at_once=at_once, **others)
+    return BatchPlan.of(chosen, processes)
 
 
 def indices(batch):
     return [index for _, index in batch]
 
 
-@pytest.mark.parametrize(("length", "batch"), [(12, 4), (13, 4), (3, 4), (1, 3), (7, 7)])
-def test_each_epoch_is_a_permutation_filled_up(length, batch):
-    batches = StepBatches(length, batch, 3, seed=0)
-    assert batches.steps_per_epoch == -(-length // batch)
-    assert batches.total_steps == len(batches) == 3 * batches.steps_per_epoch
-    drawn = list(batches)
-    assert len(drawn) == len(batches)
-    assert all(len(each) == batch for each in drawn)
-    for epoch in range(3):
-        part = drawn[epoch * batches.steps_per_epoch : (epoch + 1) * batches.steps_per_epoch]
-        keys = [key for each in part for key in each]
-        assert {e for e, _ in keys} == {epoch}
-        order = [index for _, index in keys]
+@pytest.mark.parametrize(
+    ("batch", "processes", "at_once", "expected"),
+    [
+        (8, 1, None, (8, 1)),
+        (8, 1, 2, (2, 4)),
+        (8, 2, 2, (2, 2)),
+        (8, 4, 2, (2, 1)),
+        (8, 8, 2, (1, 1)),  # its share is smaller
+        (64, 8, 3, (3, 3)),  # 72: as near as it gets
+        (4, 16, None, (1, 1)),  # more processes than images
+    ],
+)
+def test_split_of_a_batch(batch, processes, at_once, expected):
+    found = plan(batch, processes, at_once)
+    assert (found.images_at_once, found.accumulation) == expected
+    assert found.batch_size == math.prod(expected) * processes
+
+
+@settings(deadline=None, derandomize=True, database=None)
+@given(st.integers(1, 600), st.integers(1, 64), st.none() | st.integers(1, 64))
+def test_plan_is_near_the_recipes_batch_and_within_its_limit(batch, processes, at_once):
+    found = plan(batch, processes, at_once)
+    assert found.images_at_once <= (at_once or batch)
+    # Half of what all processes take at a time is as far as it can be off.
+    assert abs(found.batch_size - batch) <= max(found.images_at_once * processes / 2, processes)
+
+
+@pytest.mark.parametrize(("optimiser", "power"), [("sgd", 1), ("adamw", 0.5)])
+def test_learning_rate_follows_the_batch(optimiser, power):
+    assert plan(16, optimiser=optimiser).rate_factor == 1
+    scaled = plan(16, optimiser=optimiser, nominal_batch_size=64)
+    assert scaled.rate_factor == pytest.approx(0.25**power)
+    # And so where the recipe's batch cannot be had.
+    odd = plan(64, 8, 3, optimiser=optimiser)
+    assert odd.rate_factor == pytest.approx((72 / 64) ** power)
+    both = plan(64, 8, 3, optimiser=optimiser, nominal_batch_size=16)
+    assert both.rate_factor == pytest.approx((72 / 16) ** power)
+
+
+def test_plan_in_a_line():
+    plain = TrainingSettings(batch_size=8, images_at_once=2)
+    assert BatchPlan.of(plain, 2).describe(plain) == (
+        "batch of 8: 2 images at once x 2 processes x 2 accumulated"
+    )
+    other = TrainingSettings(
+        batch_size=64, images_at_once=3, nominal_batch_size=16, learning_rate=0.1
+    )
+    assert BatchPlan.of(other, 8).describe(other) == (
+        "batch of 72: 3 images at once x 8 processes x 3 accumulated (the recipe's 64 cannot be "
+        "split so); learning rate 0.45, scaled in proportion from 0.1 for a batch of 16"
+    )
+    adamw = other.model_copy(update={"optimiser": "adamw"})
+    assert "0.2121, scaled with the square root" in BatchPlan.of(adamw, 8).describe(adamw)
+
+
+@settings(deadline=None, derandomize=True, database=None)
+@given(
+    st.integers(1, 60),
+    st.integers(1, 24),
+    st.integers(1, 5),
+    st.none() | st.integers(1, 6),
+    st.integers(1, 3),
+)
+def test_every_image_once_an_epoch_however_it_is_split(length, batch, processes, at_once, epochs):
+    split = plan(batch, processes, at_once)
+    ranks = [StepBatches(length, split, epochs, seed=3, process=p) for p in range(processes)]
+    steps = ranks[0].steps_per_epoch
+    drawn = [list(each) for each in ranks]
+    assert all(len(parts) == len(ranks[0]) for parts in drawn)
+    assert len(ranks[0]) == epochs * steps * split.accumulation
+    together = [part for parts in zip(*drawn, strict=True) for part in parts]
+    assert {len(part) for part in together} == {split.images_at_once}
+    keys = [key for part in together for key in part]
+    for epoch in range(epochs):
+        order = [index for e, index in keys if e == epoch]
+        assert len(order) == steps * split.batch_size
         assert sorted(order[:length]) == list(range(length))
-        assert order[length:] == (order[:length] * batch)[: len(order) - length]
+        # What is missing in the last batch comes from the beginning, in order.
+        assert order[length:] == list(islice(cycle(order[:length]), len(order) - length))
+    # One process sees the same images in the same order.
+    alone = BatchPlan(split.batch_size, 1, 1, 1.0)
+    whole = list(StepBatches(length, alone, epochs, seed=3))
+    assert [key for part in whole for key in part] == keys
 
 
 def test_epochs_and_seeds_differ():
-    drawn = list(StepBatches(50, 50, 2, seed=0))
-    other = list(StepBatches(50, 50, 1, seed=1))
+    drawn = list(StepBatches(50, plan(50), 2, seed=0))
+    other = list(StepBatches(50, plan(50), 1, seed=1))
     assert indices(drawn[0]) != indices(drawn[1])
     assert indices(drawn[0]) != indices(other[0])
-    assert list(StepBatches(50, 50, 2, seed=0)) == drawn
+    assert list(StepBatches(50, plan(50), 2, seed=0)) == drawn
 
 
 @pytest.mark.parametrize("first", range(13))
-def test_first_step_goes_on_with_the_same_sequence(first):
-    whole = list(StepBatches(11, 3, 3, seed=5))
-    assert len(whole) == 12
-    rest = StepBatches(11, 3, 3, seed=5, first_step=first)
-    assert len(rest) == 12 - first
-    assert list(rest) == whole[first:]
+@pytest.mark.parametrize("at_once", [None, 1])
+def test_first_step_goes_on_with_the_same_sequence(first, at_once):
+    split = plan(3, at_once=at_once)
+    whole = list(StepBatches(11, split, 3, seed=5))
+    assert len(whole) == 12 * split.accumulation
+    rest = StepBatches(11, split, 3, seed=5, first_step=first)
+    assert len(rest) == (12 - first) * split.accumulation
+    assert list(rest) == whole[first * split.accumulation :]
+
+
+def test_run_that_ends_early_begins_as_the_whole_one():
+    whole = list(StepBatches(11, plan(3), 3, seed=5))
+    early = StepBatches(11, plan(3), 3, seed=5, max_steps=5)
+    assert (early.total_steps, early.steps_per_epoch) == (5, 4)
+    assert list(early) == whole[:5]
+    assert list(StepBatches(11, plan(3), 3, seed=5, max_steps=99)) == whole
+    assert list(StepBatches(11, plan(3), 3, seed=5, max_steps=5, first_step=5)) == []
 
 
 def test_iterating_twice_gives_the_same():
-    batches = StepBatches(11, 3, 2, seed=0)
+    batches = StepBatches(11, plan(3), 2, seed=0)
     assert list(batches) == list(batches)
-
-
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_the_batch_of_one(processes):
-    one = list(StepBatches(22, 8, 3, seed=2, first_step=2))
-    parts = [
-        list(
-            StepBatches(22, 8 // processes, 3, seed=2, first_step=2, process=p, processes=processes)
-        )
-        for p in range(processes)
-    ]
-    assert [[key for part in step for key in part] for step in zip(*parts, strict=True)] == one

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from botvision.detection.batch_norm import tune_batch_norm
 from botvision.detection.detectors import faster_rcnn, mask_rcnn
 from botvision.detection.detr import detr
 from botvision.detection.settings import DetectorSettings
@@ -13,6 +14,7 @@ from botvision.models import trunk
 from botvision.models.trunk import TrunkReport
 
 _BUILDERS = {"mask_rcnn": mask_rcnn, "faster_rcnn": faster_rcnn, "detr": detr}
+_NO_ARGUMENTS = {"detector", "trunk", "batch_norm", "batch_norm_momentum", "batch_norm_eps"}
 _MASK_ONLY = {"mask_head_channels", "mask_head_layers"}
 
 
@@ -26,7 +28,7 @@ def build_detector(settings: DetectorSettings, num_classes: int) -> nn.Module:
     Raises:
         BotvisionError: If the backbone is unknown or does not take its arguments.
     """
-    left_out = {"detector", "trunk"} | (set() if settings.masks else _MASK_ONLY)
+    left_out = _NO_ARGUMENTS | (set() if settings.masks else _MASK_ONLY)
     arguments = settings.model_dump(exclude=left_out)
     build: Any = _BUILDERS[settings.detector]
     try:
@@ -34,6 +36,7 @@ def build_detector(settings: DetectorSettings, num_classes: int) -> nn.Module:
     except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise BotvisionError(f"model.backbone {settings.backbone}: {reason}") from error
+    tune_batch_norm(detector, settings.batch_norm_momentum, settings.batch_norm_eps)
     return detector
 
 

@@ -2,19 +2,23 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as coco_mask
+from numpy.typing import NDArray
 from torch import Tensor
 
 from botvision.data.coco import Category, box_polygons
 
 _NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 _RECALLS = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
+METRIC_NAMES = _NAMES + _RECALLS
+"""COCO's twelve figures, as they are named after ``box_`` or ``mask_``."""
+_PER_CLASS = ("ap", "ap_small", "ap_medium", "ap_large")  # in the order of the evaluation's areas
 
 
 def coco_results(
@@ -59,13 +63,24 @@ class CocoMetrics:
     Args:
         annotation_file: COCO instances file with the truth.
         masks: Whether to evaluate masks besides boxes.
+        images: Ids of those to evaluate on; all of the file's if None.
 
     Attributes:
         results: What was processed, in COCO's results format.
+        precision: Of "box" and perhaps "mask", by the last ``evaluate``: [IoU thresholds 0.5, 0.55
+            .. 0.95, recalls 0, 0.01 .. 1, classes by id], of objects of all sizes; -1 in classes
+            without truth.
     """
 
-    def __init__(self, annotation_file: Path, *, masks: bool) -> None:
+    def __init__(
+        self, annotation_file: Path, *, masks: bool, images: Collection[Any] | None = None
+    ) -> None:
         truth = json.loads(annotation_file.read_text(encoding="utf-8"))
+        if images is not None:
+            truth["images"] = [each for each in truth["images"] if each["id"] in images]
+            truth["annotations"] = [
+                each for each in truth["annotations"] if each["image_id"] in images
+            ]
         for number, annotation in enumerate(truth["annotations"], start=1):
             # The evaluation takes a match with annotation 0 for none.
             annotation["id"] = number
@@ -76,6 +91,7 @@ class CocoMetrics:
         self._truth = COCO(truth)
         self._kinds = {"box": "bbox", "mask": "segm"} if masks else {"box": "bbox"}
         self.results: list[dict[str, Any]] = []
+        self.precision: dict[str, NDArray[np.float64]] = {}
 
     def reset(self) -> None:
         """Forget what was processed."""
@@ -86,12 +102,13 @@ class CocoMetrics:
         self.results.extend(results)
 
     def evaluate(self) -> dict[str, Any]:
-        """COCO's twelve figures of each kind, and the AP of each class.
+        """COCO's twelve figures of each kind, and the AP of each class and size.
 
         Returns:
             ``box_ap``, ``box_ap50``, ``box_ap75``, ``box_ap_small`` ... ``box_ar_large``, the
             same with ``mask_``, each in 0..1, or -1 where there is no truth of that size; and
-            ``box_ap_per_class`` (``mask_...``): AP by category name.
+            ``box_ap_per_class``, ``box_ap_small_per_class``, ``box_ap_medium_per_class`` and
+            ``box_ap_large_per_class`` (``mask_...``): AP by category name.
         """
         metrics: dict[str, Any] = {}
         for kind, iou_type in self._kinds.items():
@@ -108,15 +125,20 @@ class CocoMetrics:
                 evaluation.run()
             for name, value in zip(_NAMES + _RECALLS, evaluation.stats[:12], strict=True):
                 metrics[f"{kind}_{name}"] = float(value)
-            metrics[f"{kind}_ap_per_class"] = self._per_class(evaluation)
+            # [IoU thresholds, recalls, classes, areas]: of the largest number of detections
+            precision = evaluation.eval["precision"][..., -1]
+            self.precision[kind] = precision[..., 0].copy()
+            for area, name in enumerate(_PER_CLASS):
+                per_class = self._per_class(precision[..., area], evaluation.params.catIds)
+                metrics[f"{kind}_{name}_per_class"] = per_class
         return metrics
 
-    def _per_class(self, evaluation: COCOeval_faster) -> dict[str, float]:
-        # [IoU thresholds, recalls, classes, areas, largest number of detections]
-        precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    def _per_class(
+        self, precision: NDArray[np.float64], categories: Sequence[int]
+    ) -> dict[str, float]:
         names = {c["id"]: c["name"] for c in self._truth.dataset["categories"]}
         per_class = {}
-        for place, category in enumerate(evaluation.params.catIds):
+        for place, category in enumerate(categories):
             values = precision[:, :, place]
             present = values[values > -1]
             per_class[names[category]] = float(present.mean()) if present.size else -1.0

@@ -1,6 +1,7 @@
 """Running a detector over a data set, on one process or many, and measuring it."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from botvision.data.instances import CocoInstances
+from botvision.data.loading import load_batches
 from botvision.detection.coco_metrics import CocoMetrics, coco_results
 from botvision.errors import BotvisionError
 from botvision.processes import processes
@@ -20,8 +22,9 @@ def evaluate_detector(
     precision: str,
     batch_size: int,
     masks: bool,
+    workers: int = 0,
     progress: Callable[[int, int], None],
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[dict[str, Any], CocoMetrics]:
     """COCO metrics of a detector on a data set, whose images are split over the processes.
 
     Args:
@@ -30,26 +33,35 @@ def evaluate_detector(
         precision: "float32", or "bfloat16" for autocast.
         batch_size: Images at a time.
         masks: Whether to evaluate masks besides boxes.
+        workers: Processes that read the images.
         progress: Called with the images done and their total.
 
     Returns:
-        ``CocoMetrics.evaluate``'s metrics and the results in COCO's format, the same on every
-        process.
+        ``CocoMetrics.evaluate``'s metrics, and the ``CocoMetrics`` with the results in COCO's
+        format, the same on every process.
     """
     was_training = model.training
     model.eval()
-    mine = range(processes().process_index, len(data), processes().num_processes)
+    keys = [(0, index) for index in range(len(data))]
+    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+    # Dealt out whole: images are padded to the largest of their batch, whoever takes it.
+    mine = batches[processes().process_index :: processes().num_processes]
     results: list[dict[str, Any]] = []
-    for start in range(0, len(mine), batch_size):
-        chosen = [data[(0, index)] for index in mine[start : start + batch_size]]
-        outputs = detect(model, [image for image, _ in chosen], precision)
-        for output, (_, target) in zip(outputs, chosen, strict=True):
-            results.extend(coco_results(output, target["image_id"], data.categories))
-        progress(min(start + batch_size, len(mine)), len(mine))
+    done = 0
+    with closing(load_batches(data, mine, collate=list, workers=workers)) as loaded:
+        for chosen in loaded:
+            outputs = detect(model, [image for image, _ in chosen], precision)
+            for output, (_, target) in zip(outputs, chosen, strict=True):
+                # Masks leave as run lengths: those of a whole data set would not fit anywhere.
+                results.extend(coco_results(output, target["image_id"], data.categories))
+            done += len(chosen)
+            progress(done, sum(map(len, mine)))  # which may interrupt
     model.train(was_training)
-    metrics = CocoMetrics(data.annotations.path, masks=masks)
+    metrics = CocoMetrics(
+        data.annotations.path, masks=masks, images=set(data.annotations.instances)
+    )
     metrics.process(gather_object(results))
-    return metrics.evaluate(), metrics.results
+    return metrics.evaluate(), metrics
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -18,6 +18,12 @@ class DetectorSettings(BaseModel):
         backbone_arguments: More arguments of the backbone.
         trunk: Weights file whose backbone the training starts from; None: random.
         image_size: Side in pixels of the square that pictures are fitted into.
+        batch_norm: "synchronised" trains BatchNorm in backbone and pyramid with the statistics of
+            all GPUs; "frozen" keeps what comes from the trunk as it is, in all blocks that come
+            from it whole, and trains the rest.
+        batch_norm_momentum: Share of a batch's statistics in the running ones; None: the
+            network's own.
+        batch_norm_eps: Added to the variance; None: the network's own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,6 +33,9 @@ class DetectorSettings(BaseModel):
     backbone_arguments: dict[str, Any] = {}
     trunk: Path | None = None
     image_size: Count = 1024
+    batch_norm: Literal["synchronised", "frozen"] = "synchronised"
+    batch_norm_momentum: Share | None = None
+    batch_norm_eps: Annotated[float, Field(gt=0)] | None = None
 
     @property
     def masks(self) -> bool:

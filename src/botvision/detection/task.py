@@ -11,11 +11,16 @@ from torch import Tensor, nn
 from botvision.data.augmentation import evaluation_transform, training_transform
 from botvision.data.instances import CocoInstances, Target
 from botvision.data.pictures import draw_instances, mosaic
+from botvision.data.statistics import draw_statistics
+from botvision.data.training_check import check_pictures, check_same_categories
+from botvision.detection.batch_norm import freeze_batch_norm, hold_batch_norm
 from botvision.detection.build import build_detector, load_trunk
+from botvision.detection.charts import draw_charts
+from botvision.detection.coco_metrics import METRIC_NAMES, CocoMetrics
 from botvision.detection.evaluation import autocast, evaluate_detector
 from botvision.detection.pictures import draw_results
 from botvision.detection.settings import DetectorSettings
-from botvision.errors import BotvisionError
+from botvision.files import replacing
 
 _PICTURES = 8
 _SHOWN_SCORE = 0.5
@@ -27,10 +32,15 @@ class DetectionTask:
 
     Args:
         settings: The detector.
-        folder: COCO folder with the splits "train" and "val".
+        folder: COCO folder.
+        splits: Those to train and to evaluate on.
         scale_jitter: Range of the scale jitter.
         flip: Probability of a horizontal flip.
+        colour_jitter: Strength of the colour jitter.
+        copy_paste: Probability that another image's instances are pasted.
+        skip_bad: Leave out pictures that cannot be read, instead of refusing the data.
         batch_size: Images at a time in evaluation.
+        workers: Processes that read images in evaluation.
         precision: "float32", or "bfloat16" for autocast.
         seed: Of the weights and the augmentation.
 
@@ -43,37 +53,65 @@ class DetectionTask:
         settings: DetectorSettings,
         folder: Path,
         *,
+        splits: tuple[str, str] = ("train", "val"),
         scale_jitter: tuple[float, float],
         flip: float,
+        colour_jitter: float = 0.0,
+        copy_paste: float = 0.0,
+        skip_bad: bool = False,
         batch_size: int,
+        workers: int = 0,
         precision: str,
         seed: int,
     ) -> None:
         self._masks = settings.masks
         self._batch_size = batch_size
+        self._workers = workers
         self._precision = precision
-        transform = training_transform(
-            settings.image_size, scale=scale_jitter, flip=flip, pad=not settings.pads_by_itself
+        train, val = (
+            CocoInstances(folder, split, masks=self._masks, seed=seed) for split in splits
         )
-        self._train = CocoInstances(
-            folder, "train", transform=transform, masks=self._masks, seed=seed
-        )
-        self._val = CocoInstances(
-            folder, "val", transform=evaluation_transform(), masks=self._masks
-        )
-        for data in (self._train, self._val):
-            _check_pictures(data)
-        categories = self._train.categories
+        check_same_categories(train, val)
+        notes = [
+            note
+            for data in (train, val)
+            if (note := check_pictures(data, skip_bad=skip_bad, workers=workers))
+        ]
+        self._train, self._val = train, val
+        categories = train.categories
         torch.manual_seed(seed)
         self.model = build_detector(settings, len(categories) + 1)
+        detector_transform: Any = self.model.get_submodule("transform")
+        train.transform = training_transform(
+            settings.image_size,
+            scale=scale_jitter,
+            flip=flip,
+            colour_jitter=colour_jitter,
+            padding=None if settings.pads_by_itself else detector_transform.image_mean,
+        )
+        train.copy_paste = copy_paste
+        val.transform = evaluation_transform()
+        self.backbone = self.model.get_submodule("backbone.body")
+        taken: tuple[str, ...] = ()
         if settings.trunk is not None:
-            load_trunk(self.model, settings.trunk)
+            report = load_trunk(self.model, settings.trunk)
+            taken = report.taken
+            notes.append(str(report))
+        self._frozen: list[str] = []
+        if settings.batch_norm == "frozen":
+            self._frozen = freeze_batch_norm(self.backbone, taken)
+            notes.append(f"BatchNorm frozen in {len(self._frozen)} layers of the trunk")
+        self.notes = tuple(notes)
+        kinds = ("box", "mask") if self._masks else ("box",)
+        self.metric_names = tuple(f"{kind}_{name}" for kind in kinds for name in METRIC_NAMES)
         self.primary_metric = "mask_ap" if self._masks else "box_ap"
+        self.headlines = tuple(f"{kind}_{name}" for kind in kinds for name in ("ap", "ap50"))
         self.description: dict[str, Any] = {
             "model": settings.model_dump(mode="json", exclude={"trunk"}),
             "categories": [vars(category) for category in categories],
         }
-        self._results: list[dict[str, Any]] = []
+        self._evaluation: CocoMetrics | None = None
+        self._figures: dict[str, Any] = {}
 
     def train_data(self) -> CocoInstances:
         """Training items by (epoch, index)."""
@@ -84,6 +122,11 @@ class DetectionTask:
         images = [image.as_subclass(Tensor) for image, _ in items]
         targets = [{key: _plain(value) for key, value in target.items()} for _, target in items]
         return images, targets
+
+    def set_training_mode(self, model: nn.Module) -> None:
+        """Put the detector into training mode, but for frozen BatchNorm."""
+        model.train()
+        hold_batch_norm(self.backbone, self._frozen)
 
     def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         """The detector's losses: of classes and boxes, and those of its own kind."""
@@ -98,33 +141,48 @@ class DetectionTask:
 
     def evaluate(self, model: nn.Module, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """COCO metrics on the validation split."""
-        metrics, self._results = evaluate_detector(
+        self._figures, self._evaluation = evaluate_detector(
             model,
             self._val,
             precision=self._precision,
             batch_size=self._batch_size,
             masks=self._masks,
+            workers=self._workers,
             progress=progress,
         )
-        return metrics
+        return self._figures
 
     def results(self) -> list[dict[str, Any]]:
         """The last evaluation's detections in COCO's results format."""
-        return self._results
+        return [] if self._evaluation is None else self._evaluation.results
 
     def batch_picture(self, batch: Batch) -> Image.Image:
         """Images of a batch with their targets, as the model sees them."""
         pairs = list(zip(*batch, strict=True))[: 2 * _PICTURES]
         return mosaic([self._truth_picture(image, target) for image, target in pairs])
 
-    def validation_picture(self) -> Image.Image:
+    def draw_data(self, folder: Path) -> None:
+        """Write ``labels.png``: what the training data holds."""
+        draw_statistics(self._train.annotations, folder / "labels.png")
+
+    def draw_evaluation(self, folder: Path, epoch: int, *, best: bool) -> None:
+        """Write truth beside detections, always of the same images; of the best also charts."""
+        picture = self._validation_picture()
+        for name in (f"val_epoch{epoch:03d}.jpg", "val_predictions.jpg"):
+            with replacing(folder / name) as temporary:
+                picture.save(temporary)
+        if best and self._evaluation is not None:
+            results, precision = self._evaluation.results, self._evaluation.precision
+            draw_charts(folder, self._val.annotations, results, self._figures, precision)
+
+    def _validation_picture(self) -> Image.Image:
         """Truth (left) and detections of score 0.5 and more (right) of the first images."""
         pictures = []
         for index in range(min(_PICTURES, len(self._val))):
             image, target = self._val[(0, index)]
             found = [
                 result
-                for result in self._results
+                for result in self.results()
                 if result["image_id"] == target["image_id"] and result["score"] >= _SHOWN_SCORE
             ]
             pictures += [
@@ -137,14 +195,6 @@ class DetectionTask:
         labels = target["labels"].tolist()
         names = [self._train.categories[label - 1].name for label in labels]
         return draw_instances(image, target["boxes"], labels, names, target.get("masks"))
-
-
-def _check_pictures(data: CocoInstances) -> None:
-    """A missing picture is found before the run begins, not in its third hour."""
-    for index in range(len(data)):
-        path = data.image_path(index)
-        if not path.is_file():
-            raise BotvisionError(f"{path}: no such picture; {data.annotations.path} names it")
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,9 @@ def save_weights(path: Path, model: nn.Module, description: dict[str, Any]) -> N
         path: File to write or replace.
         model: The model.
         description: JSON-serialisable: how to build the model, its classes, its origin.
+
+    Raises:
+        BotvisionError: If there is no room; the previous file stays.
     """
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
@@ -30,9 +33,20 @@ def save_weights(path: Path, model: nn.Module, description: dict[str, Any]) -> N
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Write tensors by name with their description, as ``save_weights`` does a model's."""
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(description)})
+    """Write tensors by name with their description, as ``save_weights`` does a model's.
+
+    Raises:
+        BotvisionError: If there is no room; the previous file stays.
+    """
+    try:
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={_KEY: json.dumps(description)})
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise BotvisionError(
+            f"{path}: the weights cannot be written ({reason}); the file is as it was before; "
+            "make room"
+        ) from error
 
 
 def read_description(path: Path) -> dict[str, Any]:

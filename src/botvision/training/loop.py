@@ -1,47 +1,32 @@
 """The training loop: one process or many, resumable at any step, bit for bit on the CPU."""
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from timm.utils import ModelEmaV3
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
+from botvision.data.loading import DataWorkerError, load_batches
 from botvision.data.seeds import derived_seed
-from botvision.errors import BotvisionError
-from botvision.files import write_json
-from botvision.models.weights import save_weights
+from botvision.errors import BotvisionError, Interrupted
 from botvision.processes import processes
-from botvision.training.curves import draw_curves
-from botvision.training.optimisation import build_optimiser, learning_rate_at
+from botvision.training.display import Display, ShowRun
+from botvision.training.failures import check_losses, clip_gradient, one_line_failures
+from botvision.training.interruption import Request, interruptible
+from botvision.training.optimisation import learning_rate_at
+from botvision.training.preparation import determinism, prepare
+from botvision.training.profiling import profiling
+from botvision.training.recording import Recorder, check_trackers
+from botvision.training.resuming import check_same_recipe
 from botvision.training.run_folder import RunFolder
-from botvision.training.sampling import StepBatches
+from botvision.training.sampling import BatchPlan, StepBatches
 from botvision.training.settings import TrainingSettings
-from botvision.training.state import Progressed, load_state, save_state
-from botvision.training.task import Progress, Task
-
-_BATCH_PICTURES = 2
-
-
-class Display(Protocol):
-    """Shows a run while it goes on."""
-
-    def step(self, done: int, losses: dict[str, float], images_per_second: float) -> None:
-        """A step is done."""
-        ...
-
-    def evaluating(self) -> AbstractContextManager[Progress]:
-        """An evaluation goes on inside the block."""
-        ...
-
-    def evaluated(self, epoch: int, metrics: dict[str, Any], *, best: bool) -> None:
-        """An evaluation is done."""
-        ...
+from botvision.training.speed import StepFigures, Stopwatch, peak_memory
+from botvision.training.state import Progressed, collect_state, read_state, restore, write_state
+from botvision.training.task import Task
 
 
 def train(
@@ -49,192 +34,258 @@ def train(
     settings: TrainingSettings,
     folder: RunFolder,
     *,
-    display: Callable[[int, int], AbstractContextManager[Display]],
+    display: ShowRun,
     resume: bool = False,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Train a task and keep the run in its folder.
 
-    Writes metrics, curves, pictures, ``best.safetensors`` by the task's primary metric,
+    Writes metrics, curves, pictures, ``best.safetensors`` by the chosen metric,
     ``last.safetensors``, and the state to resume from every ``save_every`` steps.
 
     Args:
         task: What is trained and how it is evaluated.
         settings: The recipe's.
         folder: The run folder.
-        display: Called with the steps done and their total; shows the run.
+        display: Shows the run.
         resume: Go on from the state in the folder.
+        profile: Write a trace of steps 4 to 6 to ``profile.json``.
 
     Returns:
         The metrics of the last evaluation.
 
     Raises:
-        BotvisionError: If a loss stops being finite, or there is nothing to resume from.
+        BotvisionError: If a loss stops being finite, memory or data fail, or there is nothing to
+            resume from.
+        Interrupted: If Ctrl-C or SIGTERM asked the run to stop; its state is saved.
     """
-    torch.manual_seed(settings.seed)
-    processes()  # before Accelerator, which would take several CPU processes for one
-    accelerator = Accelerator(mixed_precision="no")  # the task knows what runs under autocast
-    model, average, optimiser = _prepare(task, settings, accelerator)
-    plain = accelerator.unwrap_model(model)
-    progressed = Progressed()
-    if resume:
-        progressed = load_state(folder.state, plain, average, optimiser)
-        folder.rewind(progressed.step)
-    batches, loader = _loader(task, settings, accelerator, progressed.step)
-    global_batch = settings.batch_size * accelerator.num_processes
-    evaluated_model = plain if average is None else average.module
-    metrics: dict[str, Any] = {}
-    started, first_step = time.perf_counter(), progressed.step
-
-    with display(progressed.step, batches.total_steps) as shown:
-        for step, batch in enumerate(_unwrapped(loader), start=first_step):
-            if step < _BATCH_PICTURES and accelerator.is_main_process:
-                task.batch_picture(batch).save(folder.path / f"train_batch{step}.jpg")
-            # Every draw of a step follows from the seed and the step: nothing to save or restore.
-            torch.manual_seed(derived_seed(settings.seed, step, accelerator.process_index))
-            rate = learning_rate_at(step, batches.total_steps, settings)
-            for group in optimiser.param_groups:
-                # A state saved by an earlier version names no shares.
-                group["lr"] = rate * group.get("rate_share", 1.0)
-            losses = _step(task, model, batch, optimiser, settings, accelerator, step)
-            if average is not None:
-                average.update(plain, step=step)
-            progressed.step = step + 1
-
-            speed = (progressed.step - first_step) * global_batch / (time.perf_counter() - started)
-            shown.step(progressed.step, losses, speed)
-            epoch, within = divmod(progressed.step, batches.steps_per_epoch)
-            finished = progressed.step == batches.total_steps
-            if accelerator.is_main_process and (step % settings.log_every == 0 or finished):
-                folder.append({"step": progressed.step, "learning_rate": rate, "losses": losses})
-            if finished or (within == 0 and epoch % settings.evaluate_every == 0):
-                with shown.evaluating() as progress:
-                    metrics = task.evaluate(evaluated_model, progress)
-                best = _keep(task, metrics, folder, evaluated_model, progressed, epoch, accelerator)
-                shown.evaluated(epoch, metrics, best=best)
-            if accelerator.is_main_process and (
-                finished or progressed.step % settings.save_every == 0 or within == 0
-            ):
-                save_state(folder.state, plain, average, optimiser, progressed)
-    accelerator.end_training()
-    return metrics or _last_metrics(folder)
-
-
-def _prepare(
-    task: Task, settings: TrainingSettings, accelerator: Accelerator
-) -> tuple[nn.Module, ModelEmaV3 | None, torch.optim.Optimizer]:
-    model = task.model.to(accelerator.device)
-    if settings.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    average = None
-    if settings.ema_decay is not None:
-        average = ModelEmaV3(model, decay=settings.ema_decay, use_warmup=True, warmup_power=0.75)
-    model, optimiser = accelerator.prepare(model, build_optimiser(model, settings))
-    return model.train(), average, optimiser
-
-
-def _loader(
-    task: Task, settings: TrainingSettings, accelerator: Accelerator, first_step: int
-) -> tuple[StepBatches, DataLoader[Any]]:
-    data = task.train_data()
-    batches = StepBatches(
-        len(data),  # type: ignore[arg-type]
-        settings.batch_size,
-        settings.epochs,
-        seed=settings.seed,
-        first_step=first_step,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )
-    loader: DataLoader[Any] = DataLoader(
-        data,
-        batch_sampler=batches,
-        collate_fn=task.collate,
-        num_workers=settings.workers,
-        pin_memory=accelerator.device.type == "cuda",
-    )
-    return batches, loader
-
-
-def _unwrapped(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The batches; an error in a worker without the traceback that torch puts into its message."""
-    try:
-        yield from loader
-    except BotvisionError as error:
+    check_trackers(settings)
+    if settings.best_metric not in (None, *task.metric_names):
         raise BotvisionError(
-            str(error).strip().splitlines()[-1].removeprefix("botvision.errors.BotvisionError: ")
-        ) from error
+            f"training.best_metric: expected one of {', '.join(task.metric_names)}, got "
+            f"{settings.best_metric!r}"
+        )
+    metrics: dict[str, Any] = {}
+    with ExitStack() as stack:
+        stack.enter_context(determinism(settings))
+        run = _Run(task, settings, folder, resume=resume)
+        progressed, total = run.progressed, run.batches.total_steps
+        stack.callback(run.close)
+        run.shown = stack.enter_context(display(progressed.step, total, task.headlines))
+        run.request = stack.enter_context(interruptible())
+        profiler = stack.enter_context(profiling(folder.path, wanted=profile and run.main))
+        run.begin()
+        if run.evaluation_is_due() and progressed.evaluated < progressed.step:
+            metrics = run.evaluate()  # it was interrupted
+        while progressed.step < total and not run.gave_up():
+            run.watch.start()
+            parts = [run.next_batch() for _ in range(run.plan.accumulation)]
+            run.watch.got_data()
+            stop = run.step(parts)
+            profiler.step()
+            if stop:
+                run.stop()
+            if progressed.step % settings.save_every == 0 or run.epoch_is_over():
+                run.save()
+            if run.evaluation_is_due():
+                metrics = run.evaluate()
+    run.accelerator.end_training()
+    return metrics or folder.last_metrics()
 
 
-def _step(
-    task: Task,
-    model: nn.Module,
-    batch: Any,
-    optimiser: torch.optim.Optimizer,
-    settings: TrainingSettings,
-    accelerator: Accelerator,
-    step: int,
-) -> dict[str, float]:
-    losses = task.losses(model, batch, accelerator.device)
-    total = torch.stack(list(losses.values())).sum()
-    mean: dict[str, Tensor] = accelerator.reduce(
-        {name: loss.detach() for name, loss in losses.items()}, reduction="mean"
-    )
-    values = {name: float(loss) for name, loss in mean.items()}
-    if not all(math.isfinite(value) for value in values.values()):
-        shown = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
-        raise _diverged(step, f"expected finite losses, got {shown}")
-    accelerator.backward(total)
-    if settings.gradient_clip is not None:
-        norm = accelerator.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-        if not torch.isfinite(norm):
-            raise _diverged(step, f"expected a finite gradient, got a norm of {float(norm)}")
-    optimiser.step()
-    optimiser.zero_grad()
-    return values
+class _Run:
+    """What the steps of a run share; each method says what happens between two of them."""
 
+    shown: Display
+    request: Request
 
-def _diverged(step: int, what: str) -> BotvisionError:
-    return BotvisionError(
-        f"step {step + 1}: {what}; the weights are those before this step; lower "
-        "training.learning_rate or set training.gradient_clip"
-    )
+    def __init__(
+        self, task: Task, settings: TrainingSettings, folder: RunFolder, *, resume: bool
+    ) -> None:
+        self.task, self.settings, self.folder = task, settings, folder
+        state = read_state(folder.state) if resume else None
+        torch.manual_seed(settings.seed)
+        processes()  # before Accelerator, which would take several CPU processes for one
+        self.accelerator = Accelerator(
+            mixed_precision="no",  # the task knows what runs under autocast
+            log_with=list(settings.trackers) or None,
+            project_dir=folder.path,
+        )
+        self.main = self.accelerator.is_main_process
+        self.plan = BatchPlan.of(settings, self.accelerator.num_processes)
+        if state is not None:
+            check_same_recipe(state, task.description["recipe"], self.plan, folder.path)
+        self.prepared = prepare(task, settings, self.accelerator)
+        self.progressed = Progressed()
+        if state is not None:
+            self.progressed = restore(state, self.prepared, folder.state)
+            if self.main:
+                folder.rewind(self.progressed.step, self.progressed.evaluated)
+        data = task.train_data()
+        self.batches = StepBatches(
+            len(data),  # type: ignore[arg-type]
+            self.plan,
+            settings.epochs,
+            seed=settings.seed,
+            max_steps=settings.max_steps,
+            first_step=self.progressed.step,
+            process=self.accelerator.process_index,
+        )
+        self._data = load_batches(
+            data,
+            self.batches,
+            collate=task.collate,
+            workers=settings.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        self.recorder = Recorder(task, settings, folder, self.accelerator)
+        self.watch = Stopwatch()
 
+    def begin(self) -> None:
+        """Say what is going to happen, and draw the data."""
+        for note in (self.plan.describe(self.settings), *self.task.notes):
+            self.shown.note(note)
+        if self.settings.trackers:
+            self.accelerator.init_trackers(self.folder.path.name)
+        if self.main:
+            self.recorder.begin()
 
-def _keep(
-    task: Task,
-    metrics: dict[str, Any],
-    folder: RunFolder,
-    model: nn.Module,
-    progressed: Progressed,
-    epoch: int,
-    accelerator: Accelerator,
-) -> bool:
-    """Write an evaluation's metrics, pictures and weights; whether it is the best so far."""
-    value = metrics[task.primary_metric]
-    best = progressed.best is None or value > progressed.best
-    if best:
-        progressed.best = value
-    if not accelerator.is_main_process:
-        return best
-    scalars = {name: metric for name, metric in metrics.items() if isinstance(metric, float)}
-    folder.append({"step": progressed.step, "epoch": epoch, "metrics": scalars})
-    folder.write_csv()
-    write_json(folder.path / "predictions.json", task.results())
-    draw_curves(folder.history(), folder.path / "results.png")
-    task.validation_picture().save(folder.path / "val_predictions.jpg")
-    description = {**task.description, "metrics": metrics, "step": progressed.step}
-    save_weights(folder.last, model, description)
-    if best:
-        save_weights(folder.best, model, description)
-    return best
+    def next_batch(self) -> Any:
+        """The next part of a step."""
+        with self._saved_if_workers_die():
+            return next(self._data)
 
+    @contextmanager
+    def _saved_if_workers_die(self) -> Iterator[None]:
+        try:
+            yield
+        except DataWorkerError as error:
+            if self.main and not self.settings.sharded:  # this process can save alone
+                self.save()
+            raise BotvisionError(f"{error}; {self._how_to_go_on()}") from error
 
-def _last_metrics(folder: RunFolder) -> dict[str, Any]:
-    """Metrics of a run that was already complete when it was resumed."""
-    evaluations = [record["metrics"] for record in folder.history() if "metrics" in record]
-    if not evaluations:
-        raise BotvisionError(f"{folder.path}: the run is complete but was never evaluated")
-    last: dict[str, Any] = evaluations[-1]
-    return last
+    def step(self, parts: list[Any]) -> bool:
+        """One step of the optimiser; whether any process was asked to stop."""
+        accelerator, settings, number = self.accelerator, self.settings, self.progressed.step + 1
+        model, optimiser = self.prepared.model, self.prepared.optimiser
+        rate = self.plan.rate_factor * learning_rate_at(
+            self.progressed.step, self.batches.total_steps, settings
+        )
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group["rate_share"]
+        if self.main:
+            self.recorder.batch(number - 1, parts[0])
+        sums: dict[str, Tensor] = {}
+        with one_line_failures(number, self.plan):
+            for part, batch in enumerate(parts):
+                # Every draw follows from the seed, the step and the part's number over all
+                # processes: there is nothing to save, and one process draws what two would.
+                place = part * accelerator.num_processes + accelerator.process_index
+                torch.manual_seed(derived_seed(settings.seed, number - 1, place))
+                last = part == len(parts) - 1
+                with nullcontext() if last else accelerator.no_sync(model):
+                    losses = self.task.losses(model, batch, accelerator.device)
+                    (torch.stack(list(losses.values())).sum() / len(parts)).backward()
+                for name, loss in losses.items():
+                    sums[name] = sums.get(name, 0) + loss.detach() / len(parts)
+            asked = torch.tensor(float(bool(self.request)), device=accelerator.device)
+            mean = accelerator.reduce(torch.stack([*sums.values(), asked]), "mean").tolist()
+            means = dict(zip(sums, mean, strict=False))
+            # All processes know the same, and agree on whether to go on.
+            check_losses(means, number)
+            clip_gradient(self.prepared.plain, settings.gradient_clip, number)
+            optimiser.step()
+            optimiser.zero_grad()
+        if self.prepared.average is not None:
+            self.prepared.average.update(self.prepared.plain, step=number - 1)
+        self.progressed.step = number
+        self.watch.stepped(self.plan.batch_size)
+        figures = StepFigures(
+            step=number,
+            losses=means,
+            learning_rate=rate,
+            images_per_second=self.watch.images_per_second,
+            waiting=self.watch.waiting,
+            memory=peak_memory(accelerator.device),
+        )
+        self.shown.step(figures)
+        if self.main:
+            self.recorder.step(figures, last=number == self.batches.total_steps)
+        return mean[-1] > 0
+
+    def epoch_is_over(self) -> bool:
+        """Whether the step done ends an epoch or the run."""
+        step = self.progressed.step
+        return step % self.batches.steps_per_epoch == 0 or step == self.batches.total_steps
+
+    def evaluation_is_due(self) -> bool:
+        """Whether an evaluation follows the step done."""
+        step = self.progressed.step
+        epochs, within = divmod(step, self.batches.steps_per_epoch)
+        due = step > 0 and within == 0 and epochs % self.settings.evaluate_every == 0
+        return due or step == self.batches.total_steps
+
+    def evaluate(self) -> dict[str, Any]:
+        """Evaluate, keep what came of it and save that it is done."""
+        task, progressed = self.task, self.progressed
+        with ExitStack() as stack:
+            progress = stack.enter_context(self.shown.evaluating())
+            stack.enter_context(self._saved_if_workers_die())
+            stack.enter_context(one_line_failures(progressed.step, self.plan))
+            if self.settings.compile:  # images come in many sizes here
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+
+            def report(done: int, total: int) -> None:
+                # Several processes have to end it together.
+                if self.request and self.accelerator.num_processes == 1:
+                    self.stop()
+                progress(done, total)
+
+            evaluated = self.prepared.evaluated()
+            metrics = task.evaluate(evaluated, report)
+            task.set_training_mode(self.prepared.plain)
+        value = metrics[self.settings.best_metric or task.primary_metric]
+        best = progressed.best is None or value > progressed.best
+        progressed.since_best = 0 if best else progressed.since_best + 1
+        progressed.best = value if best else progressed.best
+        progressed.evaluated = progressed.step
+        epoch = -(-progressed.step // self.batches.steps_per_epoch)
+        if self.main:
+            self.recorder.evaluation(metrics, evaluated, progressed.step, epoch, best=best)
+        self.save()
+        self.shown.evaluated(epoch, metrics, best=best)
+        if self.gave_up():
+            self.shown.note(
+                f"no better evaluation in {progressed.since_best}: stopped after step "
+                f"{progressed.step} of {self.batches.total_steps}"
+            )
+        return metrics
+
+    def gave_up(self) -> bool:
+        """Whether the recipe's patience is at its end."""
+        patience = self.settings.patience
+        return patience is not None and self.progressed.since_best >= patience
+
+    def save(self) -> None:
+        """Write the state to resume from."""
+        recipe = self.task.description["recipe"]
+        state = collect_state(self.prepared, self.progressed, self.plan.batch_size, recipe)
+        if self.main:
+            write_state(self.folder.state, state)
+
+    def close(self) -> None:
+        """End the processes that read data, and let the trackers write what they hold."""
+        self._data.close()
+        self.recorder.close()
+
+    def stop(self) -> None:
+        """Save and end the run, as asked."""
+        self.save()
+        raise Interrupted(
+            f"stopped after step {self.progressed.step} of {self.batches.total_steps}, saved; "
+            f"{self._how_to_go_on()}",
+            self.request.signal or signal.SIGTERM,  # another process was asked
+        )
+
+    def _how_to_go_on(self) -> str:
+        return f"go on with: botvision train --resume {self.folder.path}"

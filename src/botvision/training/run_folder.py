@@ -78,9 +78,18 @@ class RunFolder:
                 break
         return records
 
-    def rewind(self, step: int) -> None:
-        """Forget the lines of steps that will be done again."""
-        kept = [record for record in self.history() if record["step"] <= step]
+    def rewind(self, step: int, evaluated: int) -> None:
+        """Forget the lines of what will be done again.
+
+        Args:
+            step: Steps that are done.
+            evaluated: Step of the last evaluation that is done.
+        """
+        kept = [
+            record
+            for record in self.history()
+            if record["step"] <= (evaluated if "metrics" in record else step)
+        ]
         with replacing(self.metrics) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
@@ -93,6 +102,18 @@ class RunFolder:
             writer.writerow(columns)
             for row in rows:
                 writer.writerow([row["epoch"], row["step"], *row["metrics"].values()])
+
+    def last_metrics(self) -> dict[str, Any]:
+        """Metrics of the last evaluation in ``metrics.jsonl``.
+
+        Raises:
+            BotvisionError: If there was none.
+        """
+        evaluations = [record["metrics"] for record in self.history() if "metrics" in record]
+        if not evaluations:
+            raise BotvisionError(f"{self.path}: the run is complete but was never evaluated")
+        last: dict[str, Any] = evaluations[-1]
+        return last
 
 
 def run_folder_exists(path: Path) -> BotvisionError:

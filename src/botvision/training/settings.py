@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -11,9 +12,17 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class TrainingSettings(BaseModel):
     """Optimisation, schedule, precision and book-keeping of a run.
 
+    A recipe means the same on any number of processes: ``batch_size`` is that of an optimiser step
+    over all of them, and what does not fit at once is accumulated.
+
     Attributes:
         epochs: Passes over the training data.
-        batch_size: Images a step and process.
+        max_steps: Optimiser steps after which the run ends, the schedule with it; None: all epochs.
+        batch_size: Images of one optimiser step, over all processes.
+        nominal_batch_size: Batch that ``learning_rate`` is meant for; another batch scales the
+            rate, in proportion for SGD and with the square root for AdamW. None: ``batch_size``.
+        images_at_once: Images a process takes at a time; their losses are averaged over the
+            batch. None: the process's whole share of the batch.
         optimiser: "sgd" (the paper's, with momentum) or "adamw".
         learning_rate: Peak learning rate.
         backbone_learning_rate: That of the backbone, which then follows the same schedule; None:
@@ -29,18 +38,29 @@ class TrainingSettings(BaseModel):
         gradient_clip: Largest norm of the gradient; None leaves it.
         ema_decay: Of the exponential moving average that is evaluated and saved; None: none.
         precision: "bfloat16" trains under autocast.
-        channels_last: Memory format of the convolutions.
+        channels_last: Memory format of the convolutions; sharded ones keep the usual one.
+        gradient_checkpointing: Compute the backbone's activations again in the backward pass
+            instead of keeping them.
+        compile: Run the backbone through ``torch.compile`` in training.
+        sharded: Split weights, gradients and optimiser over the processes (FSDP).
+        deterministic: Let GPUs use deterministic algorithms alone; CPUs always do.
         seed: Of everything random.
-        workers: Processes that read data.
+        workers: Processes that read data, for each training process.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
+        best_metric: Metric by which the best weights are chosen; None: the task's.
+        patience: Evaluations without a better one after which the run ends; None: never.
         save_every: Steps between saved states, to resume from.
         log_every: Steps between lines in metrics.jsonl.
+        trackers: Where metrics are sent besides the run folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: Annotated[int, Field(ge=1)] = 12
-    batch_size: Annotated[int, Field(ge=1)] = 8
+    epochs: Count = 12
+    max_steps: Count | None = None
+    batch_size: Count = 8
+    nominal_batch_size: Count | None = None
+    images_at_once: Count | None = None
     optimiser: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive = 0.01
     backbone_learning_rate: Positive | None = None
@@ -55,8 +75,15 @@ class TrainingSettings(BaseModel):
     ema_decay: Fraction | None = None
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     channels_last: bool = True
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    sharded: bool = False
+    deterministic: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=0)] = 2
-    evaluate_every: Annotated[int, Field(ge=1)] = 1
-    save_every: Annotated[int, Field(ge=1)] = 500
-    log_every: Annotated[int, Field(ge=1)] = 10
+    evaluate_every: Count = 1
+    best_metric: str | None = None
+    patience: Count | None = None
+    save_every: Count = 500
+    log_every: Count = 10
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()

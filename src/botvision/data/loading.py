@@ -1,0 +1,89 @@
+"""Reading a data set in worker processes that outlive Ctrl-C and fail in one line."""
+
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from botvision.errors import BotvisionError
+
+
+class DataWorkerError(BotvisionError):
+    """A process that reads data was killed, as by a lack of memory."""
+
+
+def load_batches(
+    data: Dataset[Any],
+    batches: Iterable[list[Any]],
+    *,
+    collate: Callable[[list[Any]], Any],
+    workers: int,
+    pin_memory: bool = False,
+) -> Generator[Any, None, None]:
+    """Batches of a data set, read by workers ahead of time; closing it ends the workers.
+
+    Args:
+        data: The data set.
+        batches: Lists of keys of its items.
+        collate: Makes items a batch.
+        workers: Processes that read; 0 reads in this one.
+        pin_memory: Whether tensors go where a GPU fetches them faster.
+
+    Raises:
+        BotvisionError: If an item cannot be read.
+        DataWorkerError: If a worker was killed.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        data,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_interruptions,
+    )
+    iterator = _iterator(loader)
+    try:
+        with _one_line_errors():
+            yield from iterator
+    finally:
+        # An error's traceback may keep the iterator to the end, where Python would wait for ever
+        # for workers that ignore its signal.
+        if workers:
+            iterator._shutdown_workers()
+
+
+def _iterator(loader: DataLoader[Any]) -> Any:
+    """The loader's iterator, whose workers' deaths are errors of waiting for data alone.
+
+    torch would raise them from a signal handler, anywhere: in the middle of a step or of saving.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    if signal.getsignal(signal.SIGCHLD) is not before:
+        signal.signal(signal.SIGCHLD, before)
+    return iterator
+
+
+def _ignore_interruptions(_worker: int) -> None:
+    """The terminal's Ctrl-C reaches workers too, and whoever started them still needs them."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Errors of workers without the traceback that torch puts into their message."""
+    try:
+        yield
+    except BotvisionError as error:
+        line = str(error).strip().splitlines()[-1]
+        raise BotvisionError(line.removeprefix("botvision.errors.BotvisionError: ")) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise DataWorkerError(
+            f"a data worker died, perhaps for want of memory ({reason}); lower training.workers"
+        ) from error

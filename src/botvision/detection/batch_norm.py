@@ -1,0 +1,63 @@
+"""BatchNorm of a detector's backbone: frozen where it comes from the trunk, or retuned."""
+
+import re
+from collections.abc import Collection
+
+from torch import nn
+
+from botvision.errors import BotvisionError
+
+_BLOCK = re.compile(r"layer\d\.\w+")
+_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+def tune_batch_norm(model: nn.Module, momentum: float | None, eps: float | None) -> None:
+    """Set the momentum and epsilon of every BatchNorm; None leaves the network's own."""
+    for module in model.modules():
+        if isinstance(module, _NORMS):
+            module.momentum = module.momentum if momentum is None else momentum
+            module.eps = module.eps if eps is None else eps
+
+
+def freeze_batch_norm(backbone: nn.Module, taken: Collection[str]) -> list[str]:
+    """Take BatchNorm out of training where it and all its block come from a trunk.
+
+    In a block with new attention the trunk's statistics are those of a convolution that is no
+    longer there, and a last scale that starts at zero would stay there.
+
+    Args:
+        backbone: Scale and shift stop being trained; the statistics are for ``hold_batch_norm``.
+        taken: Names of the tensors that came from the trunk.
+
+    Returns:
+        Names of the frozen layers.
+
+    Raises:
+        BotvisionError: If nothing came from a trunk.
+    """
+    new = {_block(name) for name in backbone.state_dict() if name not in taken}
+    frozen = [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, _NORMS) and f"{name}.weight" in taken and _block(name) not in new
+    ]
+    if not frozen:
+        raise BotvisionError(
+            "model.batch_norm: expected model.trunk with 'frozen', got no trunk; name one or use "
+            "'synchronised'"
+        )
+    for name in frozen:
+        backbone.get_submodule(name).requires_grad_(False)
+    return frozen
+
+
+def hold_batch_norm(backbone: nn.Module, frozen: Collection[str]) -> None:
+    """Put frozen layers back into evaluation mode, after the model went into training mode."""
+    for name in frozen:
+        backbone.get_submodule(name).eval()
+
+
+def _block(name: str) -> str:
+    """The block that a tensor or layer belongs to; of the stem its layer."""
+    found = _BLOCK.match(name)
+    return found[0] if found else name.split(".")[0]

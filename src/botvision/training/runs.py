@@ -1,0 +1,280 @@
+"""Runs as their folders tell of them: found, summed up and compared."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from botvision.errors import BotvisionError, nearest
+from botvision.training.run_folder import RunFolder
+
+HEADLINES = ("mask_ap", "box_ap", "mask_ap50", "box_ap50", "top1", "top5")
+"""Metrics that people look at first, the main one of each task before its others."""
+_LOWER_IS_BETTER = ("loss", "calibration_error")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says; a fault says why it says nothing.
+
+    Attributes:
+        path: The folder.
+        recipe: Content of ``recipe.yaml``.
+        history: Records of ``metrics.jsonl``.
+        written: When the newest of the two was written.
+        fault: What is wrong with the folder; None if nothing is.
+    """
+
+    path: Path
+    recipe: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    written: datetime | None = None
+    fault: str | None = None
+
+    @property
+    def task(self) -> str:
+        """Name of the task, as in the recipes."""
+        if "classifier" in self._model:
+            return "classification"
+        return "instance_segmentation" if self._detector == "mask_rcnn" else "detection"
+
+    @property
+    def network(self) -> str:
+        """The classifier, or the detector and its backbone."""
+        if "classifier" in self._model:
+            return str(self._model["classifier"])
+        return f"{self._detector} {self._model.get('backbone', '')}".strip()
+
+    @property
+    def steps(self) -> int:
+        """The last step that was logged."""
+        return max((record["step"] for record in self.history), default=0)
+
+    @cached_property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The records of evaluations: ``step``, ``epoch`` and ``metrics``."""
+        return [record for record in self.history if "metrics" in record]
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps of the whole run; None before the first evaluation tells the length of an epoch."""
+        limit, epochs = self._count("max_steps"), self._count("epochs")
+        if limit is not None and self.steps >= limit:
+            return limit
+        if not self.evaluations or epochs is None:
+            return None
+        first = self.evaluations[0]
+        total: int = first["step"] // first["epoch"] * epochs
+        return total if limit is None else min(total, limit)
+
+    @property
+    def main_metric(self) -> str | None:
+        """The metric by which the best weights are chosen; None before the first evaluation."""
+        measured = self.evaluations[-1]["metrics"] if self.evaluations else {}
+        for name in (self._training.get("best_metric"), *HEADLINES, *measured):
+            if name in measured:
+                return str(name)
+        return None
+
+    @property
+    def state(self) -> str:
+        """One of "finished", "stopped early", "not finished", "not begun" and "unreadable"."""
+        if self.fault is not None:
+            return "unreadable"
+        if self.evaluations and self.evaluations[-1]["step"] == self.total_steps:
+            return "finished"
+        patience = self._count("patience")
+        if patience is not None and self._since_best() >= patience:
+            return "stopped early"
+        return "not finished" if self.history else "not begun"
+
+    def best(self, metric: str) -> dict[str, Any] | None:
+        """The evaluation with the best value of a metric, the first of equals; None without one."""
+        measured = [record for record in self.evaluations if _value(record, metric) is not None]
+        sign = 1 if metric in _LOWER_IS_BETTER else -1
+        return min(measured, key=lambda record: sign * record["metrics"][metric], default=None)
+
+    def best_value(self, metric: str) -> float | None:
+        """The best value of a metric, or None."""
+        record = self.best(metric)
+        return None if record is None else _value(record, metric)
+
+    def last_value(self, metric: str) -> float | None:
+        """The last value of a metric, or None."""
+        return _value(self.evaluations[-1], metric) if self.evaluations else None
+
+    def summary(self) -> dict[str, Any]:
+        """What there is to say of the run in a few figures, ready for JSON."""
+        names = dict.fromkeys(name for record in self.evaluations for name in record["metrics"])
+        written = None if self.written is None else self.written.isoformat(timespec="seconds")
+        summary: dict[str, Any] = {"run": str(self.path), "state": self.state, "written": written}
+        if self.fault is not None:
+            return {**summary, "fault": self.fault}
+        return {
+            **summary,
+            "task": self.task,
+            "network": self.network,
+            "steps": self.steps,
+            "total_steps": self.total_steps,
+            "main_metric": self.main_metric,
+            "best": {name: self.best_value(name) for name in names},
+            "last": {name: self.last_value(name) for name in names},
+        }
+
+    @property
+    def _model(self) -> dict[str, Any]:
+        return _mapping(self.recipe.get("model"))
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        return _mapping(self.recipe.get("training"))
+
+    @property
+    def _detector(self) -> str:
+        return str(self._model.get("detector", ""))
+
+    def _count(self, setting: str) -> int | None:
+        """A whole number of the recipe, if it is one."""
+        value = self._training.get(setting)
+        return value if isinstance(value, int) else None
+
+    def _since_best(self) -> int:
+        best = self.best(self.main_metric) if self.main_metric else None
+        return 0 if best is None else len(self.evaluations) - 1 - self.evaluations.index(best)
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Runs in a folder, or the folder itself if it is one, by path.
+
+    Raises:
+        BotvisionError: If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise BotvisionError(f"{folder}: no such folder of runs")
+    runs = []
+    for path, folders, files in os.walk(folder):
+        folders.sort()
+        if "metrics.jsonl" in files or {"recipe.yaml", "environment.json"} <= set(files):
+            folders.clear()  # a run holds no runs
+            runs.append(read_run(Path(path)))
+    return runs
+
+
+def open_run(path: Path) -> Run:
+    """A run that was asked for by its path.
+
+    Raises:
+        BotvisionError: If it is none, or cannot be read.
+    """
+    run = read_run(path)
+    if run.fault is not None:
+        raise BotvisionError(f"{path}: expected a run folder that can be read, got: {run.fault}")
+    return run
+
+
+def read_run(path: Path) -> Run:
+    """What a run folder says; of one that is damaged, what is wrong with it."""
+    folder = RunFolder(path)
+    try:
+        recipe = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
+        history = folder.history()
+        files = [file for file in (folder.recipe, folder.metrics) if file.exists()]
+        written = datetime.fromtimestamp(max(file.stat().st_mtime for file in files))
+    except FileNotFoundError:
+        return Run(path, fault="recipe.yaml is missing")
+    except yaml.YAMLError:
+        return Run(path, fault="recipe.yaml is not YAML")
+    except (OSError, ValueError, RecursionError) as error:
+        return Run(path, fault=" ".join(str(error).split()))
+    if not isinstance(recipe, dict):
+        return Run(path, fault=f"recipe.yaml: expected keys, got {type(recipe).__name__}")
+    return Run(path, recipe, [record for record in history if _is_record(record)], written)
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """Paths of runs from the nearest folder that holds them all."""
+    paths = [run.path.absolute() for run in runs]
+    parent = os.path.commonpath([path.parent for path in paths])
+    return [str(path.relative_to(parent)) for path in paths]
+
+
+def sorted_runs(runs: Sequence[Run], metric: str) -> list[Run]:
+    """Runs by their best value of a metric, the best first; those without it last.
+
+    Raises:
+        BotvisionError: If no run has the metric.
+    """
+    known = sorted({name for run in runs for each in run.evaluations for name in each["metrics"]})
+    if metric not in known:
+        listed = ", ".join(known) or "no metrics at all"
+        raise BotvisionError(
+            f"metric {metric!r}: no run has it{nearest(metric, known)} The runs have {listed}"
+        )
+    sign = 1 if metric in _LOWER_IS_BETTER else -1
+
+    def place(run: Run) -> float:
+        value = run.best_value(metric)
+        return math.inf if value is None else sign * value
+
+    return sorted(runs, key=place)
+
+
+def differing_values(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Values of the recipes that are not the same in all runs, by "key.key"; None if missing.
+
+    What only people read, the recipes' ``about``, is left out.
+    """
+    flat = [_flattened({**run.recipe, "about": None}) for run in runs]
+    keys = dict.fromkeys(key for values in flat for key in values)
+    rows = {key: [values.get(key) for values in flat] for key in keys}
+    return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
+
+
+def compared_metrics(runs: Sequence[Run]) -> dict[str, list[float | None]]:
+    """Metrics of each run's best evaluation, by name; None where a run has none."""
+    chosen = []
+    for run in runs:
+        best = run.best(run.main_metric) if run.main_metric else None
+        chosen.append({} if best is None else {**best["metrics"], "step": best["step"]})
+    names = dict.fromkeys(["step", *(name for metrics in chosen for name in metrics)])
+    return {name: [metrics.get(name) for metrics in chosen] for name in names}
+
+
+def _value(record: dict[str, Any], metric: str) -> float | None:
+    """A metric of an evaluation; -1, of which there was no truth, counts as none."""
+    value: float | None = record["metrics"].get(metric)
+    return None if value == -1 else value
+
+
+def _is_record(record: Any) -> bool:
+    """Whether a line is whole: a crash of the machine can leave anything that is JSON."""
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        return False
+    if "metrics" in record:
+        epoch = record.get("epoch")
+        return _are_numbers(record["metrics"]) and isinstance(epoch, int) and epoch > 0
+    return _are_numbers(record.get("losses")) and "learning_rate" in record
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(v, int | float) for v in values.values())
+
+
+def _flattened(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flattened(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
