@@ -9,7 +9,16 @@ import pytest
 
 from botvision.recipes.reading import recipe_names
 
-COMMANDS = ["demo", "models", "data handwriting", "train", "val", "predict", "attention-map"]
+COMMANDS = [
+    "demo",
+    "models",
+    "data handwriting",
+    "train",
+    "val",
+    "predict",
+    "attention-map",
+    "runs",
+]
 
 
 def plain(text):
@@ -74,7 +83,10 @@ def test_data_handwriting(cli, tmp_path):
 
 
 def test_train_list(cli):
-    assert cli("train", "--list") == (0, "\n".join(recipe_names()) + "\n", "")
+    status, out, error = cli("train", "--list")
+    assert (status, error) == (0, "")
+    assert all(name in out for name in recipe_names())
+    assert json.loads(cli("train", "--list", "--json")[1])
 
 
 def test_train_json_is_alone_on_stdout(cli, tiny, handwriting, trained_run, tmp_path):
@@ -91,7 +103,7 @@ def test_train_json_is_alone_on_stdout(cli, tiny, handwriting, trained_run, tmp_
     status, out, _ = cli(*arguments, "--set", "training.epochs=1")
     assert status == 0
     assert "Everything is in" in plain(out)
-    assert run.with_name("demo2").is_dir()
+    assert run.with_name("demo-2").is_dir()
     status, out, _ = cli("train", "--resume", run, "--json")
     assert status == 0
     assert json.loads(out)["run"] == str(run)

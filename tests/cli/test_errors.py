@@ -109,9 +109,9 @@ def test_unknown_recipe(refused, handwriting):
     assert "did you mean demo?" in refused("train", "dem", "--data", handwriting)
 
 
-def test_no_override_on_resume(refused, trained_run):
+def test_no_other_recipe_on_resume(refused, trained_run):
     message = refused("train", "--resume", trained_run.path, "--set", "training.epochs=3")
-    assert "own recipe" in message
+    assert "training.epochs 2 -> 3" in message
 
 
 @pytest.mark.parametrize("content", [b"this is no picture", b"", b"\xff\xd8\xff\xe0 cut short"])

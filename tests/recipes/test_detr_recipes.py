@@ -73,6 +73,7 @@ def whole_run(data, tmp_path_factory):
     from botvision.recipes.running import train_recipe
 
     class Quiet:
+        def note(self, *_): ...
         def step(self, *_): ...
         def evaluated(self, *_, **__): ...
         @contextmanager
@@ -80,7 +81,7 @@ def whole_run(data, tmp_path_factory):
             yield lambda done, total: None
 
     @contextmanager
-    def display(done, total):
+    def display(done, total, headlines):
         yield Quiet()
 
     path = tmp_path_factory.mktemp("runs") / "whole"

@@ -4,8 +4,19 @@ import sys
 
 import typer
 
-from botvision.cli import attention_map, benchmark, data, demo, models, predict, train, val
-from botvision.errors import BotvisionError
+from botvision.cli import (
+    attention_map,
+    benchmark,
+    data,
+    demo,
+    models,
+    predict,
+    repeat,
+    runs,
+    train,
+    val,
+)
+from botvision.errors import BotvisionError, Interrupted
 
 app = typer.Typer(
     name="botvision",
@@ -18,7 +29,9 @@ app.command("demo")(demo.demo)
 app.command("models")(models.models)
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
+app.command("repeat")(repeat.repeat)
 app.command("val")(val.val)
+app.command("runs")(runs.runs)
 app.command("predict")(predict.predict)
 app.command("attention-map")(attention_map.attention_map)
 app.add_typer(benchmark.app, name="benchmark")
@@ -31,6 +44,9 @@ def main() -> None:
     except BotvisionError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except OSError as error:
         print(f"error: {error.filename or 'input or output'}: {error.strerror}", file=sys.stderr)
         sys.exit(2)

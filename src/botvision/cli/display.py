@@ -1,11 +1,16 @@
-"""Progress on the terminal."""
+"""Progress on the terminal, and in logs."""
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,8 +21,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column, Table
+from rich.text import Text
 
-_HEADLINES = ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75")
+if TYPE_CHECKING:
+    from botvision.training.speed import StepFigures
+
+_SHOWN_EVALUATIONS = 8
+_SECONDS_BETWEEN_LINES = 60.0
 
 
 def open_console(*, as_json: bool) -> Console:
@@ -38,6 +48,8 @@ def bar(console: Console) -> Progress:
         TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)),
         console=console,
         expand=True,
+        # A step of a large model takes many seconds on a CPU, an evaluation between them minutes.
+        speed_estimate_period=600,
     )
 
 
@@ -58,72 +70,177 @@ def counting(console: Console, description: str) -> Iterator[Any]:
             progress.stop()
 
 
+@contextlib.contextmanager
+def counting_steps(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar a step, for a function that reports (what, done, total)."""
+    with contextlib.ExitStack() as bars:
+        shown = ""
+        report: Any = None
+
+        def progress(what: str, done: int, total: int) -> None:
+            nonlocal shown, report
+            if report is None or what != shown:
+                bars.close()
+                shown, report = what, bars.enter_context(counting(console, what))
+            report(done, total)
+
+        yield progress
+
+
 class TrainingDisplay:
-    """A bar with losses and images a second, and a line an evaluation.
+    """Shows a run: live on a terminal, as lines elsewhere.
+
+    On a terminal a table of the last evaluations stands above a bar, the losses and the speed. In
+    a log there is a line an evaluation, and at most one a minute in between.
 
     Args:
         console: Where to.
-        progress: The bar.
         done: Steps done before.
         total: Steps of the run.
+        headlines: Names of the metrics to show of an evaluation, the first ones first where there
+            is no room for all.
     """
 
-    def __init__(self, console: Console, progress: Progress, done: int, total: int) -> None:
+    def __init__(self, console: Console, done: int, total: int, headlines: Sequence[str]) -> None:
         self._console = console
-        self._progress = progress
-        self._task: TaskID = progress.add_task("train", total=total, completed=done, note="")
+        self._total = total
+        self._headlines = headlines
         self._average: dict[str, float] = {}
+        self._figures: StepFigures | None = None
+        self._evaluations: deque[tuple[str, ...]] = deque(maxlen=_SHOWN_EVALUATIONS)
+        self._progress = bar(console)
+        self._task: TaskID = self._progress.add_task("train", total=total, completed=done, note="")
+        self._next_line = 0.0
 
     @classmethod
     @contextlib.contextmanager
-    def showing(cls, console: Console, done: int, total: int) -> Iterator["TrainingDisplay"]:
+    def showing(
+        cls, console: Console, done: int, total: int, headlines: Sequence[str]
+    ) -> Iterator[Self]:
         """The display of a run while the block lasts."""
-        with bar(console) as progress:
-            yield cls(console, progress, done, total)
+        shown = cls(console, done, total, headlines)
+        if not console.is_interactive:
+            yield shown
+            return
+        with Live(console=console, get_renderable=shown._render, refresh_per_second=4):
+            yield shown
 
-    def step(self, done: int, losses: dict[str, float], images_per_second: float) -> None:
+    def note(self, text: str) -> None:
+        """Show a line that is worth reading once."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def step(self, figures: "StepFigures") -> None:
         """Show a step; losses are smoothed."""
-        for name, loss in losses.items():
+        for name, loss in figures.losses.items():
             before = self._average.get(name, loss)
             self._average[name] = 0.95 * before + 0.05 * loss
-        shown = " ".join(
-            f"{name.removeprefix('loss_')} {loss:.3f}" for name, loss in self._average.items()
-        )
-        total = sum(self._average.values())
-        note = f"{images_per_second:.1f} images/s loss {total:.2f}: {shown}"
-        self._progress.update(self._task, completed=done, note=note)
+        self._figures = figures
+        self._progress.update(self._task, completed=figures.step)
+        if not self._console.is_interactive and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+            self.note(f"step {figures.step}/{self._total}  {self._losses()}  {_speed(figures)}")
 
     @contextlib.contextmanager
-    def evaluating(self) -> Iterator[Any]:
+    def evaluating(self) -> Iterator[Callable[[int, int], None]]:
         """A second bar while an evaluation goes on."""
         task = self._progress.add_task("evaluate", total=None, note="")
 
         def report(done: int, total: int) -> None:
             self._progress.update(task, completed=done, total=total)
 
-        yield report
-        self._progress.remove_task(task)
+        try:
+            yield report
+        finally:
+            self._progress.remove_task(task)
 
     def evaluated(self, epoch: int, metrics: dict[str, Any], *, best: bool) -> None:
-        """A line with the evaluation's headline figures."""
-        figures = "  ".join(f"{name} {metrics[name]:.3f}" for name in _HEADLINES if name in metrics)
-        self._console.print(f"epoch {epoch}: {figures}{'  [green]best[/green]' if best else ''}")
+        """Show an evaluation's headline figures."""
+        values = [_figure(metrics.get(name)) for name in self._headlines]
+        loss = f"{sum(self._average.values()):.3f}" if self._average else "-"
+        self._evaluations.append((str(epoch), *values, loss, "best" if best else ""))
+        if not self._console.is_interactive:
+            figures = "  ".join(f"{n} {v}" for n, v in zip(self._headlines, values, strict=True))
+            self.note(f"epoch {epoch}: {figures}  loss {loss}{'  best' if best else ''}")
+
+    def _render(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        if self._evaluations:
+            parts.append(self._table())
+        parts.append(self._progress.get_renderable())
+        if self._figures is not None:
+            parts += [Text(self._losses()), Text(_speed(self._figures))]
+        return Group(*parts)
+
+    def _table(self) -> Table:
+        # A metric's column is as wide as its name and a gap; the other three take 23.
+        room, shown = self._console.width - 23, 0
+        for name in self._headlines:
+            room -= max(len(name), 5) + 3
+            shown += room >= 0
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
+        table.add_column("epoch", justify="right", no_wrap=True)
+        for name in (*self._headlines[:shown], "loss"):
+            table.add_column(escape(name), justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True, min_width=4)
+        for epoch, *values, loss, best in self._evaluations:
+            mark = f"[green]{best}[/green]" if best else ""
+            table.add_row(epoch, *values[:shown], loss, mark)
+        return table
+
+    def _losses(self) -> str:
+        parts = "  ".join(
+            f"{name.removeprefix('loss_')} {loss:.3f}" for name, loss in self._average.items()
+        )
+        total = f"loss {sum(self._average.values()):.3f}"
+        return total if len(self._average) == 1 else f"{total}: {parts}"
 
 
 def metrics_table(metrics: dict[str, Any], title: str) -> Table:
-    """COCO metrics as a table: a row a metric, a column for boxes and one for masks."""
+    """A detector's or a classifier's metrics as a table.
+
+    Args:
+        metrics: COCO's, a row a metric, a column for boxes and one for masks; or a classifier's,
+            of one column. Both with the figure of each class.
+        title: Above the table.
+    """
     kinds = [kind for kind in ("box", "mask") if f"{kind}_ap" in metrics]
+    if not kinds:
+        return _class_table(metrics, title)
     table = Table("metric", *kinds, title=title)
     names = [key.removeprefix("box_") for key in metrics if key.startswith("box_")]
     for name in names:
-        if name != "ap_per_class":
+        if not name.endswith("_per_class"):
             table.add_row(name, *(_figure(metrics[f"{kind}_{name}"]) for kind in kinds))
     table.add_section()
     for category in metrics.get("box_ap_per_class", {}):
         values = (_figure(metrics[f"{kind}_ap_per_class"][category]) for kind in kinds)
-        table.add_row(f"ap of {category}", *values)
+        table.add_row(escape(f"ap of {category}"), *values)
     return table
 
 
-def _figure(value: float) -> str:
-    return "-" if value < 0 else f"{value:.3f}"
+def _class_table(metrics: dict[str, Any], title: str) -> Table:
+    table = Table("metric", "value", title=title)
+    for name, value in metrics.items():
+        # The loss turned round is there for choosing the best; the loss itself is for reading.
+        if isinstance(value, float) and not name.startswith("negative_"):
+            table.add_row(escape(name), _figure(value))
+    table.add_section()
+    for category, accuracy in metrics.get("per_class", {}).items():
+        table.add_row(escape(f"accuracy of {category}"), _figure(accuracy))
+    return table
+
+
+def _speed(figures: "StepFigures") -> str:
+    parts = [
+        f"learning rate {figures.learning_rate:.3g}",
+        f"{figures.images_per_second:.1f} images/s",
+        f"waiting {figures.waiting:.0%}",
+    ]
+    if figures.memory is not None:
+        parts.append(f"memory {figures.memory:.1f} GiB")
+    return "  ".join(parts)
+
+
+def _figure(value: float | None) -> str:
+    """Three decimals; a metric of -1 has no truth to be measured by."""
+    return "-" if value is None or value == -1 else f"{value:.3f}"

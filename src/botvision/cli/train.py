@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,10 @@ def train(
         str | None, typer.Argument(help="Name of a recipe, or a YAML file; see --list.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="COCO folder: images/, annotations/instances_*.json.")
+        str | None, typer.Option(help="Data folder: COCO's layout, or class folders.")
+    ] = None,
+    trunk: Annotated[
+        str | None, typer.Option(help="Weights to start the backbone from; or a timm model's name.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; the recipe's if none.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
@@ -20,46 +23,114 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override: training.epochs=3 (repeatable).")
     ] = None,
-    list_recipes: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="A dry run: so many steps and an evaluation.")
+    ] = None,
+    auto_batch: Annotated[
+        bool, typer.Option("--auto-batch", help="Measure how many images fit at once.")
+    ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Run the backbone through torch.compile.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write a trace of steps 4 to 6, profile.json.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the whole recipe; no run.")] = False,
+    list_recipes: Annotated[bool, typer.Option("--list", help="List the recipes; no run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a detector on a COCO folder, or go on with a run.
+    """Train a network as a recipe says, or go on with a run.
 
     Example: botvision train demo --data handwriting --set training.epochs=3
-    """
-    import json
 
-    from botvision.cli.display import TrainingDisplay, metrics_table, open_console
+    On: botvision train --resume runs/instance_segmentation/demo
+
+    On 8 GPUs: torchrun --nproc-per-node 8 --no-python botvision train table5_botnet101 --data COCO
+    """
+    from botvision.cli.display import TrainingDisplay, open_console
+    from botvision.cli.recipes import print_recipe, print_recipes
     from botvision.errors import BotvisionError
-    from botvision.recipes.reading import read_recipe, recipe_names
+    from botvision.recipes.reading import read_recipe
 
     if list_recipes:
-        print("\n".join(recipe_names()))
+        print_recipes(as_json=as_json)
         return
     if (recipe is None) == (resume is None):
         raise BotvisionError("train: expected a recipe or --resume RUN, and not both")
     console = open_console(as_json=as_json)
     display = partial(TrainingDisplay.showing, console)
+    changes = _changes(
+        overrides,
+        data=data,
+        trunk=trunk,
+        max_steps=max_steps,
+        compiled=compiled,
+        skip_bad=skip_bad,
+    )
     if resume is not None:
-        if data is not None or name is not None or overrides:
-            raise BotvisionError("--resume goes on with the run's own recipe; drop the others")
+        if name is not None or auto_batch:
+            raise BotvisionError(
+                "--resume goes on with the run as it is; drop --name, --auto-batch"
+            )
         from botvision.recipes.running import resume_run
 
-        path = resume
-        metrics = resume_run(path, display=display)
-    else:
-        assert recipe is not None
-        changes = list(overrides or ())
-        if data is not None:
-            changes.append(f"data.folder={json.dumps(str(data))}")
-        chosen = read_recipe(recipe, changes)
-        # Accelerate and the loop, not needed to say that a recipe is wrong.
-        from botvision.recipes.running import new_run_path, train_recipe
+        metrics = resume_run(resume, display=display, overrides=changes, profile=profile)
+        _report(resume, metrics, as_json=as_json)
+        return
+    assert recipe is not None
+    chosen = read_recipe(recipe, changes)
+    if show:
+        print_recipe(chosen)
+        return
+    # Accelerate and the loop, not needed to say that a recipe is wrong.
+    from botvision.recipes.running import new_run_path, train_recipe
 
-        path = new_run_path(runs, chosen) if name is None else runs / chosen.task / name
-        metrics = train_recipe(chosen, path, display=display)
+    if auto_batch:
+        from botvision.recipes.auto_batch import with_largest_batch
+
+        chosen = with_largest_batch(chosen, note=console.print)
+    path = new_run_path(runs, chosen) if name is None else runs / chosen.task / name
+    _report(path, train_recipe(chosen, path, display=display, profile=profile), as_json=as_json)
+
+
+def _changes(
+    overrides: list[str] | None,
+    *,
+    data: str | None,
+    trunk: str | None,
+    max_steps: int | None,
+    compiled: bool,
+    skip_bad: bool,
+) -> tuple[str, ...]:
+    """Options that stand for keys of the recipe, as overrides."""
+    import json
+
+    keys: dict[str, Any] = {
+        "data.folder": data,
+        "model.trunk": trunk,
+        "training.max_steps": max_steps,
+        "training.compile": compiled or None,
+        "data.skip_bad": skip_bad or None,
+    }
+    given = (f"{key}={json.dumps(value)}" for key, value in keys.items() if value is not None)
+    return (*(overrides or ()), *given)
+
+
+def _report(path: Path, metrics: dict[str, Any], *, as_json: bool) -> None:
+    """Print the last metrics, once however many processes there are."""
+    import json
+
+    from botvision.cli.display import metrics_table, open_console
+    from botvision.processes import processes
+
+    if not processes().is_main_process:
+        return
     if as_json:
         print(json.dumps({"run": str(path), "metrics": metrics}))
-    else:
-        console.print(metrics_table(metrics, title="Validation"))
-        console.print(f"Everything is in {path}")
+        return
+    console = open_console(as_json=False)
+    console.print(metrics_table(metrics, title="Validation"))
+    console.print(f"Everything is in {path}")

@@ -1,22 +1,16 @@
 """Recipes by name or file, with overrides, checked."""
 
 from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from botvision.detection.settings import DETECTORS
 from botvision.errors import BotvisionError, nearest
-from botvision.recipes.schema import Recipe
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package, sorted."""
-    folder = resources.files("botvision.recipes") / "library"
-    return sorted(Path(entry.name).stem for entry in folder.iterdir())
+from botvision.recipes.composition import composed
+from botvision.recipes.composition import recipe_names as recipe_names
+from botvision.recipes.schema import Recipe, recipe_class
 
 
 def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -30,28 +24,7 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         BotvisionError: If there is no such recipe, or a key or value is wrong; an unknown key
             is answered with the nearest valid one.
     """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise BotvisionError(f"{path}: no such recipe file")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise BotvisionError(f"{path}: not text in UTF-8 ({error})") from error
-    elif name in recipe_names():
-        text = (resources.files("botvision.recipes") / "library" / f"{name}.yaml").read_text()
-    else:
-        known = recipe_names()
-        raise BotvisionError(
-            f"recipe {name!r} is unknown{nearest(name, known) or '.'} The recipes are "
-            f"{', '.join(known)}; a file ends in .yaml"
-        )
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BotvisionError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise BotvisionError(f"{name}: expected keys and values, got {type(content).__name__}")
+    content = composed(name)
     for override in overrides:
         _override(content, override)
     return check_recipe(content, source=name)
@@ -68,7 +41,7 @@ def check_recipe(content: dict[str, Any], source: str) -> Recipe:
         BotvisionError: Naming the first wrong key, what was expected and what was found.
     """
     try:
-        return Recipe.model_validate(content)
+        return recipe_class(content).model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         # The place of a detector's key names the detector as well, which is no key.
@@ -81,7 +54,7 @@ def check_recipe(content: dict[str, Any], source: str) -> Recipe:
                 f"{nearest(got, known)}"
             ) from error
         if first["type"] == "extra_forbidden":
-            known = _fields(first["loc"][:-1])
+            known = _fields(recipe_class(content), first["loc"][:-1])
             near = nearest(str(first["loc"][-1]), known) or f"; known are {', '.join(known)}"
             raise BotvisionError(f"{source}: {where}: no such key{near}") from error
         got = "" if first["type"] == "missing" else f", got {first['input']!r}"
@@ -103,11 +76,12 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise BotvisionError(f"--set {override}: the value is not YAML") from error
 
 
-def _fields(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Recipe
+def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Names of the keys that may stand at a place in a recipe."""
     for part in location:
         inner = DETECTORS.get(str(part)) or model.model_fields[str(part)].annotation
-        if isinstance(inner, type):  # else a choice of detectors, and the next part says which
-            assert issubclass(inner, BaseModel)
-            model = inner
+        # A choice is one of detectors, and the next part says which, or of a group and None.
+        choices = [each for each in (inner, *get_args(inner)) if isinstance(each, type)]
+        if choices and issubclass(choices[0], BaseModel):
+            model = choices[0]
     return list(model.model_fields)

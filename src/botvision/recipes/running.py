@@ -1,24 +1,27 @@
 """Training from a recipe: builds the task and the run folder and starts the loop."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
+from botvision.classification.task import ClassificationTask
 from botvision.detection.task import DetectionTask
 from botvision.errors import BotvisionError
 from botvision.processes import processes
 from botvision.recipes.reading import read_recipe
-from botvision.recipes.schema import Recipe
-from botvision.training.loop import Display, train
+from botvision.recipes.schema import ClassificationRecipe, Recipe
+from botvision.training.display import ShowRun
+from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder, run_folder_exists
+from botvision.training.task import Task
 
-ShowRun = Callable[[int, int], AbstractContextManager[Display]]
+_EVALUATED_AT_ONCE = 8  # images, where the recipe leaves the choice
 
 
-def train_recipe(recipe: Recipe, path: Path, *, display: ShowRun) -> dict[str, Any]:
+def train_recipe(
+    recipe: Recipe, path: Path, *, display: ShowRun, profile: bool = False
+) -> dict[str, Any]:
     """Train as a recipe says, in a new run folder.
 
     The data and the model are built first, so that a mistake in either leaves no folder behind.
@@ -27,57 +30,97 @@ def train_recipe(recipe: Recipe, path: Path, *, display: ShowRun) -> dict[str, A
         recipe: The recipe; its ``data.folder`` must be set.
         path: The run folder to make.
         display: Shows the run, see ``training.loop.train``.
+        profile: Write a trace of a few steps.
 
     Returns:
         The metrics of the last evaluation.
 
     Raises:
         BotvisionError: If the recipe, the data or the folder cannot be used.
+        Interrupted: If Ctrl-C or SIGTERM asked the run to stop; its state is saved.
     """
     main = processes().is_main_process
     if main and path.exists():
         raise run_folder_exists(path)
-    task = _build(recipe)
+    task = build_task(recipe)
     if main:
         RunFolder.create(path, recipe.model_dump(mode="json"))
     processes().wait_for_everyone()
     folder = RunFolder.open(path)
-    return train(task, recipe.training, folder, display=display)
+    return train(task, recipe.training, folder, display=display, profile=profile)
 
 
-def resume_run(path: Path, *, display: ShowRun) -> dict[str, Any]:
+def resume_run(
+    path: Path, *, display: ShowRun, overrides: tuple[str, ...] = (), profile: bool = False
+) -> dict[str, Any]:
     """Go on with a run that was interrupted, with its own recipe.
 
+    Args:
+        path: The run folder.
+        display: Shows the run, see ``training.loop.train``.
+        overrides: Changes of what changes no result, such as "training.workers=0".
+        profile: Write a trace of a few steps.
+
+    Returns:
+        The metrics of the last evaluation.
+
     Raises:
-        BotvisionError: If the folder is no run or holds no state.
+        BotvisionError: If the folder is no run or holds no state, or the recipe has changed.
+        Interrupted: If Ctrl-C or SIGTERM asked the run to stop; its state is saved.
     """
     folder = RunFolder.open(path)
-    recipe = read_recipe(str(folder.recipe))
-    return train(_build(recipe), recipe.training, folder, display=display, resume=True)
-
-
-def _build(recipe: Recipe) -> DetectionTask:
-    if recipe.data.folder is None:
-        raise BotvisionError("data.folder: expected a COCO folder, got none; give --data FOLDER")
-    task = DetectionTask(
-        recipe.model,
-        recipe.data.folder,
-        scale_jitter=recipe.data.scale_jitter,
-        flip=recipe.data.flip,
-        batch_size=recipe.training.batch_size,
-        precision=recipe.training.precision,
-        seed=recipe.training.seed,
+    recipe = read_recipe(str(folder.recipe), overrides)
+    return train(
+        build_task(recipe), recipe.training, folder, display=display, resume=True, profile=profile
     )
+
+
+def build_task(recipe: Recipe) -> Task:
+    """The data and the model of a recipe.
+
+    Raises:
+        BotvisionError: If either cannot be used.
+    """
+    task: Task
+    if recipe.data.folder is None:
+        kind = "class folders" if isinstance(recipe, ClassificationRecipe) else "a COCO folder"
+        raise BotvisionError(f"data.folder: expected {kind}, got none; give --data FOLDER")
+    training = recipe.training
+    evaluated_at_once = training.images_at_once or min(training.batch_size, _EVALUATED_AT_ONCE)
+    if isinstance(recipe, ClassificationRecipe):
+        task = ClassificationTask(
+            recipe.model,
+            recipe.data,
+            batch_size=training.images_at_once or training.batch_size,
+            workers=training.workers,
+            precision=training.precision,
+            seed=training.seed,
+        )
+    else:
+        task = DetectionTask(
+            recipe.model,
+            recipe.data.folder,
+            splits=(recipe.data.train_split, recipe.data.val_split),
+            scale_jitter=recipe.data.scale_jitter,
+            flip=recipe.data.flip,
+            colour_jitter=recipe.data.colour_jitter,
+            copy_paste=recipe.data.copy_paste,
+            skip_bad=recipe.data.skip_bad,
+            batch_size=evaluated_at_once,
+            workers=training.workers,
+            precision=training.precision,
+            seed=training.seed,
+        )
     task.description["recipe"] = recipe.model_dump(mode="json")
     return task
 
 
 def new_run_path(runs: Path, recipe: Recipe) -> Path:
-    """``runs/<task>/<name>``, with the first free number appended if it is taken."""
+    """``runs/<task>/<name>``, or ``<name>-2`` and so on if it is taken."""
     first = runs / recipe.task / recipe.name
     path, number = first, 2
     while path.exists():
-        path = first.with_name(f"{first.name}{number}")
+        path = first.with_name(f"{first.name}-{number}")
         number += 1
     processes()  # sets up what the broadcast goes over
     return Path(broadcast_object_list([str(path)])[0])  # the main process's, before it is made

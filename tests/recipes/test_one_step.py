@@ -1,0 +1,92 @@
+"""Each recipe builds its data and its model and takes an optimiser step on two images."""
+
+import json
+
+import pytest
+import timm
+import torch
+
+from botvision.recipes.composition import recipe_names
+from botvision.recipes.reading import read_recipe
+from botvision.recipes.running import build_task
+from botvision.recipes.schema import ClassificationRecipe
+from botvision.training.optimisation import build_optimiser
+
+# Pictures and regions are few and small; networks, heads and optimisers are the recipe's.
+SMALL = {
+    "classification": ("model.image_size=64",),
+    "detection": ("model.image_size=64",),
+    "instance_segmentation": (
+        "model.image_size=64",
+        "model.rpn_pre_nms_top_n_train=50",
+        "model.rpn_post_nms_top_n_train=20",
+        "model.box_batch_size_per_image=8",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def class_folder(tmp_path_factory):
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("classes")
+    for split in ("train", "val"):
+        for shade, name in enumerate(("dark", "light")):
+            path = folder / split / name / "0.png"
+            path.parent.mkdir(parents=True)
+            Image.effect_noise((80, 70), 40 + 40 * shade).convert("RGB").save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory):
+    """A ResNet-50's weights; random ones."""
+    path = tmp_path_factory.mktemp("trunk") / "resnet50.pth"
+    torch.save(timm.create_model("resnet50", num_classes=0).state_dict(), path)
+    return path
+
+
+def network(name):
+    """What a recipe's network is made of."""
+    content = read_recipe(name).model.model_dump()
+    keys = ("detector", "backbone", "backbone_arguments", "classifier", "classifier_arguments")
+    return json.dumps([content.get(key) for key in (*keys, "stem", "batch_norm")])
+
+
+def cases():
+    """All recipes; those with another one's network are slow tests."""
+    seen, found = set(), []
+    for name in recipe_names():
+        marks = pytest.mark.slow if network(name) in seen else ()
+        found.append(pytest.param(name, marks=marks))
+        seen.add(network(name))
+    return found
+
+
+@pytest.mark.parametrize("name", cases())
+def test_one_step_on_two_images(name, handwriting, class_folder, trunk):
+    recipe = read_recipe(name)
+    folder = class_folder if isinstance(recipe, ClassificationRecipe) else handwriting
+    changes = [f"data.folder={json.dumps(str(folder))}", "training.batch_size=2"]
+    if name == "finetune":
+        changes.append(f"model.trunk={json.dumps(str(trunk))}")
+    recipe = read_recipe(name, [*SMALL[recipe.task], *changes])
+    task = build_task(recipe)
+    model = task.model
+    data = task.train_data()
+    batch = task.collate([data[(0, index)] for index in range(2)])
+    optimiser = build_optimiser(model, recipe.training)
+    first = next(task.backbone.parameters())
+    before = first.detach().clone()
+
+    task.set_training_mode(model)
+    losses = task.losses(model, batch, torch.device("cpu"))
+    assert losses
+    assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
+    if recipe.task != "classification":
+        assert ("loss_mask" in losses) == recipe.model.masks
+    sum(losses.values()).backward()
+    optimiser.step()
+
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert not torch.equal(first, before)
