@@ -133,3 +133,129 @@ def backbone(
     else:
         console.print(backbone_table(report))
         console.print(f"benchmark.json and benchmark.png are in {output}")
+
+
+@app.command()
+def data(
+    images: Annotated[int, typer.Option(min=1, help="Images of the file.")] = 118_000,
+    instances: Annotated[int, typer.Option(min=1, help="Instances of the file.")] = 860_000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read the records.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Openings by each reader.")] = 3,
+    output: Annotated[
+        Path, typer.Option(help="Folder for benchmark.json and, meanwhile, the file.")
+    ] = Path("runs/benchmark/data"),
+    as_json: AsJson = False,
+) -> None:
+    """Opening, memory and access of COCO annotations, ours beside pycocotools and others.
+
+    A file is written with polygons of realistic lengths, by default of the size
+    of COCO's train2017, for which pycocotools takes some 10 GiB with 4 workers.
+    Needs Linux, which says what memory processes share.
+
+    Example: botvision benchmark data --rounds 5
+
+    Example: botvision benchmark data --images 5000 --instances 37000
+    """
+    import json
+    from dataclasses import asdict
+
+    from botvision.benchmark.data_benchmark import DataSettings, benchmark_data
+    from botvision.cli.benchmark_tables import data_table
+    from botvision.cli.display import open_console
+    from botvision.files import write_json
+
+    settings = DataSettings(images=images, instances=instances, workers=workers, rounds=rounds)
+    output.mkdir(parents=True, exist_ok=True)
+    console = open_console(as_json=as_json)
+    with console.status("") as status:
+        report = benchmark_data(settings, output, progress=status.update)
+    write_json(output / "benchmark.json", asdict(report))
+    if as_json:
+        print(json.dumps(asdict(report)))
+    else:
+        console.print(data_table(report))
+        console.print(f"benchmark.json is in {output}")
+
+
+@app.command()
+def decoding(
+    data: Annotated[Path, typer.Option(help="Folder with JPEG pictures.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Times to decode each picture.")] = 5,
+    output: Annotated[Path, typer.Option(help="Folder for benchmark.json.")] = Path(
+        "runs/benchmark/decoding"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Time to decode JPEG pictures, ours beside plain Pillow, its draft mode and torchvision.
+
+    Time at work of one thread, the ways taking turns at each picture.
+
+    Example: botvision benchmark decoding --data COCO
+    """
+    import json
+    from dataclasses import asdict
+
+    from botvision.benchmark.decoding_benchmark import benchmark_decoding
+    from botvision.cli.benchmark_tables import decoding_table
+    from botvision.cli.display import open_console
+    from botvision.files import write_json
+
+    console = open_console(as_json=as_json)
+    with console.status("") as status:
+        report = benchmark_decoding(data, rounds=rounds, progress=status.update)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "benchmark.json", asdict(report))
+    if as_json:
+        print(json.dumps(asdict(report)))
+    else:
+        console.print(decoding_table(report))
+        console.print(f"benchmark.json is in {output}")
+
+
+@app.command()
+def training(
+    data: Annotated[str, typer.Option(help="Data folder: COCO's layout, or class folders.")],
+    split: Annotated[
+        str | None, typer.Option(help="Split to train on; the recipe's if none.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a YAML file.")] = "demo",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override: training.batch_size=2 (repeatable)."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Steps to count in each part.")] = 20,
+    output: Annotated[Path, typer.Option(help="Folder for benchmark.json.")] = Path(
+        "runs/benchmark/training"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Share of time that training waits for data, and what its loop costs beyond the model.
+
+    The loop's cost is over bare steps (forward, backward, optimiser), which
+    take turns with its own on the same batches in memory.
+
+    Example: botvision benchmark training --data COCO --split val --set training.batch_size=2
+    """
+    import json
+    from dataclasses import asdict
+
+    from botvision.benchmark.training_benchmark import benchmark_training
+    from botvision.cli.benchmark_tables import training_table
+    from botvision.cli.display import open_console
+    from botvision.files import write_json
+    from botvision.recipes.reading import read_recipe
+
+    changes = [*(overrides or ()), f"data.folder={json.dumps(data)}"]
+    if split is not None:
+        changes += [f"data.{key}_split={json.dumps(split)}" for key in ("train", "val")]
+    chosen = read_recipe(recipe, changes)
+    console = open_console(as_json=as_json)
+    with console.status("") as status:
+        report = benchmark_training(chosen, steps=steps, progress=status.update)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "benchmark.json", asdict(report))
+    if as_json:
+        print(json.dumps(asdict(report)))
+    else:
+        console.print(training_table(report))
+        console.print(f"benchmark.json is in {output}")

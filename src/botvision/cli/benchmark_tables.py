@@ -11,8 +11,11 @@ from rich.table import Table
 if TYPE_CHECKING:
     from botvision.benchmark.attention_benchmark import AttentionReport
     from botvision.benchmark.backbone_benchmark import BackboneReport
+    from botvision.benchmark.data_benchmark import DataReport
+    from botvision.benchmark.decoding_benchmark import DecodingReport
     from botvision.benchmark.groups import Group, Measured
     from botvision.benchmark.machine import Machine
+    from botvision.benchmark.training_benchmark import Cost, TrainingReport
 
 _COLUMNS = ("ms", "spread", "ratio", "peak", "+MiB")
 _LEGEND = (
@@ -58,6 +61,103 @@ def backbone_table(report: "BackboneReport") -> Table:
         table.add_section()
     table.caption = _caption(report.machine, report.groups, reasons)
     return table
+
+
+def data_table(report: "DataReport") -> Table:
+    """A row for each reader."""
+    settings = report.settings
+    title = f"Annotations: {settings.images} images, {settings.instances} instances"
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), caption_justify="left")
+    table.add_column("reader", no_wrap=True)
+    for column in (
+        "open s",
+        "CPU s",
+        "memory\nMiB",
+        "added\nMiB",
+        "item ms",
+        "99% ms",
+        "+masks\nms",
+    ):
+        table.add_column(column, justify="right", no_wrap=True)
+    reasons = []
+    for reader in report.readers:
+        cells = (
+            (reader.open_seconds, ".2f", 1),
+            (reader.open_processor_seconds, ".2f", 1),
+            (reader.memory_bytes, ".0f", 2**-20),
+            (reader.added_bytes, ".0f", 2**-20),
+            (reader.item_seconds, ".3f", 1e3),
+            (reader.slow_item_seconds, ".3f", 1e3),
+            (reader.mask_seconds, ".2f", 1e3),
+        )
+        row = ["-" if value is None else f"{value * unit:{form}}" for value, form, unit in cells]
+        table.add_row(reader.name, *row)
+        if reader.unavailable:
+            reasons.append(f"{reader.name}: {reader.unavailable}")
+    legend = (
+        f"open: median of {settings.rounds} openings, in turns. CPU: time at work. memory: of a "
+        f"process and its {settings.workers} loader workers after an epoch, shared pages counted "
+        "once; added: over that of the same processes without annotations. item: median time at "
+        "work for the records of one image, and what 99% of them stay under. +masks: median to "
+        "draw its masks."
+    )
+    file = f"{report.file_bytes / 2**20:.0f} MiB as JSON"
+    table.caption = escape("\n".join([legend, file, report.machine.title(), *reasons]))
+    return table
+
+
+def decoding_table(report: "DecodingReport") -> Table:
+    """A row for each way to decode."""
+    table = Table(
+        title=f"Decoding {report.pictures} JPEG pictures of {report.megapixels:.2f} megapixels",
+        box=box.SIMPLE,
+        caption_justify="left",
+    )
+    table.add_column("", no_wrap=True)
+    for column in ("ms a picture", "ratio", "difference"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for way in report.decoders:
+        difference = "other size" if way.most_difference is None else str(way.most_difference)
+        table.add_row(way.name, f"{1e3 * way.seconds:.2f}", f"{way.ratio:.2f}", difference)
+    table.caption = escape(
+        f"Median of {report.rounds} rounds of the time at work of one thread, in turns. "
+        "difference: the largest from plain Pillow's values of 0 to 255.\n"
+        f"{report.machine.title()}"
+    )
+    return table
+
+
+def training_table(report: "TrainingReport") -> Table:
+    """A row for each figure."""
+    name, workers = report.recipe["name"], report.recipe["training"]["workers"]
+    table = Table(
+        title=f"Training {escape(name)}: batch {report.images}, {workers} workers",
+        box=box.SIMPLE,
+        caption_justify="left",
+        show_header=False,
+    )
+    rows = {
+        "waiting for data": f"{report.waiting:.1%}",
+        "images a second": f"{report.images_per_second:.2f}",
+        "reading an image, one process": f"{1e3 * report.read.seconds:.0f} ms",
+        "step of the loop": f"{1e3 * report.loop.seconds:.0f} ms",
+        "bare step": f"{1e3 * report.bare.seconds:.0f} ms",
+        "cost of the loop": _share(report.cost),
+    }
+    if report.processor_cost is not None:
+        rows["the same, processor time"] = _share(report.processor_cost)
+    for row in rows.items():
+        table.add_row(*row)
+    table.caption = escape(
+        f"{report.steps} steps; medians, and of the cost the middle half of the steps. Bare: "
+        "forward, backward and optimiser, in turns with the loop on the same batches in memory. "
+        f"Evaluating and saving do not count.\n{report.machine.title()}"
+    )
+    return table
+
+
+def _share(cost: "Cost") -> str:
+    return f"{cost.median:.1%} ({cost.low:.1%} to {cost.high:.1%})"
 
 
 def _table(title: str, name: str, *costs: str) -> Table:

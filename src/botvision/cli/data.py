@@ -1,16 +1,25 @@
 """``botvision data``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(help="Make data sets.", no_args_is_help=True)
+from botvision.cli.data_check import check
+from botvision.cli.data_preview import preview
+from botvision.errors import BotvisionError, nearest
+
+if TYPE_CHECKING:
+    from botvision.data.conversion import ConversionReport
+
+app = typer.Typer(help="Make, get, check and convert data sets.", no_args_is_help=True)
+app.command("check")(check)
+app.command("preview")(preview)
 
 
 @app.callback()
 def data() -> None:
-    """Make data sets."""
+    """Make, get, check and convert data sets."""
 
 
 @app.command()
@@ -33,3 +42,124 @@ def handwriting(
     with counting(Console(), "write scenes") as progress:
         write_handwriting(folder, train=train, val=val, size=size, seed=seed, progress=progress)
     print(f"{train} training and {val} validation scenes are in {folder}")
+
+
+@app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="COCO, YOLO, Pascal VOC or labelme folder.")],
+    out: Annotated[Path, typer.Argument(help="COCO folder to make.")],
+    source_format: Annotated[
+        str, typer.Option("--format", help="auto, coco, yolo, voc or labelme.")
+    ] = "auto",
+    split_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share for val where there is no such split.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the pictures of that share.")] = 0,
+    link: Annotated[
+        bool, typer.Option(help="Hard links instead of copies of the pictures.")
+    ] = False,
+) -> None:
+    """Write a data set of another format or layout as a COCO folder to train on.
+
+    Boxes, polygons and masks stay what they are; nothing in FOLDER is changed.
+
+    Example: botvision data convert my_yolo_set my_coco_set --link
+    """
+    from typing import cast, get_args
+
+    from rich.console import Console
+
+    from botvision.cli.display import counting_steps
+    from botvision.data.conversion import convert as convert_folder
+    from botvision.data.layouts import Format
+
+    formats = get_args(Format)
+    if source_format not in ("auto", *formats):
+        raise BotvisionError(
+            f"--format: expected auto, {', '.join(formats)}, got {source_format!r}"
+            f"{nearest(source_format, formats)}"
+        )
+    with counting_steps(Console()) as progress:
+        report = convert_folder(
+            folder,
+            out,
+            format=None if source_format == "auto" else cast(Format, source_format),
+            split_share=split_share,
+            seed=seed,
+            link=link,
+            progress=progress,
+        )
+    _print_conversion(report)
+    print(f"the COCO folder is {out}")
+
+
+@app.command("get")
+def get(
+    name: Annotated[str, typer.Argument(help="coco, penn-fudan, cifar10, imagenette or imagenet.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to make; of imagenet, to check.")],
+) -> None:
+    """Download a public data set from its official place, checked and ready to train on.
+
+    After a cut the same command goes on. ImageNet may not be downloaded by
+    programs: what to put where is printed, and what is there is counted.
+
+    Example: botvision data get penn-fudan penn-fudan
+    """
+    from rich.console import Console
+
+    from botvision.cli.display import counting_steps
+    from botvision.data.public_sets import PUBLIC_SETS, get_public_set
+
+    if name == "imagenet":
+        _imagenet(folder)
+        return
+    if name not in PUBLIC_SETS:
+        known = [*PUBLIC_SETS, "imagenet"]
+        raise BotvisionError(
+            f"data get: expected {', '.join(known)}, got {name!r}{nearest(name, known)}"
+        )
+    chosen = PUBLIC_SETS[name]
+    size = sum(remote.size for remote in chosen.files)
+    print(f"{chosen.title}; {size / 1e9:.2f} GB to download")
+    for remote in chosen.files:
+        if not remote.algorithm:
+            print(
+                f"{remote.name}: no checksum is published: its size and the checksums inside it "
+                "are checked"
+            )
+    with counting_steps(Console()) as progress:
+        get_public_set(chosen, folder, progress=progress)
+    print(f"the data set is in {folder}")
+
+
+def _imagenet(folder: Path) -> None:
+    from rich.console import Console
+
+    from botvision.cli.display import counting_steps
+    from botvision.data.imagenet import INSTRUCTIONS, check_imagenet
+
+    if not folder.is_dir():
+        print(INSTRUCTIONS.format(folder=folder))
+        return
+    with counting_steps(Console()) as progress:
+        counts = check_imagenet(
+            folder, progress=lambda done, total: progress("count class folders", done, total)
+        )
+    for split, pictures in counts.items():
+        print(f"{split}: {pictures:,} pictures of 1,000 classes, complete")
+
+
+def _print_conversion(report: "ConversionReport") -> None:
+    print(report.layout)
+    for note in report.notes:
+        print(f"note: {note}")
+    for split, images in report.images.items():
+        print(f"{split}: {images:,} images, {report.instances[split]:,} instances")
+    if report.empty_images:
+        print(f"images without an instance: {report.empty_images:,}")
+    for name, count in report.per_class.items():
+        print(f"class {name}: {count:,} instances")
+    for reason, count in report.skipped.items():
+        print(f"left out: {count:,} of {report.total:,} annotations: {reason}")
+    if report.clipped:
+        print(f"boxes cut at the picture's edge: {report.clipped:,}")

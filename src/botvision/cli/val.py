@@ -7,21 +7,37 @@ import typer
 
 
 def val(
-    weights: Annotated[Path, typer.Argument(help="Weights file of a run, as best.safetensors.")],
+    weights: Annotated[
+        str, typer.Argument(help="Weights file of a run, a published folder, or hf-hub:owner/name.")
+    ],
     data: Annotated[
-        Path | None, typer.Option(help="COCO folder; the one of the training if none.")
+        Path | None,
+        typer.Option(help="COCO folder or class folders; those of the training if none."),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data.")] = "val",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images at a time; as in the training if none.")
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(min=32, help="Side of the images in pixels; that of the training if none."),
     ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over mirrored images (classifiers).")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out unreadable pictures (classifiers).")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of the evaluation (classifiers).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Evaluate a detector with COCO metrics.
+    """Evaluate a detector with COCO metrics, or a classifier with its accuracy and calibration.
 
     Example: botvision val runs/demo/run/best.safetensors --data runs/demo/data
+
+    Example: botvision val runs/classification/NAME/best.safetensors --tta --output pictures
     """
     import json
 
@@ -36,9 +52,16 @@ def val(
             split=split,
             batch_size=batch_size,
             image_size=image_size,
+            flips=tta,
+            skip_bad=skip_bad,
+            output=output,
             progress=progress,
         )
     if as_json:
         print(json.dumps(metrics))
-    else:
-        console.print(metrics_table(metrics, title=f"{weights} on {split}"))
+        return
+    console.print(metrics_table(metrics, title=f"{weights} on {split}"))
+    if skip_bad:
+        console.print(f"{metrics['images']} images; {metrics['skipped']} more could not be read")
+    if output is not None:
+        console.print(f"confusion_matrix.png, calibration.png and per_class.png are in {output}")

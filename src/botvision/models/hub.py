@@ -16,6 +16,7 @@ from botvision.errors import BotvisionError
 from botvision.files import replacing, write_json
 from botvision.models.hub_config import (
     build_network,
+    classifier_config,
     detector_config,
     network_config,
     read_config,
@@ -84,11 +85,13 @@ def save_pretrained(
         path = Path(source) / _BEST if Path(source).is_dir() else Path(source)
         described = read_description(path)
         # A category may be named like a folder, as Open Images' are.
+        kept = ("categories", "classes")
         description = {
             **without_folders(described),
-            "categories": described.get("categories"),
+            **{key: described[key] for key in kept if key in described},
         }
-        config = detector_config(description, path)
+        configured = classifier_config if "classes" in described else detector_config
+        config = configured(description, path)
         _make(target)
         write_tensors(target / WEIGHTS, read_tensors(path), description)
         _copy_pictures(path.parent, target)

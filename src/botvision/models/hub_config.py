@@ -10,13 +10,14 @@ from timm.layers import to_2tuple
 from torch import nn
 
 from botvision.errors import BotvisionError, nearest
-from botvision.models import create_model
+from botvision.models import create_model, list_models
 from botvision.models.botify import botify
 
 _PREPROCESSING = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 # What is taken of timm's pretrained_cfg: nothing that would have it read or fetch other weights.
 _CONFIGURED = (*_PREPROCESSING, "pool_size", "first_conv", "classifier", "label_names")
 _BARRED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+_CLASSIFICATION = "image-classification"
 _TASKS = {"mask_rcnn": "instance-segmentation"}
 
 
@@ -131,6 +132,55 @@ def detector_config(description: dict[str, Any], path: Path) -> dict[str, Any]:
         ) from error
 
 
+def classifier_config(description: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The config.json of a classifier that a run of ours trained.
+
+    It is timm's, which builds the network; or with a stem of ours, which timm cannot build, one
+    that points at the description in the weights file.
+
+    Args:
+        description: Of its weights file.
+        path: The file, for the error.
+
+    Raises:
+        BotvisionError: If it describes no classifier of ours.
+    """
+    try:
+        model, classes = description["model"], description["classes"]
+        side = model["image_size"]
+        prepared = {
+            "input_size": (3, side, side),
+            "interpolation": "bicubic",
+            "crop_pct": description["crop_share"],
+            "mean": description["mean"],
+            "std": description["std"],
+        }
+        if model["stem"] != "imagenet":
+            return {
+                "library_name": "botvision",
+                "task": _CLASSIFICATION,
+                "model": model,
+                "num_classes": len(classes),
+                "label_names": classes,
+                **prepared,
+            }
+        fixed = timm.get_pretrained_cfg(model["classifier"]).fixed_input_size
+        arguments = dict(model["classifier_arguments"])
+        if fixed or model["classifier"] in list_models():
+            arguments["img_size"] = side
+        with torch.device("meta"):
+            network = create_model(model["classifier"], num_classes=len(classes), **arguments)
+        config = network_config(
+            network, labels=classes, arguments=arguments, preprocessing=prepared
+        )
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise BotvisionError(
+            f"{path}: expected the weights of a classifier that botvision trained, got a "
+            f"description of something else ({error!r})"
+        ) from error
+    return {"task": _CLASSIFICATION, **config}
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """A config.json.
 
@@ -143,8 +193,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise BotvisionError(f"{path}: expected JSON ({error})") from error
     if isinstance(config, dict) and config.get("library_name") == "botvision":
         raise BotvisionError(
-            f"{path}: expected a network for classification, got a detector, which botvision.load "
-            "reads"
+            f"{path}: expected a network that timm builds, got one of botvision's own, such as a "
+            "detector, which botvision.load reads"
         )
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         raise BotvisionError(f"{path}: expected a field 'architecture', the name of a timm model")

@@ -10,6 +10,8 @@ PICTURES = (
     "val_predictions.jpg",
     "results.png",
     "pr_curve.png",
+    "per_class.png",
+    "calibration.png",
     "confusion_matrix.png",
     "labels.png",
 )
@@ -30,12 +32,15 @@ def model_card(name: str, description: dict[str, Any], run: Path | None) -> str:
     task = description["task"]
     detector = "categories" in description
     head = {
-        "library_name": "botvision" if detector else "timm",
+        "library_name": "timm" if "architecture" in description else "botvision",
         "pipeline_tag": "image-segmentation" if task == "instance-segmentation" else task,
         "tags": ["botnet", "bottleneck-transformer", task, "pytorch"],
     }
-    model = description["model"] if detector else {"name": description["architecture"]}
-    title = f"{model['detector']} on {model['backbone']}" if detector else model["name"]
+    model = description.get("model", {})
+    if detector:
+        title = f"{model['detector']} on {model['backbone']}"
+    else:
+        title = model.get("classifier") or description["architecture"]
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {name}",
@@ -72,6 +77,11 @@ def _use(name: str, description: dict[str, Any]) -> str:
             f"import botvision\n\npredictor = botvision.load({where})\n"
             'detections = predictor("picture.jpg")'
         )
+    if "architecture" not in description:
+        return (
+            f"import botvision\n\npredictor = botvision.load({where})\n"
+            'classifications = predictor("picture.jpg")  # class_id: places in predictor.classes'
+        )
     if "botify" in description:
         return (
             f"from botvision.models.hub import from_pretrained\n\nmodel = from_pretrained({where})"
@@ -86,7 +96,11 @@ def _classes(description: dict[str, Any]) -> str:
 
 
 def _metrics(metrics: dict[str, Any], step: int | None) -> str:
-    rows = [f"| {k} | {v:.4f} |" for k, v in metrics.items() if isinstance(v, float)]
+    rows = [
+        f"| {name} | {value:.4f} |"
+        for name, value in metrics.items()
+        if isinstance(value, float) and not name.startswith("negative_")  # a loss turned round
+    ]
     if not rows:
         return ""
     after = "" if step is None else f"On the validation split, after {step} steps.\n\n"
@@ -95,7 +109,7 @@ def _metrics(metrics: dict[str, Any], step: int | None) -> str:
 
 def _data(description: dict[str, Any]) -> str:
     folder = description.get("recipe", {}).get("data", {}).get("folder")
-    return f"## Data\n\nThe COCO folder `{folder}`." if folder else ""
+    return f"## Data\n\nThe folder `{folder}`." if folder else ""
 
 
 def _command(run: Path) -> str:

@@ -1,4 +1,4 @@
-"""Evaluating a weights file on a COCO folder."""
+"""Evaluating a weights file on a COCO folder, or a classifier's on class folders."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,36 +9,87 @@ from botvision.data.instances import CocoInstances
 from botvision.detection.evaluation import evaluate_detector
 from botvision.detection.settings import read_detector_settings
 from botvision.errors import BotvisionError
-from botvision.predict.predictor import load
+from botvision.predict.class_evaluation import evaluate_classifier
+from botvision.predict.class_predictor import ClassPredictor
+from botvision.predict.loading import load_sized
+from botvision.predict.predictor import Predictor
+
+_DETECTIONS_AT_ONCE = 8
 
 
 def evaluate_weights(
-    weights: Path,
+    weights: str | Path,
     folder: Path | None,
     *,
     split: str = "val",
-    batch_size: int = 8,
+    batch_size: int | None = None,
     image_size: int | None = None,
+    flips: bool = False,
+    skip_bad: bool = False,
+    output: Path | None = None,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """COCO metrics of a weights file, in the precision it was trained in.
+    """Metrics of a weights file, in the precision it was trained in.
 
     Args:
         weights: See ``load``.
-        folder: COCO folder; the one it was trained on if None.
+        folder: COCO folder, or class folders; what it was trained on if None.
         split: Split of the folder.
-        batch_size: Images at a time.
-        image_size: Side in pixels that the longer side of an image is resized to; that of the
-            training if None.
+        batch_size: Images at a time; None: 8 for a detector, as in the training for a classifier.
+        image_size: Side in pixels that the longer side of an image is resized to for a detector,
+            and of the square that a classifier sees; that of the training if None.
+        flips: See ``evaluate_classifier``, as the next two.
+        skip_bad: For a classifier.
+        output: For a classifier.
         progress: Called with the images done and their total.
 
     Returns:
-        See ``CocoMetrics.evaluate``.
+        See ``CocoMetrics.evaluate`` and ``evaluate_classifier``.
 
     Raises:
-        BotvisionError: If the weights or the data cannot be used, or their classes differ.
+        BotvisionError: If the weights or the data cannot be used, or their classes differ, or
+            if a detector is to do what only classifiers do.
     """
-    predictor = load(weights)
+    predictor = load_sized(weights, image_size)
+    if isinstance(predictor, ClassPredictor):
+        return evaluate_classifier(
+            predictor,
+            folder,
+            weights=weights,
+            split=split,
+            batch_size=batch_size,
+            flips=flips,
+            skip_bad=skip_bad,
+            output=output,
+            progress=progress,
+        )
+    for option, given in (("--tta", flips), ("--skip-bad", skip_bad), ("--output", output)):
+        if given:
+            raise BotvisionError(
+                f"{option}: expected a classifier's weights, got a detector's, {weights}; leave it "
+                "out"
+            )
+    return _evaluate_detector(
+        predictor,
+        folder,
+        weights=weights,
+        split=split,
+        batch_size=batch_size or _DETECTIONS_AT_ONCE,
+        image_size=image_size,
+        progress=progress,
+    )
+
+
+def _evaluate_detector(
+    predictor: Predictor,
+    folder: Path | None,
+    *,
+    weights: str | Path,
+    split: str,
+    batch_size: int,
+    image_size: int | None,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
     folder = folder or Path(predictor.description["recipe"]["data"]["folder"])
     masks = read_detector_settings(predictor.description["model"]).masks
     data = CocoInstances(folder, split, transform=evaluation_transform(), masks=masks)

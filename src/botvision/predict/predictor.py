@@ -1,33 +1,27 @@
 """A trained detector as a function of pictures."""
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
 from botvision.data.coco import Category
-from botvision.data.images import read_image
 from botvision.detection.build import build_detector
 from botvision.detection.coco_metrics import coco_results
 from botvision.detection.evaluation import detect
 from botvision.detection.settings import read_detector_settings
 from botvision.errors import BotvisionError
-from botvision.models.hub import HUB, pretrained_file
-from botvision.models.weights import load_tensors, read_description, read_tensors
+from botvision.models.weights import load_tensors, read_tensors
+from botvision.predict.pictures import Picture, as_image, import_supervision
 from botvision.processes import processes
 from botvision.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import supervision
-
-Picture = str | Path | Image.Image | NDArray[np.uint8]
 
 
 class Predictor:
@@ -67,21 +61,17 @@ class Predictor:
         Raises:
             BotvisionError: If the picture cannot be read.
         """
-        with warnings.catch_warnings():
-            # We draw with torchvision; supervision's hint to install OpenCV is not for us.
-            warnings.filterwarnings("ignore", message=".*OpenCV.*")
-            import supervision
-
         output = self._detect(_tensor(picture))
         kept = output["scores"] >= score
         places = output["labels"][kept].numpy() - 1
-        return supervision.Detections(
+        detections: supervision.Detections = import_supervision().Detections(
             xyxy=output["boxes"][kept].numpy(),
             confidence=output["scores"][kept].numpy(),
             class_id=np.array([category.id for category in self.categories])[places],
             mask=(output["masks"][kept, 0] >= 0.5).numpy() if "masks" in output else None,
             data={"class_name": np.array([c.name for c in self.categories])[places]},
         )
+        return detections
 
     def results(self, image: Tensor, image_id: int, *, score: float) -> list[dict[str, Any]]:
         """Detections of an image [3, H, W] in COCO's results format.
@@ -100,20 +90,16 @@ class Predictor:
         return {name: tensor.cpu() for name, tensor in output.items()}
 
 
-def load(weights: str | Path) -> Predictor:
-    """A ready predictor from a weights file.
+def detector_predictor(path: Path, description: dict[str, Any]) -> Predictor:
+    """A detector from a weights file.
 
     Args:
-        weights: ``best.safetensors`` or ``last.safetensors`` of a run; a folder that
-            ``save_pretrained`` wrote; or "hf-hub:owner/name", which is fetched.
+        path: The file.
+        description: What it says of itself.
 
     Raises:
-        BotvisionError: If the file is missing or describes no detector of ours.
+        BotvisionError: If it describes no detector of ours, or holds another one.
     """
-    path = Path(weights)
-    if path.is_dir() or str(weights).startswith(HUB):
-        path = pretrained_file(weights)
-    description = read_description(path)
     try:
         settings = read_detector_settings(description["model"])
         categories = [Category(**category) for category in description["categories"]]
@@ -134,13 +120,5 @@ def load(weights: str | Path) -> Predictor:
 
 
 def _tensor(picture: Picture) -> Tensor:
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise ValueError(
-                f"picture: expected RGB uint8 [H, W, 3], got {picture.dtype} {picture.shape}"
-            )
-        # A copy, for arrays may be read-only (Pillow's) or reversed (OpenCV's BGR turned round).
-        return torch.from_numpy(picture.copy()).permute(2, 0, 1)
-    image = picture if isinstance(picture, Image.Image) else read_image(Path(picture))
-    tensor: Tensor = F.pil_to_tensor(image.convert("RGB"))
-    return tensor
+    image: Tensor = F.pil_to_tensor(as_image(picture))
+    return image

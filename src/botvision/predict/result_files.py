@@ -20,13 +20,14 @@ def predict_files(
     output: Path,
     *,
     score: float = 0.5,
+    skip_bad: bool = False,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Write overlays and ``predictions.json`` for pictures.
 
-    ``predictions.json`` holds ``images`` (id, file name, size), ``categories`` and
-    ``annotations``, the records of COCO's results format. A picture that cannot be read stops
-    the work before anything is written for it.
+    ``predictions.json`` holds ``images`` (id, file name, size), ``categories``, ``annotations``,
+    the records of COCO's results format, and ``skipped`` (file name and reason). A picture that
+    cannot be read stops the work before anything is written for it, or is skipped.
 
     Args:
         predictor: See ``load``.
@@ -34,35 +35,39 @@ def predict_files(
         output: Folder to write to; made if need be. Below it the overlays lie as the pictures
             do below the folder they have in common.
         score: Smallest score to keep.
+        skip_bad: Go on without pictures that cannot be read.
         progress: Called with the pictures done and their total.
 
     Returns:
         What was written as ``predictions.json``.
 
     Raises:
-        BotvisionError: If a picture is missing or none, or an overlay would replace a source.
+        BotvisionError: If a picture is missing or none, or with ``skip_bad`` all are, or an
+            overlay would replace a source.
     """
     # Folders are resolved and pictures are not: a link is a picture of the folder it lies in.
     places = [path.parent.resolve() / path.name for path in paths]
     root = Path(os.path.commonpath([place.parent for place in places]))
     if output.resolve() == root:
         raise BotvisionError(f"--output {output}: expected another folder than the pictures'")
-    names = [place.relative_to(root) for place in places]
+    names = file_names(paths)
     overlays = _overlays(names)
     taken = {output.resolve() / overlay for overlay in overlays} & set(places)
     if taken:
         raise BotvisionError(f"--output {output}: {min(taken)} is one of the pictures")
     if output.exists() and not output.is_dir():
         raise BotvisionError(f"--output {output}: expected a folder, got a file")
-    for path in paths:
-        read_image(path)
+    skipped = _unreadable(paths, names, skip_bad=skip_bad)
     output.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "images": [],
         "categories": [vars(category) for category in predictor.categories],
         "annotations": [],
+        "skipped": list(skipped.values()),
     }
     for number, (path, name, place) in enumerate(zip(paths, names, overlays, strict=True), start=1):
+        if path in skipped:
+            continue
         image = F.pil_to_tensor(read_image(path))
         records = predictor.results(image, number, score=score)
         content["images"].append(
@@ -81,6 +86,31 @@ def predict_files(
         progress(number, len(paths))
     write_json(output / "predictions.json", content)
     return content
+
+
+def file_names(paths: Sequence[Path]) -> list[Path]:
+    """Paths of pictures from the nearest folder that holds them all."""
+    # Folders are resolved and pictures are not: a link is a picture of the folder it lies in.
+    places = [path.parent.resolve() / path.name for path in paths]
+    root = os.path.commonpath([place.parent for place in places])
+    return [place.relative_to(root) for place in places]
+
+
+def _unreadable(
+    paths: Sequence[Path], names: Sequence[Path], *, skip_bad: bool
+) -> dict[Path, dict[str, str]]:
+    """What is wrong with pictures that cannot be read, by path."""
+    found = {}
+    for path, name in zip(paths, names, strict=True):
+        try:
+            read_image(path)
+        except BotvisionError as error:
+            if not skip_bad:
+                raise
+            found[path] = {"file_name": name.as_posix(), "reason": str(error)}
+    if len(found) == len(paths):
+        raise BotvisionError(f"none of the pictures can be read: {found[paths[0]]['reason']}")
+    return found
 
 
 def _overlays(names: Sequence[Path]) -> list[Path]:

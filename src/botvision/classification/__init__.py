@@ -1,0 +1,1 @@
+"""Image classification: data through timm, losses and metrics."""

@@ -1,0 +1,76 @@
+"""What recipes and weights files say about a classifier and its images."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+
+
+class ClassifierSettings(BaseModel):
+    """The network and what regularises it.
+
+    Attributes:
+        classifier: Name of a timm model, ours included.
+        classifier_arguments: More arguments of the model.
+        trunk: Weights file that the training starts from; None: random.
+        image_size: Side in pixels of the square images.
+        stem: "imagenet" halves twice before c2; "cifar" (a 3x3 convolution of stride 1, no
+            pooling) keeps small images' resolution.
+        dropout: Before the classifier.
+        drop_path: Stochastic depth: probability of leaving out the deepest block.
+        label_smoothing: Share of the target spread over all classes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classifier: str
+    classifier_arguments: dict[str, Any] = {}
+    trunk: Path | None = None
+    image_size: Count = 224
+    stem: Literal["imagenet", "cifar"] = "imagenet"
+    dropout: Share = 0.0
+    drop_path: Share = 0.0
+    label_smoothing: Share = 0.0
+
+
+class ClassImageSettings(BaseModel):
+    """Class folders or archives and their augmentation, through timm.
+
+    Attributes:
+        folder: Folder of class folders, tar files or WebDataset shards; the command's --data.
+        train_split: Split that is trained on.
+        val_split: Split that is evaluated.
+        crop_scale: Range of the area of a random crop, as a share of the image's; the crop is
+            resized to the image size.
+        crop_padding: Pixels of black around the whole image, out of which a crop of the image size
+            is cut instead, as is usual for CIFAR; 0: none.
+        crop_share: Share of the image's shorter side that evaluation looks at.
+        flip: Probability of a horizontal flip.
+        colour_jitter: Strength of random brightness, contrast and saturation.
+        augmentation: timm's name of an automatic augmentation, such as "rand-m10-n2"; None: none.
+        erasing: Probability of random erasing.
+        mixup: Its alpha; 0 is none.
+        cutmix: Its alpha; 0 is none.
+        skip_bad: Leave out pictures that cannot be read, which takes reading all of them first;
+            else the first of them ends the run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: str | None = None
+    train_split: str = "train"
+    val_split: str = "val"
+    crop_scale: tuple[PositiveShare, PositiveShare] = (0.08, 1.0)
+    crop_padding: Annotated[int, Field(ge=0)] = 0
+    crop_share: PositiveShare = 0.875
+    flip: Share = 0.5
+    colour_jitter: Annotated[float, Field(ge=0)] = 0.0
+    augmentation: str | None = None
+    erasing: Share = 0.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    skip_bad: bool = False

@@ -1,0 +1,111 @@
+"""``botvision data check``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from botvision.data.checking import DataReport
+
+_SHOWN = 20  # findings of each severity; --json has all
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(help="COCO folder.")],
+    split: Annotated[
+        list[str] | None, typer.Option(help="Split to check (repeatable); all if none.")
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Look whether pictures are there; do not read them.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Count pictures that cannot be read as left out.")
+    ] = False,
+    size: Annotated[
+        int, typer.Option(min=32, help="Image size of training: what gets too small is counted.")
+    ] = 1024,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of counts and of samples.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read; the processors if none.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
+) -> None:
+    """List all that is wrong with a COCO folder, and count what it holds.
+
+    An error is what training refuses; what is skipped or clipped it goes
+    on without. The exit status is 0 if training would take the data, else
+    2. Nothing in FOLDER is changed.
+
+    Example: botvision data check my_coco_set --output report
+    """
+    import json
+    import os
+
+    from botvision.cli.display import counting_steps, open_console
+    from botvision.data.checking import check_folder
+
+    console = open_console(as_json=as_json)
+    with counting_steps(console) as progress:
+        report = check_folder(
+            folder,
+            split or (),
+            contents=not fast,
+            skip_bad=skip_bad,
+            image_size=size,
+            workers=min(8, os.cpu_count() or 1) if workers is None else workers,
+            progress=progress,
+        )
+    written = []
+    if output is not None:
+        from botvision.data.check_pictures import save_pictures
+
+        written = save_pictures(report, output)
+    if as_json:
+        print(json.dumps(report.as_json()))
+    else:
+        _print(report)
+        for path in written:
+            print(f"picture: {path}")
+    if not report.trainable:
+        raise typer.Exit(2)
+
+
+def _print(report: "DataReport") -> None:
+    for name, split in report.splits.items():
+        for line in _summary_lines(name, split.summary()):
+            print(line)
+    findings = report.all_findings()
+    for severity in ("counted", "clipped", "skipped", "error"):
+        own = [finding for finding in findings if finding.severity == severity]
+        for finding in own[:_SHOWN]:
+            print(f"{severity}: {finding.message}")
+        if len(own) > _SHOWN:
+            print(f"{severity}: {len(own) - _SHOWN:,} more; --json lists all")
+    errors = sum(finding.severity == "error" for finding in findings)
+    print(f"{errors:,} errors: training would refuse this" if errors else "ready to train on")
+
+
+def _summary_lines(name: str, summary: dict[str, Any]) -> list[str]:
+    lines = [f"{name}: {summary['file']}"]
+    for what in ("pictures", "annotations"):
+        parts = summary[what]
+        lines.append(
+            f"  {what}: {parts['accepted']:,} accepted + {parts['skipped']:,} skipped + "
+            f"{parts['refused']:,} refused = {parts['total']:,}"
+        )
+    lines += [
+        f"  {summary['instances']:,} instances, {summary['crowds']:,} crowds besides",
+        f"  {summary['images_without_instances']:,} images without an instance",
+        "  sizes: " + ", ".join(f"{count:,} {size}" for size, count in summary["sizes"].items()),
+        "  classes: "
+        + ", ".join(f"{each} {n:,}" for each, n in summary["instances_per_class"].items()),
+    ]
+    if not summary["pictures_read"]:
+        lines.append("  the pictures were not read (--fast)")
+    lines += [f"  skipped: {n:,}: {reason}" for reason, n in summary["skipped"].items()]
+    if summary["clipped"]:
+        lines.append(f"  clipped at the edge: {summary['clipped']:,}")
+    return lines

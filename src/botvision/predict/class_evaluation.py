@@ -1,0 +1,77 @@
+"""Evaluating a classifier's weights on class folders or archives."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from botvision.classification.charts import draw_calibration, draw_confusion, draw_per_class
+from botvision.classification.class_images import ClassImages
+from botvision.classification.evaluation import classify
+from botvision.classification.metrics import measure
+from botvision.errors import BotvisionError
+from botvision.predict.class_predictor import ClassPredictor
+
+_BATCH_SIZE = 64
+
+
+def evaluate_classifier(
+    predictor: ClassPredictor,
+    folder: Path | None,
+    *,
+    weights: str | Path,
+    split: str = "val",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    flips: bool = False,
+    skip_bad: bool = False,
+    output: Path | None = None,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Metrics of a classifier, in the precision it was trained in.
+
+    Args:
+        predictor: See ``load``.
+        folder: See ``find_split``; the one it was trained on if None.
+        weights: Where the predictor comes from, for errors.
+        split: Split of the folder.
+        batch_size: Images at a time; those of an evaluation in the training if None.
+        workers: Processes that read images; those of the training if None.
+        flips: Average the probabilities of an image and its mirror image.
+        skip_bad: Leave out pictures that cannot be read, and count them.
+        output: Folder for ``confusion_matrix.png``, ``calibration.png`` and ``per_class.png``;
+            made if need be. None: no pictures.
+        progress: Called with the images done and their total.
+
+    Returns:
+        See ``measure``; with ``images``, those that were evaluated, and ``skipped``.
+
+    Raises:
+        BotvisionError: If the data cannot be used or has other classes than the weights.
+    """
+    recipe = predictor.description.get("recipe", {})
+    training = recipe.get("training", {})
+    source = folder or recipe.get("data", {}).get("folder")
+    if source is None:
+        raise BotvisionError(f"{weights}: does not say what it was trained on; give --data FOLDER")
+    data = ClassImages(
+        str(source), split, classes=predictor.classes, origin=str(weights), skip_bad=skip_bad
+    )
+    data.transform = predictor.transform
+    predictions = classify(
+        predictor.model,
+        data,
+        precision=predictor.precision,
+        batch_size=batch_size
+        or training.get("images_at_once")
+        or training.get("batch_size", _BATCH_SIZE),
+        workers=training.get("workers", 0) if workers is None else workers,
+        flips=flips,
+        progress=progress,
+    )
+    metrics = measure(predictions, predictor.classes)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        draw_confusion(predictions, predictor.classes, output / "confusion_matrix.png")
+        draw_calibration(predictions, output / "calibration.png")
+        draw_per_class(metrics["per_class"], output / "per_class.png")
+    return {**metrics, "images": len(data), "skipped": len(data.skipped)}

@@ -1,0 +1,196 @@
+"""A trained classifier as a function of pictures."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from botvision.classification.build import build_classifier
+from botvision.classification.evaluation import class_logits
+from botvision.classification.settings import ClassifierSettings
+from botvision.classification.transforms import evaluation_transform
+from botvision.errors import BotvisionError
+from botvision.models.weights import load_tensors, read_tensors
+from botvision.predict.pictures import Picture, as_image, import_supervision
+from botvision.processes import processes
+from botvision.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import supervision
+
+_MOST_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a picture becomes what a classifier sees.
+
+    Attributes:
+        image_size: Side of the square in pixels.
+        crop_share: Share of the picture's shorter side that is looked at.
+        mean: Of the channels, pictures in 0..1.
+        std: Likewise.
+    """
+
+    image_size: int
+    crop_share: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class ClassPredictor:
+    """Tells the class of pictures of any size.
+
+    Args:
+        model: Gives logits.
+        classes: Names of its classes, in the order of its outputs.
+        preparation: What it is to see of a picture.
+        description: Where the weights come from, see ``read_description``.
+        precision: That of the training, "float32" or "bfloat16".
+
+    Attributes:
+        model: The classifier, in evaluation mode on the best device there is.
+        classes: As given; ``class_id`` of a result is a place in it.
+        preparation: As given.
+        description: As given.
+        precision: As given.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: Sequence[str],
+        preparation: Preparation,
+        description: dict[str, Any],
+        *,
+        precision: str = "float32",
+    ) -> None:
+        self.model = model.eval().to(processes().device)
+        self.classes = tuple(classes)
+        self.preparation = preparation
+        self.description = description
+        self.precision = precision
+        self.transform = evaluation_transform(
+            preparation.image_size,
+            preparation.crop_share,
+            mean=preparation.mean,
+            std=preparation.std,
+        )
+
+    def __call__(self, picture: Picture, *, flips: bool = False) -> "supervision.Classifications":
+        """The probabilities of all classes for one picture.
+
+        Args:
+            picture: Path, PIL image, or RGB array uint8 [H, W, 3].
+            flips: Average over the picture and its mirror image.
+
+        Returns:
+            ``class_id``, places in ``classes``, and ``confidence``, their probabilities, the most
+            probable first.
+
+        Raises:
+            BotvisionError: If the picture cannot be read.
+        """
+        probabilities, places = self.probabilities([picture], flips=flips)[0].sort(descending=True)
+        found: supervision.Classifications = import_supervision().Classifications(
+            class_id=places.numpy().astype(np.int64), confidence=probabilities.numpy()
+        )
+        return found
+
+    def probabilities(
+        self, pictures: Sequence[Picture], *, flips: bool = False, batch_size: int = 32
+    ) -> Tensor:
+        """The probabilities of all classes for many pictures: float32 [n, classes].
+
+        Args:
+            pictures: As in a call; read and prepared by several threads, a batch at a time.
+            flips: Average over a picture and its mirror image.
+            batch_size: Pictures at a time.
+
+        Raises:
+            BotvisionError: If a picture cannot be read.
+        """
+        parts = [torch.empty(0, len(self.classes))]
+        threads = min(_MOST_THREADS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads) as pool:
+            for start in range(0, len(pictures), batch_size):
+                batch = pictures[start : start + batch_size]
+                images = torch.stack([*pool.map(self._prepared, batch)]).to(processes().device)
+                logits = class_logits(self.model, images, self.precision, flips=flips)
+                parts.append(logits.softmax(dim=1).cpu())
+        return torch.cat(parts)
+
+    def _prepared(self, picture: Picture) -> Tensor:
+        return self.transform(as_image(picture))
+
+
+def class_predictor(
+    path: Path, description: dict[str, Any], *, image_size: int | None = None
+) -> ClassPredictor:
+    """A classifier from a weights file.
+
+    Args:
+        path: The file.
+        description: What it says of itself.
+        image_size: Side of the square in pixels; that of the training if None. Position tables
+            are resized.
+
+    Raises:
+        BotvisionError: If it describes no classifier of ours, or holds another one.
+    """
+    try:
+        settings = ClassifierSettings.model_validate(description["model"])
+        training = TrainingSettings.model_validate(description["recipe"]["training"])
+        classes = [str(name) for name in description["classes"]]
+        preparation = Preparation(
+            image_size=image_size or settings.image_size,
+            crop_share=float(description["crop_share"]),
+            mean=tuple(description["mean"]),
+            std=tuple(description["std"]),
+        )
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise BotvisionError(
+            f"{path}: expected a classifier's weights, got a description of something else or of "
+            f"another version ({' '.join(str(error).split())})"
+        ) from error
+    # The file holds all weights; none are to be fetched.
+    arguments = {k: v for k, v in settings.classifier_arguments.items() if k != "pretrained"}
+    model = build_classifier(
+        settings.model_copy(
+            update={"classifier_arguments": arguments, "image_size": preparation.image_size}
+        ),
+        len(classes),
+    )
+    load_tensors(model, read_tensors(path), path)
+    if training.channels_last:  # as it was evaluated in training, so that the figures agree
+        model = model.to(memory_format=torch.channels_last)
+    return ClassPredictor(model, classes, preparation, description, precision=training.precision)
+
+
+def network_predictor(
+    network: nn.Module, description: dict[str, Any], *, image_size: int | None = None
+) -> ClassPredictor:
+    """A classifier that ``from_pretrained`` gave, prepared for as its configuration says.
+
+    Args:
+        network: With timm's ``pretrained_cfg``.
+        description: Its config.json.
+        image_size: Side of the square in pixels; that of the configuration if None.
+    """
+    config: Any = network.pretrained_cfg
+    count = int(description["num_classes"])
+    names = config.get("label_names") or [str(number) for number in range(count)]
+    preparation = Preparation(
+        image_size=image_size or int(config["input_size"][-1]),
+        crop_share=float(config.get("crop_pct") or 0.875),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+    return ClassPredictor(network, [str(name) for name in names], preparation, description)

@@ -1,0 +1,147 @@
+"""A trained classifier as a function of pictures, from each form that its weights come in."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch.nn import functional as F
+from torchvision import transforms
+
+import botvision
+from botvision.data.images import read_image
+from botvision.errors import BotvisionError
+from botvision.models.hub import from_pretrained, save_pretrained
+from botvision.models.weights import read_description, read_tensors, write_tensors
+from botvision.predict import ClassPredictor
+from botvision.predict.loading import load_detector
+
+
+@pytest.fixture(scope="module")
+def predictor(classifier_run):
+    return botvision.load(classifier_run.best)
+
+
+@pytest.fixture(scope="module")
+def files(colours):
+    return sorted((colours / "val").rglob("*.png"))[::4]
+
+
+def by_hand(predictor, image, *, mirrored=False):
+    """Probabilities by torchvision's transforms and the model alone."""
+    prepare = transforms.Compose(
+        [
+            transforms.Resize(32, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(32),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    seen = prepare(image)[None]
+    if mirrored:
+        seen = seen.flip(-1)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        return F.softmax(predictor.model(seen).float(), dim=1)[0]
+
+
+def test_a_picture_in_every_form(predictor, files):
+    assert isinstance(predictor, ClassPredictor)
+    image = read_image(files[3])
+    expected = by_hand(predictor, image)
+    for form in (files[3], str(files[3]), image, np.asarray(image)):
+        found = predictor(form)
+        assert len(found) == 7
+        assert (np.diff(found.confidence) <= 0).all()
+        assert set(found.class_id.tolist()) == set(range(7))
+        torch.testing.assert_close(torch.tensor(found.confidence), expected[found.class_id])
+    assert predictor.classes == ("black", "blue", "cyan", "green", "red", "white", "yellow")
+
+
+def test_the_mean_over_the_mirror_image(predictor, files):
+    image = read_image(files[1])
+    both = by_hand(predictor, image), by_hand(predictor, image, mirrored=True)
+    assert not torch.allclose(*both, atol=1e-4)
+    torch.testing.assert_close(
+        predictor.probabilities([image], flips=True)[0], (both[0] + both[1]) / 2
+    )
+
+
+def test_many_pictures_are_as_each_alone(predictor, files):
+    together = predictor.probabilities(files, batch_size=4)
+    assert together.shape == (len(files), 7)
+    for path, row in zip(files, together, strict=True):
+        torch.testing.assert_close(row, by_hand(predictor, read_image(path)), atol=0.02, rtol=0)
+    assert predictor.probabilities([]).shape == (0, 7)
+
+
+def test_what_is_no_picture(predictor, tmp_path):
+    (tmp_path / "a.png").write_text("text")
+    with pytest.raises(BotvisionError, match=r"a\.png: expected a picture"):
+        predictor(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="expected RGB uint8"):
+        predictor(np.zeros((8, 8), np.uint8))
+
+
+def test_a_published_run_with_our_stem(predictor, classifier_run, files, tmp_path):
+    folder = save_pretrained(classifier_run.path, tmp_path / "colours")
+    loaded = botvision.load(folder)
+    assert loaded.classes == predictor.classes
+    assert torch.equal(loaded.probabilities(files), predictor.probabilities(files))
+    card = (folder / "README.md").read_text()
+    assert "botvision.load(" in card
+    assert "7: black, blue" in card
+    assert "| top5 |" in card
+    assert (folder / "calibration.png").is_file()
+    with pytest.raises(BotvisionError, match=r"which botvision\.load reads"):
+        from_pretrained(folder)
+
+
+def test_a_published_run_is_timms(train_classifier, files, tmp_path):
+    run = train_classifier("model.stem=imagenet", "model.image_size=64", "training.epochs=1")
+    folder = save_pretrained(run.path, tmp_path / "colours")
+    loaded = botvision.load(folder)
+    assert loaded.preparation == botvision.load(run.best).preparation
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    config = timm.data.resolve_model_data_config(network)
+    assert tuple(config["input_size"]) == (3, 64, 64)
+    assert config["crop_pct"] == 1.0
+    assert network.pretrained_cfg["label_names"] == list(loaded.classes)
+    for name, tensor in read_tensors(run.best).items():
+        assert torch.equal(network.state_dict()[name], tensor)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_args"]["img_size"] == 64
+
+
+def test_a_network_that_was_never_trained_here(files, tmp_path):
+    network = botvision.create_model("botnet_tiny", num_classes=2, img_size=64)
+    save_pretrained(network, tmp_path, labels=["ant", "bee"])
+    predictor = botvision.load(tmp_path)
+    assert predictor.classes == ("ant", "bee")
+    assert predictor.preparation.image_size == 64
+    assert float(predictor(files[0]).confidence.sum()) == pytest.approx(1)
+
+
+def test_a_classifier_is_no_detector(classifier_run):
+    with pytest.raises(BotvisionError, match="expected a detector's weights, got a classifier's"):
+        load_detector(classifier_run.best)
+
+
+@pytest.mark.parametrize("missing", ["classes", "mean", "recipe"])
+def test_descriptions_that_do_not_say_enough(classifier_run, tmp_path, missing):
+    description = read_description(classifier_run.best)
+    del description[missing]
+    write_tensors(tmp_path / "a.safetensors", read_tensors(classifier_run.best), description)
+    with pytest.raises(
+        BotvisionError, match=r"a\.safetensors: expected a classifier's.*"
+    ) as caught:
+        botvision.load(tmp_path / "a.safetensors")
+    assert missing in str(caught.value)
+
+
+def test_weights_of_another_number_of_classes(classifier_run, tmp_path):
+    description = read_description(classifier_run.best)
+    description["classes"] = description["classes"][:6]
+    write_tensors(tmp_path / "a.safetensors", read_tensors(classifier_run.best), description)
+    with pytest.raises(BotvisionError, match=r"a\.safetensors: weights of another model.*fc"):
+        botvision.load(tmp_path / "a.safetensors")
