@@ -8,8 +8,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from botvision.data.augmentation import (
-    FixedSizeCrop,
     KeepVisibleInstances,
+    PadToSquare,
+    RandomCrop,
     evaluation_transform,
     training_transform,
 )
@@ -48,6 +49,14 @@ def boxes_of(masks):
     return boxes
 
 
+def geometry_of(transform):
+    """The steps that draw alone: they tell where every instance went."""
+    drawing = (v2.ScaleJitter, RandomCrop, v2.RandomHorizontalFlip)
+    steps = [step for step in transform.transforms if isinstance(step, drawing)]
+    assert len(steps) == 3
+    return v2.Compose(steps)
+
+
 def run(transform, item, seed):
     torch.manual_seed(seed)
     return transform(*item)
@@ -57,16 +66,18 @@ def run(transform, item, seed):
 @pytest.mark.parametrize("scale", [(0.8, 1.25), (0.1, 2.0), (3.0, 3.0)], ids=str)
 def test_size_boxes_masks_and_labels(shape, scale):
     transform = training_transform(SIZE, scale=scale)
-    # The same draws without the last two steps tell where every instance went.
-    geometry = v2.Compose(transform.transforms[:-2])
+    geometry = geometry_of(transform)
     item = make_item(*shape)
     for seed in range(25):
         image, target = run(transform, item, seed)
         assert (image.shape, image.dtype) == ((3, SIZE, SIZE), torch.float32)
         assert 0 <= image.min() <= image.max() <= 1
         plain, everything = run(geometry, item, seed)
-        assert_close(image.as_subclass(torch.Tensor), plain / 255)
-        masks = everything["masks"].numpy()
+        expected = torch.zeros(3, SIZE, SIZE)
+        expected[:, : plain.shape[1], : plain.shape[2]] = plain / 255
+        assert_close(image.as_subclass(torch.Tensor), expected)
+        masks = np.zeros((6, SIZE, SIZE), np.uint8)
+        masks[:, : plain.shape[1], : plain.shape[2]] = everything["masks"]
         visible = masks.any(axis=(1, 2))
         assert target["labels"].tolist() == (np.flatnonzero(visible) + 1).tolist()
         assert np.array_equal(target["masks"].numpy(), masks[visible])
@@ -105,10 +116,11 @@ def test_flips_mirror():
     for seed in range(10):
         image, target = run(training_transform(SIZE, flip=0), item, seed)
         flipped, mirrored = run(training_transform(SIZE, flip=1), item, seed)
-        assert torch.equal(flipped, image.flip(-1))
-        assert torch.equal(mirrored["masks"], target["masks"].flip(-1))
+        width = int(image.any(0).any(0).sum())  # the picture is bright everywhere, padding black
+        assert torch.equal(flipped[..., :width], image[..., :width].flip(-1))
+        assert torch.equal(mirrored["masks"][..., :width], target["masks"][..., :width].flip(-1))
         left, top, right, bottom = target["boxes"].unbind(1)
-        expected = torch.stack([SIZE - right, top, SIZE - left, bottom], dim=1)
+        expected = torch.stack([width - right, top, width - left, bottom], dim=1)
         assert torch.equal(mirrored["boxes"].as_subclass(torch.Tensor), expected)
         assert torch.equal(mirrored["labels"], target["labels"])
 
@@ -146,16 +158,31 @@ def test_the_whole_range_of_scales_is_reached(scale):
     assert np.mean(factors) == pytest.approx((low + high) / 2, abs=0.1)
 
 
+@pytest.mark.parametrize("flip", [0, 1])
 @pytest.mark.parametrize("shape", [(20, 30), (48, 10), (48, 48), (5, 48)], ids=str)
-def test_small_images_are_padded_at_the_bottom_and_right(shape):
+def test_small_images_are_padded_at_the_bottom_and_right(shape, flip):
+    # With the network's mean, which is zero to it; masks with nothing.
     height, width = shape
+    mean = (0.485, 0.456, 0.406)
     image = tv_tensors.Image(torch.full((3, height, width), 9, dtype=torch.uint8))
-    mask = tv_tensors.Mask(torch.ones(1, height, width, dtype=torch.uint8))
-    padded, padded_mask = FixedSizeCrop(SIZE)(image, mask)
-    expected = torch.zeros(3, SIZE, SIZE, dtype=torch.uint8)
-    expected[:, :height, :width] = 9
-    assert torch.equal(padded, expected)
-    assert torch.equal(padded_mask, (expected[:1] > 0).to(torch.uint8))
+    target = {
+        "boxes": tv_tensors.BoundingBoxes(
+            [[0, 0, width, height]], format="XYXY", canvas_size=shape
+        ),
+        "labels": torch.tensor([1]),
+        "masks": tv_tensors.Mask(torch.ones(1, height, width, dtype=torch.uint8)),
+    }
+    scale = max(shape) / SIZE  # of the largest that fits
+    transform = training_transform(SIZE, scale=(scale, scale), flip=flip, padding=mean)
+    padded, found = transform(image, target)
+    expected = torch.tensor(mean)[:, None, None].repeat(1, SIZE, SIZE)
+    expected[:, :height, :width] = 9 / 255
+    assert_close(padded.as_subclass(torch.Tensor), expected)
+    covered = torch.zeros(1, SIZE, SIZE, dtype=torch.uint8)
+    covered[:, :height, :width] = 1
+    assert torch.equal(found["masks"].as_subclass(torch.Tensor), covered)
+    assert found["boxes"].tolist() == [[0, 0, width, height]]
+    assert found["boxes"].canvas_size == (SIZE, SIZE)
 
 
 def test_large_images_are_cropped_anywhere():
@@ -165,7 +192,7 @@ def test_large_images_are_cropped_anywhere():
     seen = set()
     for seed in range(150):
         torch.manual_seed(seed)
-        crop = FixedSizeCrop(SIZE)(image)
+        crop = RandomCrop(SIZE)(image)
         top, left = crop[0, 0, 0].item(), crop[1, 0, 0].item()
         assert torch.equal(crop, image[:, top : top + SIZE, left : left + SIZE])
         seen.add((top, left))
@@ -174,7 +201,7 @@ def test_large_images_are_cropped_anywhere():
 
 def test_cropped_on_one_side_and_padded_on_the_other():
     image = tv_tensors.Image(torch.full((3, 20, 70), 9, dtype=torch.uint8))
-    result = FixedSizeCrop(SIZE)(image)
+    result = PadToSquare(SIZE, fill=(0, 0, 0))(RandomCrop(SIZE)(image))
     assert (result[:, :20] == 9).all()
     assert (result[:, 20:] == 0).all()
 
@@ -195,12 +222,13 @@ def test_boxes_without_masks():
     # Compared with the arithmetic on the corners; a box goes when less than a pixel is left.
     item = make_item(40, 60, number=30, masks=False)
     transform = training_transform(SIZE, scale=(1.5, 3.0))
-    geometry = v2.Compose(transform.transforms[:-2])
+    geometry = geometry_of(transform)
     dropped = 0
     for seed in range(25):
         _, target = run(transform, item, seed)
         _, everything = run(geometry, item, seed)
-        boxes = np.clip(everything["boxes"].numpy(), 0, SIZE)
+        height, width = everything["boxes"].canvas_size
+        boxes = np.clip(everything["boxes"].numpy(), 0, [width, height] * 2)
         visible = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
         assert target["labels"].tolist() == (np.flatnonzero(visible) + 1).tolist()
         np.testing.assert_array_equal(target["boxes"].numpy(), boxes[visible])

@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 
-from botvision.data.coco import Category, find_split, instance_mask, read_annotations
+from botvision.data.coco import Category, instance_mask, read_annotations
 from botvision.errors import BotvisionError
 
 # pycocotools' own, with numpy 2.
@@ -106,9 +106,12 @@ def test_categories_are_sorted_by_id(read):
     assert categories == [Category(1, "cat"), Category(5, "dog"), Category(90, "cup")]
 
 
-def test_records_keep_what_they_hold(read):
-    (annotation,) = read([box_annotation(iscrowd=1, area=3.5, score=1)]).instances[1]
-    assert annotation == box_annotation(id=1, iscrowd=1, area=3.5, score=1)
+def test_records_hold_what_is_used(read):
+    # What else a record of the file says is not kept.
+    annotations = read([box_annotation(iscrowd=1, area=3.5, score=1)])
+    (annotation,) = annotations.instances[1]
+    assert annotation == box_annotation(id=1, iscrowd=1, area=3.5, segmentation=[])
+    assert list(annotations.images) == [IMAGE]
 
 
 def test_each_image_has_its_own_instances(write_coco):
@@ -160,46 +163,3 @@ def test_what_cannot_be_read(tmp_path, content):
 def test_a_missing_file(tmp_path):
     with pytest.raises(BotvisionError, match=r"none\.json: cannot be read"):
         read_annotations(tmp_path / "none.json")
-
-
-@pytest.mark.parametrize("picture_folder", ["images", "train2017", "train"])
-@pytest.mark.parametrize("name", ["instances_train.json", "instances_train2017.json"])
-def test_a_split_is_found(tmp_path, picture_folder, name):
-    (tmp_path / picture_folder).mkdir()
-    (tmp_path / "annotations").mkdir()
-    path = tmp_path / "annotations" / name
-    path.touch()
-    (tmp_path / "annotations" / "instances_val2017.json").touch()
-    assert find_split(tmp_path, "train") == (path, tmp_path / picture_folder)
-
-
-def test_the_exact_name_wins(tmp_path):
-    (tmp_path / "images").mkdir()
-    (tmp_path / "annotations").mkdir()
-    for name in ("instances_train.json", "instances_train2017.json"):
-        (tmp_path / "annotations" / name).touch()
-    assert find_split(tmp_path, "train")[0].name == "instances_train.json"
-
-
-@pytest.mark.parametrize(
-    ("made", "message"),
-    [
-        ([], "data: no such data folder"),
-        (["images/"], "expected annotations/instances_train.json, got no such file"),
-        (
-            ["images/", "annotations/instances_train1.json", "annotations/instances_train2.json"],
-            "got instances_train1.json, instances_train2.json",
-        ),
-        (["annotations/instances_train.json"], "expected pictures in images/ or train2017/"),
-        (["annotations/instances_train.json", "images"], "expected pictures in images/"),
-    ],
-    ids=["nothing", "no annotations", "two annotations", "no pictures", "a file for pictures"],
-)
-def test_a_folder_that_is_none(tmp_path, made, message):
-    folder = tmp_path / "data"
-    for name in made:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir() if name.endswith("/") else path.touch()
-    with pytest.raises(BotvisionError, match=message):
-        find_split(folder, "train")

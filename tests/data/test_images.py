@@ -154,3 +154,56 @@ def test_nothing_is_found(tmp_path):
         list(find_images(tmp_path))
     with pytest.raises(BotvisionError, match="none: no such file or folder"):
         list(find_images(tmp_path / "none"))
+
+
+def test_no_other_formats(tmp_path):
+    # Pillow would start Ghostscript for this one.
+    Image.fromarray(PICTURE).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(BotvisionError, match=r"a\.jpg: expected a picture \(JPEG, PNG, .*\), got"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("most", [255, 1023, 65535])
+def test_pgm_of_any_depth(tmp_path, most):
+    values = np.arange(most + 1)[:: max(1, most // 255)]
+    numbers = values.astype(">u2" if most > 255 else "u1").tobytes()
+    (tmp_path / "a.pgm").write_bytes(f"P5 {len(values)} 1 {most}\n".encode() + numbers)
+    found = np.asarray(read_image(tmp_path / "a.pgm"), float)[0, :, 0]
+    np.testing.assert_allclose(found, values / most * 255, atol=0.51)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_32_bits_are_an_error(tmp_path, dtype):
+    Image.fromarray(np.ones((4, 5), dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(BotvisionError, match=r"a\.tif: expected 8 or 16 bits a channel, got 32"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_the_limit_is_the_environments(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.fromarray(PICTURE).save(path)
+    pixels = PICTURE.shape[0] * PICTURE.shape[1]
+    monkeypatch.setenv("BOTVISION_MOST_PIXELS", str(pixels))
+    assert read_image(path).size == PICTURE.shape[1::-1]
+    monkeypatch.setenv("BOTVISION_MOST_PIXELS", str(pixels - 1))
+    with pytest.raises(BotvisionError, match=rf"at most {pixels - 1:,} pixels, got 48 x 40; .*set"):
+        read_image(path)
+
+
+def test_the_environments_limit_may_be_beyond_pillows(tmp_path, monkeypatch):
+    # For Pillow's own limit to be met by a small picture, it is lowered.
+    path = tmp_path / "a.png"
+    Image.fromarray(PICTURE).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(BotvisionError, match="set BOTVISION_MOST_PIXELS"):
+        read_image(path)
+    monkeypatch.setenv("BOTVISION_MOST_PIXELS", "5000")
+    assert np.array_equal(np.asarray(read_image(path)), PICTURE)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "1e6", "many", "²"])
+def test_a_limit_that_is_none(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("BOTVISION_MOST_PIXELS", text)
+    with pytest.raises(BotvisionError, match="BOTVISION_MOST_PIXELS: expected a number of pixels"):
+        read_image(tmp_path / "a.png")

@@ -65,7 +65,53 @@ def test_row_05_box_outside_the_image(annotate, skipped, box):
 )
 def test_row_06_box_half_outside_is_clipped(annotate, read, box, clipped):
     annotate(bbox=box)
-    assert [each["bbox"] for each in read().instances[11]] == [[4, 5, 10, 20], clipped]
+    annotations = read()
+    assert [each["bbox"] for each in annotations.instances[11]] == [[4, 5, 10, 20], clipped]
+    assert annotations.clipped == (box != clipped)
+
+
+def boxes_near_the_middle(count):
+    """x1, y1, x2, y2 of boxes whose middles are all over an image of 40 x 30 pixels."""
+    rng = np.random.default_rng(0)
+    near = rng.uniform(0, (30, 20), (count, 2))
+    return np.concatenate([near, near + rng.uniform(3, 10, (count, 2))], axis=1).round(2)
+
+
+@pytest.mark.parametrize("count", [10, 600])
+def test_row_07_corners_written_as_sides(content, annotate, refused, count):
+    content["annotations"].clear()
+    for number, box in enumerate(boxes_near_the_middle(count).tolist()):
+        annotate(number, bbox=box)
+    refused("annotations", "bbox", "[x, y, width, height]", "[x1, y1, x2, y2]")
+
+
+def test_row_07_honest_boxes_are_taken(content, annotate, read):
+    content["annotations"].clear()
+    boxes = boxes_near_the_middle(600)
+    boxes[:, 2:] -= boxes[:, :2]
+    boxes[:300, 2:] += 30  # half of them reach out of the image
+    for number, box in enumerate(boxes.tolist()):
+        annotate(number, bbox=box)
+    annotations = read()
+    assert len(annotations.instances[11]) == 600
+    assert annotations.clipped >= 300
+
+
+def test_row_10_instances_that_a_crop_empties(content, annotate, write):
+    from botvision.data.augmentation import training_transform
+    from botvision.data.instances import CocoInstances
+
+    content["images"][0].update(width=400, height=400)
+    content["annotations"].clear()
+    annotate(1, bbox=[0, 0, 20, 20])
+    annotate(2, bbox=[380, 380, 20, 20])
+    data = CocoInstances(write(), "train", transform=training_transform(64, scale=(3, 3), flip=0))
+    counts = [len(data[epoch, 0][1]["labels"]) for epoch in range(20)]
+    assert set(counts) <= {0, 1}  # no crop of a third holds opposite corners
+    for epoch in range(20):
+        _, target = data[epoch, 0]
+        assert len(target["boxes"]) == len(target["masks"]) == counts[epoch]
+        assert all(mask.any() for mask in target["masks"])
 
 
 @pytest.mark.parametrize("polygons", [[[4, 5, 14, 5]], [[4, 5]], [[]], [POLYGON, [4, 5, 14, 5]]])
@@ -102,6 +148,7 @@ def test_nan_or_infinity_in_a_polygon(annotate, refused, value):
         {"size": [30, 40], "counts": [600.0, 600.0]},
         {"size": [30, 40], "counts": ["1200"]},
         {"size": [30, 40], "counts": [-1, 1201]},
+        {"size": [30.5, 40], "counts": [1200]},
     ],
     ids=str,
 )

@@ -1,11 +1,11 @@
 """Scale jitter and flip at a fixed input size, on torchvision's transforms v2."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -18,20 +18,16 @@ class _ScaleJitter(v2.ScaleJitter):
         return {"size": (max(1, height), max(1, width))}
 
 
-class FixedSizeCrop(v2.Transform):
-    """Crop at random where the image is too large, pad at the bottom and right where too small.
-
-    As TPU detection and detectron2 do it, so that every input is ``size`` x ``size``.
+class RandomCrop(v2.Transform):
+    """Crop at random where the image is larger than a square; smaller sides stay.
 
     Args:
-        size: Side of the result in pixels.
-        pad: False leaves the padding to the detector; the result is then at most that large.
+        size: Side of the square in pixels.
     """
 
-    def __init__(self, size: int, *, pad: bool = True) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
-        self.pad = pad
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the place of the crop."""
@@ -45,10 +41,33 @@ class FixedSizeCrop(v2.Transform):
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Crop and pad one input."""
-        cropped = F.crop(inpt, **params)
-        padding = [0, 0, self.size - params["width"], self.size - params["height"]]
-        return F.pad(cropped, padding) if self.pad and any(padding) else cropped
+        """Crop one input."""
+        return F.crop(inpt, **params)
+
+
+class PadToSquare(v2.Transform):
+    """Pad at the bottom and right, as TPU detection and detectron2 do it.
+
+    Args:
+        size: Side of the square in pixels.
+        fill: Colour of the image's padding; masks are padded with 0.
+    """
+
+    def __init__(self, size: int, *, fill: Sequence[float]) -> None:
+        super().__init__()
+        self.size = size
+        self.fill = list(fill)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """What is missing of the square."""
+        height, width = v2.query_size(flat_inputs)
+        return {"padding": [0, 0, self.size - width, self.size - height]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Pad one input."""
+        if not any(params["padding"]):
+            return inpt
+        return F.pad(inpt, **params, fill=self.fill if isinstance(inpt, tv_tensors.Image) else 0)
 
 
 class KeepVisibleInstances(torch.nn.Module):
@@ -60,9 +79,9 @@ class KeepVisibleInstances(torch.nn.Module):
     def forward(self, image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """Return the image as it is and the target without invisible instances."""
         if "masks" in target:
-            visible = target["masks"].flatten(1).bool().any(dim=1)
-            boxes = masks_to_boxes(target["masks"][visible])
-            boxes[:, 2:] += 1  # masks_to_boxes gives the last pixel, boxes end after it
+            boxes = _boxes_around(target["masks"])
+            visible = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+            boxes = boxes[visible]
         else:
             clipped = F.clamp_bounding_boxes(target["boxes"])
             visible = ((clipped[:, 2:] - clipped[:, :2]) >= 1).all(dim=1)
@@ -73,11 +92,33 @@ class KeepVisibleInstances(torch.nn.Module):
         }
         size = image.shape[-2:]
         kept["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=tuple(size))
+        if "masks" in kept:
+            kept["masks"] = tv_tensors.Mask(kept["masks"])  # which indexing made a plain tensor
         return image, kept
 
 
+def _boxes_around(masks: Tensor) -> Tensor:
+    """Boxes float32 [n, 4] of masks, the ends behind the last pixels; empty masks have none.
+
+    As torchvision's ``masks_to_boxes`` and a pixel, but from the masks' shadows on the two sides,
+    which takes a hundredth of the time at 1024 x 1024.
+    """
+    # argmax takes the first of equals, but no bool.
+    shadows = [masks.amax(side).bool().byte() for side in (1, 2)]
+    starts = [shadow.argmax(1) for shadow in shadows]
+    ends = [shadow.shape[1] - shadow.flip(1).argmax(1) for shadow in shadows]
+    boxes = torch.stack([*starts, *ends], dim=1).float()
+    boxes[~shadows[0].bool().any(1)] = 0
+    return boxes
+
+
 def training_transform(
-    size: int, *, scale: tuple[float, float] = (0.8, 1.25), flip: float = 0.5, pad: bool = True
+    size: int,
+    *,
+    scale: tuple[float, float] = (0.8, 1.25),
+    flip: float = 0.5,
+    colour_jitter: float = 0.0,
+    padding: Sequence[float] | None = (0.0, 0.0, 0.0),
 ) -> v2.Compose:
     """Augmentation of the paper's detection experiments (tables 2 to 8).
 
@@ -85,21 +126,28 @@ def training_transform(
         size: Side of the square input in pixels.
         scale: Range of the scale jitter; 1 fits the whole image into the square.
         flip: Probability of a horizontal flip.
-        pad: False leaves the padding of small images to the detector.
+        colour_jitter: Strength of random brightness, contrast and saturation: each is multiplied
+            by up to that much more or less than 1.
+        padding: Colour in 0..1 that small images are padded with: the mean that the network
+            subtracts, so that padding is zero to it, as it is in evaluation. None leaves the
+            padding to the detector.
 
     Returns:
         A transform of (image, target) as ``CocoInstances`` gives them to a float32 image
         [3, size, size] in 0..1 and its target; without padding the sides are at most ``size``.
     """
-    return v2.Compose(
-        [
-            _ScaleJitter((size, size), scale_range=scale),
-            FixedSizeCrop(size, pad=pad),
-            v2.RandomHorizontalFlip(flip),
-            KeepVisibleInstances(),
-            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-        ]
-    )
+    steps: list[torch.nn.Module] = [
+        _ScaleJitter((size, size), scale_range=scale),
+        RandomCrop(size),
+        v2.RandomHorizontalFlip(flip),
+    ]
+    if colour_jitter:
+        steps.append(v2.ColorJitter(colour_jitter, colour_jitter, colour_jitter))
+    steps += [
+        KeepVisibleInstances(),
+        v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+    ]
+    return v2.Compose(steps if padding is None else [*steps, PadToSquare(size, fill=padding)])
 
 
 def evaluation_transform() -> v2.Compose:

@@ -1,8 +1,10 @@
 """The one way pictures come into the program."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -10,14 +12,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from botvision.errors import BotvisionError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
 _MOST_PIXELS = 100_000_000
+_LIMIT_VARIABLE = "BOTVISION_MOST_PIXELS"
+# The first are the most usual: Pillow imports its plugins one after the other. Others have no
+# place here; for EPS, Pillow would even start Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
 
 
 def read_image(path: Path) -> Image.Image:
     """Read a picture as upright RGB.
 
-    The EXIF orientation is applied, 16-bit grey is scaled to 8 bits, transparency is dropped.
-    The file's content, not its name, tells the format.
+    The EXIF orientation is applied, 16-bit grey is scaled to 8 bits, transparency is dropped, of
+    several frames the first is taken. The file's content, not its name, tells the format.
 
     Args:
         path: Picture file.
@@ -26,34 +33,72 @@ def read_image(path: Path) -> Image.Image:
         An RGB image, fully decoded.
 
     Raises:
-        BotvisionError: If the file is missing, no picture, truncated, or beyond 100 million
-            pixels.
+        BotvisionError: If the file is missing, no picture, truncated, of 32 bits a channel, or
+            beyond 100 million pixels or what the environment's BOTVISION_MOST_PIXELS says.
     """
+    return decode_image(path, str(path))
+
+
+def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
+    """``read_image`` of a file or of an open one, such as an archive's member.
+
+    Args:
+        source: Where the picture is.
+        name: What errors call it.
+    """
+    limit = _pixel_limit()
     try:
         # Pillow warns of damaged metadata and of pictures below our own limit.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            if image.width * image.height > _MOST_PIXELS:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(source, formats=_FORMATS) as image,
+        ):
+            if image.width * image.height > limit:
                 raise BotvisionError(
-                    f"{path}: expected at most {_MOST_PIXELS:,} pixels, got "
-                    f"{image.width} x {image.height}; shrink the picture"
+                    f"{name}: expected at most {limit:,} pixels, got {image.width} x "
+                    f"{image.height}; shrink the picture or set {_LIMIT_VARIABLE}"
                 )
-            return _rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _rgb(image, name)
     except BotvisionError:
         raise
     except FileNotFoundError as error:
-        raise BotvisionError(f"{path}: no such picture") from error
+        raise BotvisionError(f"{name}: no such picture") from error
     except Image.DecompressionBombError as error:
-        raise BotvisionError(f"{path}: too many pixels ({error})") from error
+        raise BotvisionError(
+            f"{name}: too many pixels ({error}); shrink the picture or set {_LIMIT_VARIABLE}"
+        ) from error
     except UnidentifiedImageError as error:
-        raise BotvisionError(f"{path}: expected a picture, got a file of another kind") from error
+        raise BotvisionError(
+            f"{name}: expected a picture ({', '.join(_FORMATS)}), got a file of another kind"
+        ) from error
     except Exception as error:  # decoders of damaged files raise anything, struct.error included
-        raise BotvisionError(f"{path}: cannot be decoded ({error}); replace the file") from error
+        raise BotvisionError(f"{name}: cannot be decoded ({error}); replace the file") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # Pillow clips at 255 instead of scaling.
+def _pixel_limit() -> int:
+    """The most pixels that a picture may have, of the environment or our own."""
+    text = os.environ.get(_LIMIT_VARIABLE)
+    if text is None:
+        return _MOST_PIXELS
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise BotvisionError(f"{_LIMIT_VARIABLE}: expected a number of pixels, got {text!r}")
+    # Pillow has a limit of its own, which whoever asks for more does not mean.
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, int(text))
+    return int(text)
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    # Pillow clips at 255 instead of scaling. Of PGM files, it scales those of more than 8 bits to
+    # 16 and calls them "I".
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise BotvisionError(
+            f"{name}: expected 8 or 16 bits a channel, got 32, of which nothing says what is "
+            "white; convert the picture"
+        )
     return image.convert("RGB")
 
 

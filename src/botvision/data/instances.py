@@ -1,6 +1,6 @@
 """A COCO folder as a torch data set of images and instance targets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from torchvision.transforms import v2
 from botvision.data.coco import (
     Category,
     CocoAnnotations,
-    find_split,
     instance_mask,
     read_annotations,
 )
+from botvision.data.copy_paste import paste_instances, random_subset
 from botvision.data.images import read_image
+from botvision.data.layouts import find_split
+from botvision.data.picture_checks import outside_fault, size_fault
 from botvision.data.seeds import derived_seed
 from botvision.errors import BotvisionError
 
@@ -48,6 +50,15 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         masks: False leaves the masks out, for box detectors.
         seed: Of the augmentation.
 
+    Attributes:
+        transform: As given; may be set later.
+        copy_paste: Probability that instances of another image, drawn at random and transformed
+            in its own right, are pasted onto an item, see ``paste_instances``; 0 at first. If it
+            is not 0, boxes are those of masks, whether or not items have masks, and an instance
+            of which the file gives only the box is that box.
+        annotations: What the annotation file says.
+        image_folder: Where the pictures are.
+
     Raises:
         BotvisionError: If the folder, the annotations or a picture are not as they should be.
     """
@@ -66,7 +77,8 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         self.annotations: CocoAnnotations = read_annotations(annotations_path)
         if not self.annotations.images:
             raise BotvisionError(f"{annotations_path}: images: expected at least one, got none")
-        self._transform = transform
+        self.transform = transform
+        self.copy_paste = 0.0
         self._masks = masks
         self._seed = seed
         self._labels = {c.id: i + 1 for i, c in enumerate(self.annotations.categories)}
@@ -81,13 +93,15 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Target]:
         epoch, index = key
-        image, target = self._read(index)
-        if self._transform is None:
-            return image, target
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed the accelerators as well, which nobody restores.
             torch.default_generator.manual_seed(derived_seed(self._seed, epoch, index))
-            return self._transform(image, target)
+            image, target = self._transformed(index)
+            if torch.rand(()) < self.copy_paste:
+                image, target = self._with_pasted(index, (image, target))
+        if not self._masks:
+            target.pop("masks", None)
+        return image, target
 
     def image_path(self, index: int) -> Path:
         """Path of a picture, inside the picture folder.
@@ -96,24 +110,42 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             BotvisionError: If the annotation file points outside the folder.
         """
         record = self.annotations.images[index]
-        path = self.image_folder / record["file_name"]
-        if not path.resolve().is_relative_to(self._root):
-            raise BotvisionError(
-                f"{self.annotations.path}: image {record['id']}: file_name: expected a path "
-                f"inside {self.image_folder}, got {record['file_name']!r}"
-            )
-        return path
+        fault = outside_fault(self.annotations.path, self.image_folder, self._root, record)
+        if fault is not None:
+            raise BotvisionError(fault.message)
+        return self.image_folder / str(record["file_name"])
+
+    def leave_out(self, image_ids: Collection[int | str]) -> None:
+        """Go on without some images.
+
+        Raises:
+            BotvisionError: If none is left.
+        """
+        self.annotations = self.annotations.without_images(image_ids)
+        if not self.annotations.images:
+            raise BotvisionError(f"{self.annotations.path}: no picture can be read")
+
+    def _transformed(self, index: int) -> tuple[Tensor, Target]:
+        item = self._read(index)
+        return item if self.transform is None else self.transform(*item)
+
+    def _with_pasted(self, index: int, item: tuple[Tensor, Target]) -> tuple[Tensor, Target]:
+        """The item with instances of another, if there is another and it shows any."""
+        if len(self) == 1:
+            return item
+        other = (index + int(torch.randint(1, len(self), ()))) % len(self)
+        source = self._transformed(other)
+        count = len(source[1]["labels"])
+        return paste_instances(item, source, random_subset(count)) if count else item
 
     def _read(self, index: int) -> tuple[Tensor, Target]:
         record = self.annotations.images[index]
         path = self.image_path(index)
         image = v2.functional.pil_to_tensor(read_image(path))
         height, width = image.shape[1:]
-        if (record["height"], record["width"]) != (height, width):
-            raise BotvisionError(
-                f"{self.annotations.path}: image {record['id']}: height x width: expected "
-                f"{record['height']} x {record['width']}, got {height} x {width} in {path.name}"
-            )
+        fault = size_fault(self.annotations.path, record, (width, height), path.name)
+        if fault is not None:
+            raise BotvisionError(fault.message)
         instances = [
             instance
             for instance in self.annotations.instances[record["id"]]
@@ -128,7 +160,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             ),
             "image_id": record["id"],
         }
-        if self._masks:
+        if self._masks or self.copy_paste:
             masks = [instance_mask(i, height, width) for i in instances]
             stacked = np.stack(masks) if masks else np.zeros((0, height, width), np.uint8)
             target["masks"] = tv_tensors.Mask(torch.from_numpy(stacked))

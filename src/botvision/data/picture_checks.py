@@ -1,0 +1,174 @@
+"""Checking the pictures that an annotation file names: their places, contents and sizes."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from botvision.data.coco import CocoAnnotations
+from botvision.data.findings import Finding, shown
+from botvision.data.images import read_image
+from botvision.data.loading import load_batches
+from botvision.errors import BotvisionError
+
+_READ_AT_ONCE = 8  # pictures a worker hands over together
+
+
+@dataclass(frozen=True)
+class SeenPicture:
+    """What reading a picture showed.
+
+    Attributes:
+        place: Of its record in the annotation file.
+        finding: What is wrong with it, or None.
+        digest: Of the file's bytes, empty if it cannot be read.
+    """
+
+    place: int
+    finding: Finding | None
+    digest: bytes = b""
+
+
+def outside_fault(
+    annotations: Path, folder: Path, root: Path, record: dict[str, Any]
+) -> Finding | None:
+    """The finding, if a record names no place in the picture folder.
+
+    Args:
+        annotations: The annotation file.
+        folder: The picture folder.
+        root: The same, resolved.
+        record: COCO's, of the image.
+    """
+    name = record["file_name"]
+    expected = f"a path inside {folder}"
+    if "\0" in name or len(name.splitlines()) > 1:
+        expected += ", on one line"
+    else:
+        try:
+            if (folder / name).resolve().is_relative_to(root):
+                return None
+        except (OSError, ValueError, RuntimeError):  # a circle of links, or no name of a file
+            pass
+    return Finding(
+        "error",
+        str(annotations),
+        f"image {record['id']}",
+        id=record["id"],
+        field="file_name",
+        value=shown(name),
+        expected=expected,
+    )
+
+
+def size_fault(
+    annotations: Path, record: dict[str, Any], size: tuple[int, int], name: str
+) -> Finding | None:
+    """The finding, if the (width, height) of a picture is not what its record says."""
+    if (record["width"], record["height"]) == size:
+        return None
+    expected, value = f"{record['height']} x {record['width']}", f"{size[1]} x {size[0]}"
+    said = f"expected {expected}, got {value} in {name}"
+    if (record["height"], record["width"]) == size:
+        said += "; was it annotated without regard to its EXIF orientation?"
+    return Finding(
+        "error",
+        str(annotations),
+        f"image {record['id']}",
+        id=record["id"],
+        field="height x width",
+        value=value,
+        expected=expected,
+        said=said,
+    )
+
+
+def find_pictures(
+    annotations: CocoAnnotations, folder: Path, *, skip_bad: bool = False
+) -> Iterator[tuple[int, Finding | None]]:
+    """The place of every image in the file, and what is wrong with its picture's place, if so.
+
+    Args:
+        annotations: The file.
+        folder: The picture folder.
+        skip_bad: Whether a picture that is not there is left out instead of refused.
+    """
+    root = folder.resolve()
+    for place, record in enumerate(annotations.images):
+        fault = outside_fault(annotations.path, folder, root, record)
+        if fault is None:
+            path = folder / record["file_name"]
+            said = _missing(path)
+            fault = _unreadable(annotations, path, record, said, skip_bad) if said else None
+        yield place, fault
+
+
+def _missing(path: Path) -> str:
+    try:
+        if not path.is_file():
+            return "no such picture"
+        return "" if path.stat().st_size else "expected a picture, got a file of zero bytes"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({error})"
+
+
+def _unreadable(
+    annotations: CocoAnnotations, path: Path, record: dict[str, Any], said: str, skip_bad: bool
+) -> Finding:
+    return Finding(
+        "skipped" if skip_bad else "error",
+        str(path),
+        id=record["id"],
+        field="file_name",
+        value=shown(record["file_name"]),
+        expected="a picture",
+        said=f"{said}; image {record['id']} of {annotations.path}",
+    )
+
+
+def read_pictures(
+    annotations: CocoAnnotations,
+    folder: Path,
+    places: Sequence[int],
+    *,
+    workers: int,
+    skip_bad: bool = False,
+) -> Iterator[SeenPicture]:
+    """Read the pictures at some places of the annotation file whole, in worker processes.
+
+    Args:
+        annotations: The file.
+        folder: The picture folder.
+        places: Of images whose pictures are there, see ``find_pictures``.
+        workers: Processes that read; 0 reads in this one.
+        skip_bad: Whether a picture that cannot be read is left out instead of refused.
+    """
+    batches = [
+        list(places[start : start + _READ_AT_ONCE])
+        for start in range(0, len(places), _READ_AT_ONCE)
+    ]
+    pictures = _Pictures(annotations, folder, skip_bad=skip_bad)
+    for seen in load_batches(pictures, batches, collate=list, workers=workers):
+        yield from seen
+
+
+class _Pictures(Dataset[SeenPicture]):
+    def __init__(self, annotations: CocoAnnotations, folder: Path, *, skip_bad: bool) -> None:
+        self._annotations, self._folder, self._skip_bad = annotations, folder, skip_bad
+
+    def __getitem__(self, place: int) -> SeenPicture:
+        record = self._annotations.images[place]
+        path = self._folder / record["file_name"]
+        try:
+            size = read_image(path).size
+            digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+        except (BotvisionError, OSError) as error:
+            said = str(error).removeprefix(f"{path}: ")
+            return SeenPicture(
+                place, _unreadable(self._annotations, path, record, said, self._skip_bad)
+            )
+        fault = size_fault(self._annotations.path, record, size, path.name)
+        return SeenPicture(place, fault, digest)
