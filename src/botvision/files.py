@@ -35,6 +35,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def leftovers(path: Path) -> list[Path]:
+    """What processes that were killed in ``replacing`` left beside a file."""
+    return sorted(path.parent.glob(f".{path.name}.*{path.suffix}"))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, all or nothing."""
     with replacing(path) as temporary:

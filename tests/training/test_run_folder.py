@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from botvision.errors import BotvisionError
+from botvision.files import replacing
 from botvision.recipes.reading import check_recipe
 from botvision.recipes.running import new_run_path, train_recipe
 from botvision.training.curves import draw_curves
@@ -106,3 +107,14 @@ def test_rewinding_forgets_later_lines_only(tmp_path):
 def test_curves_of_nothing(tmp_path):
     draw_curves([], tmp_path / "results.png", ["box_ap"])
     assert (tmp_path / "results.png").is_file()
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {"a": 1})
+    with replacing(run.state) as temporary:
+        temporary.write_bytes(b"whole")
+    temporary.write_bytes(b"half")  # as SIGKILL leaves it
+    mine = run.state.with_name(".mine.pt")
+    mine.write_bytes(b"precious")
+    run.rewind(0, evaluated=0)
+    assert sorted(run.state.parent.iterdir()) == [mine, run.state]

@@ -1,5 +1,6 @@
 """The ``botvision`` command: a thin map from commands to the package's functions."""
 
+import os
 import sys
 
 import typer
@@ -45,7 +46,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # all processes of a run know it
+            print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except OSError as error:
         print(f"error: {error.filename or 'input or output'}: {error.strerror}", file=sys.stderr)

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from botvision.errors import BotvisionError
-from botvision.files import replacing, write_json
+from botvision.files import leftovers, replacing, write_json
 
 _PACKAGES = ("botvision", "torch", "torchvision", "timm", "accelerate", "faster-coco-eval")
 
@@ -79,7 +79,7 @@ class RunFolder:
         return records
 
     def rewind(self, step: int, evaluated: int) -> None:
-        """Forget the lines of what will be done again.
+        """Forget the lines of what will be done again, and what a kill left half-written.
 
         Args:
             step: Steps that are done.
@@ -92,6 +92,8 @@ class RunFolder:
         ]
         with replacing(self.metrics) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        for left in (*leftovers(self.state), *leftovers(self.best), *leftovers(self.last)):
+            left.unlink()
 
     def write_csv(self) -> None:
         """Write ``results.csv``: a row for each evaluation in ``metrics.jsonl``."""
