@@ -14,7 +14,9 @@ def val(
         Path | None,
         typer.Option(help="COCO folder or class folders; those of the training if none."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the data.")] = "val",
+    split: Annotated[
+        str | None, typer.Option(help="Split of the data; as in the training if none.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images at a time; as in the training if none.")
     ] = None,
@@ -60,7 +62,7 @@ def val(
     if as_json:
         print(json.dumps(metrics))
         return
-    console.print(metrics_table(metrics, title=f"{weights} on {split}"))
+    console.print(metrics_table(metrics, title=f"{weights} on {split or 'the validation split'}"))
     if skip_bad:
         console.print(f"{metrics['images']} images; {metrics['skipped']} more could not be read")
     if output is not None:

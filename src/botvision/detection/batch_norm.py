@@ -43,8 +43,8 @@ def freeze_batch_norm(backbone: nn.Module, taken: Collection[str]) -> list[str]:
     ]
     if not frozen:
         raise BotvisionError(
-            "model.batch_norm: expected model.trunk with 'frozen', got no trunk; name one or use "
-            "'synchronised'"
+            "model.batch_norm: expected model.trunk with 'frozen', got no trunk; give --trunk, or "
+            "--set model.batch_norm=synchronised"
         )
     for name in frozen:
         backbone.get_submodule(name).requires_grad_(False)

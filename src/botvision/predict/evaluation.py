@@ -13,15 +13,14 @@ from botvision.predict.class_evaluation import evaluate_classifier
 from botvision.predict.class_predictor import ClassPredictor
 from botvision.predict.loading import load_sized
 from botvision.predict.predictor import Predictor
-
-_DETECTIONS_AT_ONCE = 8
+from botvision.training.settings import TrainingSettings
 
 
 def evaluate_weights(
     weights: str | Path,
     folder: Path | None,
     *,
-    split: str = "val",
+    split: str | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
     flips: bool = False,
@@ -34,8 +33,8 @@ def evaluate_weights(
     Args:
         weights: See ``load``.
         folder: COCO folder, or class folders; what it was trained on if None.
-        split: Split of the folder.
-        batch_size: Images at a time; None: 8 for a detector, as in the training for a classifier.
+        split: Split of the folder; the one that the training evaluated if None.
+        batch_size: Images at a time; as in the training if None, whose figures it then gives.
         image_size: Side in pixels that the longer side of an image is resized to for a detector,
             and of the square that a classifier sees; that of the training if None.
         flips: See ``evaluate_classifier``, as the next two.
@@ -51,6 +50,8 @@ def evaluate_weights(
             if a detector is to do what only classifiers do.
     """
     predictor = load_sized(weights, image_size)
+    recipe = predictor.description.get("recipe", {})
+    split = split or recipe.get("data", {}).get("val_split", "val")
     if isinstance(predictor, ClassPredictor):
         return evaluate_classifier(
             predictor,
@@ -74,7 +75,7 @@ def evaluate_weights(
         folder,
         weights=weights,
         split=split,
-        batch_size=batch_size or _DETECTIONS_AT_ONCE,
+        batch_size=batch_size or TrainingSettings(**recipe["training"]).evaluated_at_once,
         image_size=image_size,
         progress=progress,
     )

@@ -16,8 +16,6 @@ from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder, run_folder_exists
 from botvision.training.task import Task
 
-_EVALUATED_AT_ONCE = 8  # images, where the recipe leaves the choice
-
 
 def train_recipe(
     recipe: Recipe, path: Path, *, display: ShowRun, profile: bool = False
@@ -86,7 +84,6 @@ def build_task(recipe: Recipe) -> Task:
         kind = "class folders" if isinstance(recipe, ClassificationRecipe) else "a COCO folder"
         raise BotvisionError(f"data.folder: expected {kind}, got none; give --data FOLDER")
     training = recipe.training
-    evaluated_at_once = training.images_at_once or min(training.batch_size, _EVALUATED_AT_ONCE)
     if isinstance(recipe, ClassificationRecipe):
         task = ClassificationTask(
             recipe.model,
@@ -106,7 +103,7 @@ def build_task(recipe: Recipe) -> Task:
             colour_jitter=recipe.data.colour_jitter,
             copy_paste=recipe.data.copy_paste,
             skip_bad=recipe.data.skip_bad,
-            batch_size=evaluated_at_once,
+            batch_size=training.evaluated_at_once,
             workers=training.workers,
             precision=training.precision,
             seed=training.seed,

@@ -8,6 +8,8 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+_EVALUATED_AT_ONCE = 8  # images, where the recipe leaves the choice
+
 
 class TrainingSettings(BaseModel):
     """Optimisation, schedule, precision and book-keeping of a run.
@@ -87,3 +89,8 @@ class TrainingSettings(BaseModel):
     save_every: Count = 500
     log_every: Count = 10
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    @property
+    def evaluated_at_once(self) -> int:
+        """Images that a detector is evaluated on at a time."""
+        return self.images_at_once or min(self.batch_size, _EVALUATED_AT_ONCE)
