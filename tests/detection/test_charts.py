@@ -1,32 +1,38 @@
 """The evaluation's charts: what they count, and what they show of one class and of eighty."""
 
 import itertools
+import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from botvision.data.coco import Category, CocoAnnotations
+from botvision.data.coco import Category, read_annotations
 from botvision.detection.charts import draw_charts, per_class_figure, precision_recall_figure
 from botvision.detection.confusion import confusion_figure, confusion_matrix
 
 IDS = (7, 3, 90)  # of the classes, in no order
 
 
-def annotations(instances, ids=IDS, path="truth.json"):
+def annotations(instances, ids=IDS):
     """Annotations of some images from (category id, box, crowd) of each."""
-    return CocoAnnotations(
-        path=path,
-        images=[{"id": i, "width": 100, "height": 100} for i in range(len(instances))],
-        categories=[Category(i, f"class {i}") for i in sorted(ids)],
-        instances={
-            image: [
-                {"category_id": category, "bbox": list(box), "iscrowd": int(crowd)}
-                for category, box, crowd in each
-            ]
-            for image, each in enumerate(instances)
-        },
-    )
+    records = [
+        {"image_id": image, "category_id": category, "bbox": list(box), "iscrowd": int(crowd)}
+        for image, each in enumerate(instances)
+        for category, box, crowd in each
+    ]
+    images = [{"id": i, "width": 100, "height": 100} for i in range(len(instances))]
+    content = {
+        "images": [{**image, "file_name": f"{image['id']}.png"} for image in images],
+        "categories": [{"id": i, "name": f"class {i}"} for i in ids],
+        "annotations": [{**record, "id": number} for number, record in enumerate(records)],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "truth.json"
+        path.write_text(json.dumps(content))
+        return read_annotations(path)
 
 
 def result(image, category, box, score):
