@@ -63,14 +63,21 @@ def assert_compiles(backend, sizes):
     return counter.frame_count
 
 
-def assert_compiles_with_autocast(backend, **tolerance):
+def steps_with_autocast(backend):
+    """A step compiled, the same step eager, and the same in float64."""
     model = tiny().train()
-    twin = copy.deepcopy(model)
+    twin, exact = copy.deepcopy(model), copy.deepcopy(model).double()
     compiled = torch.compile(twin, backend=backend, fullgraph=True)
-    x = image((64, 64))
-    actual = training_step(compiled, twin, x, autocast=True)
+    actual = training_step(compiled, twin, image((64, 64)), autocast=True)
     assert actual["output"].dtype == torch.bfloat16
-    assert_close(actual, training_step(model, model, x, autocast=True), **tolerance)
+    expected = training_step(model, model, image((64, 64)), autocast=True)
+    return actual, expected, training_step(exact, exact, image((64, 64), dtype=torch.float64))
+
+
+def distance(one, other):
+    """Of all results of two steps together."""
+    squares = [(one[name].double() - other[name].double()).square().sum() for name in one]
+    return float(torch.stack(squares).sum().sqrt())
 
 
 def test_compiled_training():
@@ -81,7 +88,8 @@ def test_compiled_training():
 
 def test_compiled_training_with_autocast():
     # The same operations in the same order.
-    assert_compiles_with_autocast("aot_eager", rtol=0, atol=0)
+    actual, expected, _ = steps_with_autocast("aot_eager")
+    assert_close(actual, expected, rtol=0, atol=0)
 
 
 @pytest.mark.slow
@@ -91,8 +99,10 @@ def test_compiled_training_by_inductor():
 
 @pytest.mark.slow
 def test_compiled_training_by_inductor_with_autocast():
-    # Fused operations round less often.
-    assert_compiles_with_autocast("inductor", rtol=0.1, atol=0.1)
+    # Fused operations round elsewhere, which flips a ReLU here and there: no further from the
+    # truth than eager ones.
+    actual, expected, exact = steps_with_autocast("inductor")
+    assert distance(actual, exact) <= 1.5 * distance(expected, exact)
 
 
 def namespaces(program):
