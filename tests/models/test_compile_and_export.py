@@ -93,6 +93,7 @@ def test_compiled_training_with_autocast():
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="inductor's gradients are wrong at a second, dynamic size")
 def test_compiled_training_by_inductor():
     assert_compiles("inductor", SIZES[:2])
 
