@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 
 import pytest
@@ -219,6 +220,29 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def asked_to_stop():
+    """A task's maker, so that one process is sent SIGTERM as it begins its eleventh part."""
+
+    def stopping(make, rank):
+        def made():
+            task = make()
+            losses, calls = task.losses, []
+
+            def counted(*arguments):
+                calls.append(None)
+                if len(calls) == 11 and os.environ["RANK"] == str(rank):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return losses(*arguments)
+
+            task.losses = counted
+            return task
+
+        return made
+
+    return stopping
 
 
 @pytest.fixture

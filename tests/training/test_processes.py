@@ -77,26 +77,14 @@ def test_two_processes_have_the_losses_of_one(settings, shared, network, tmp_pat
     assert seen(runs[1].path, 0)["weights"] == seen(runs[1].path, 1)["weights"]
 
 
-def test_two_processes_resume_bit_for_bit(shared, network, same_run, tmp_path):
+def test_two_processes_resume_bit_for_bit(shared, network, asked_to_stop, same_run, tmp_path):
     settings = {"batch_size": 8, "images_at_once": 2, "epochs": 3, "evaluate_every": 1}
     settings |= {"ema_decay": 0.9, "momentum": 0.9, "gradient_clip": 1.0}
     whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
     shared(network, whole.path, **settings)
 
-    def interrupted():
-        task = network()
-        losses, calls = task.losses, []
-
-        def counted(*arguments):
-            calls.append(None)
-            # Step 6 of 12; and only one of the two is asked.
-            if len(calls) == 11 and os.environ["RANK"] == "1":
-                os.kill(os.getpid(), signal.SIGTERM)
-            return losses(*arguments)
-
-        task.losses = counted
-        return task
-
+    # In step 6 of 12; and only one of the two is asked.
+    interrupted = asked_to_stop(network, rank=1)
     forks = shared(interrupted, run.path, codes=(143, 143), **settings)
     for rank in range(2):
         (line,) = forks.text(rank).splitlines()

@@ -1,8 +1,6 @@
 """Weights, gradients and optimiser split over two processes: the same run as without."""
 
 import json
-import os
-import signal
 
 import pytest
 import torch
@@ -46,24 +44,14 @@ def test_sharded_run_is_the_run_that_is_not(settings, shared, network, tmp_path)
 
 
 @pytest.mark.parametrize("settings", [FULL, ADAMW], ids=["sgd", "adamw"])
-def test_sharded_run_resumes_bit_for_bit(settings, shared, network, same_run, tmp_path):
+def test_sharded_run_resumes_bit_for_bit(
+    settings, shared, network, asked_to_stop, same_run, tmp_path
+):
     settings = {**SETTINGS, **settings, "sharded": True}
     whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
     shared(network, whole.path, **settings)
 
-    def interrupted():
-        task = network()
-        losses, calls = task.losses, []
-
-        def counted(*arguments):
-            calls.append(None)
-            if len(calls) == 11 and os.environ["RANK"] == "0":
-                os.kill(os.getpid(), signal.SIGTERM)
-            return losses(*arguments)
-
-        task.losses = counted
-        return task
-
+    interrupted = asked_to_stop(network, rank=0)
     shared(interrupted, run.path, codes=(143, 143), **settings)
     assert torch.load(run.state, weights_only=True)["progressed"]["step"] == 6
     shared(network, run.path, resume=True, **settings)

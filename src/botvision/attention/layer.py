@@ -94,19 +94,7 @@ class MultiHeadSelfAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend over ``x``, [B, C, H, W]."""
-        q, k, v, bias_h, bias_w = self._project(x)
-        size = (x.shape[2], x.shape[3])
-        out = decomposed_attention(
-            q,
-            k,
-            v,
-            bias_h,
-            bias_w,
-            size=size,
-            scale=self.scale,
-            content=self.content,
-            impl=self.impl,
-        )
+        out = self._attend(x)
         if x.is_contiguous(memory_format=torch.channels_last):
             return out.transpose(1, 2).reshape(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
         return out.transpose(2, 3).reshape(x.shape)
@@ -139,6 +127,21 @@ class MultiHeadSelfAttention2d(nn.Module):
             content=self.content,
         )
         return probabilities.squeeze(2).unflatten(-1, size)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """Attended values, [B, heads, N, d], of ``x``, [B, C, H, W]."""
+        q, k, v, bias_h, bias_w = self._project(x)
+        return decomposed_attention(
+            q,
+            k,
+            v,
+            bias_h,
+            bias_w,
+            size=(x.shape[2], x.shape[3]),
+            scale=self.scale,
+            content=self.content,
+            impl=self.impl,
+        )
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """Queries, keys and values [B, heads, N, d], and the position biases."""

@@ -1,9 +1,14 @@
 """``botvision benchmark``."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 app = typer.Typer(help="Measure speed, memory and costs beside others'.", no_args_is_help=True)
 
@@ -54,11 +59,7 @@ def attention(
 
     Example: botvision benchmark attention --size 64x64 --size 96x64 --dtype bfloat16
     """
-    import json
-    from dataclasses import asdict
-
     from botvision.benchmark.attention_benchmark import AttentionSettings, benchmark_attention
-    from botvision.benchmark.report_files import write_report
     from botvision.cli.benchmark_tables import attention_table
     from botvision.cli.display import open_console
 
@@ -76,12 +77,7 @@ def attention(
     console = open_console(as_json=as_json)
     with console.status("") as status:
         report = benchmark_attention(settings, progress=status.update)
-    write_report(report, output)
-    if as_json:
-        print(json.dumps(asdict(report)))
-    else:
-        console.print(attention_table(report))
-        console.print(f"benchmark.json and benchmark.png are in {output}")
+    _finish(console, report, attention_table, output, as_json=as_json)
 
 
 @app.command()
@@ -112,11 +108,7 @@ def backbone(
 
     Example: botvision benchmark backbone --model resnet50@1024 --model botnet50@1024
     """
-    import json
-    from dataclasses import asdict
-
     from botvision.benchmark.backbone_benchmark import BackboneSettings, benchmark_backbones
-    from botvision.benchmark.report_files import write_report
     from botvision.cli.benchmark_tables import backbone_table
     from botvision.cli.display import open_console
 
@@ -127,12 +119,7 @@ def backbone(
     console = open_console(as_json=as_json)
     with console.status("") as status:
         report = benchmark_backbones(settings, progress=status.update)
-    write_report(report, output)
-    if as_json:
-        print(json.dumps(asdict(report)))
-    else:
-        console.print(backbone_table(report))
-        console.print(f"benchmark.json and benchmark.png are in {output}")
+    _finish(console, report, backbone_table, output, as_json=as_json)
 
 
 @app.command()
@@ -156,25 +143,16 @@ def data(
 
     Example: botvision benchmark data --images 5000 --instances 37000
     """
-    import json
-    from dataclasses import asdict
-
     from botvision.benchmark.data_benchmark import DataSettings, benchmark_data
     from botvision.cli.benchmark_tables import data_table
     from botvision.cli.display import open_console
-    from botvision.files import write_json
 
     settings = DataSettings(images=images, instances=instances, workers=workers, rounds=rounds)
     output.mkdir(parents=True, exist_ok=True)
     console = open_console(as_json=as_json)
     with console.status("") as status:
         report = benchmark_data(settings, output, progress=status.update)
-    write_json(output / "benchmark.json", asdict(report))
-    if as_json:
-        print(json.dumps(asdict(report)))
-    else:
-        console.print(data_table(report))
-        console.print(f"benchmark.json is in {output}")
+    _finish(console, report, data_table, output, as_json=as_json)
 
 
 @app.command()
@@ -192,24 +170,15 @@ def decoding(
 
     Example: botvision benchmark decoding --data COCO
     """
-    import json
-    from dataclasses import asdict
-
     from botvision.benchmark.decoding_benchmark import benchmark_decoding
     from botvision.cli.benchmark_tables import decoding_table
     from botvision.cli.display import open_console
-    from botvision.files import write_json
 
     console = open_console(as_json=as_json)
     with console.status("") as status:
         report = benchmark_decoding(data, rounds=rounds, progress=status.update)
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "benchmark.json", asdict(report))
-    if as_json:
-        print(json.dumps(asdict(report)))
-    else:
-        console.print(decoding_table(report))
-        console.print(f"benchmark.json is in {output}")
+    _finish(console, report, decoding_table, output, as_json=as_json)
 
 
 @app.command()
@@ -237,12 +206,10 @@ def training(
     Example: botvision benchmark training --data COCO --split val --set training.batch_size=2
     """
     import json
-    from dataclasses import asdict
 
     from botvision.benchmark.training_benchmark import benchmark_training
     from botvision.cli.benchmark_tables import training_table
     from botvision.cli.display import open_console
-    from botvision.files import write_json
     from botvision.recipes.reading import read_recipe
 
     changes = [*(overrides or ()), f"data.folder={json.dumps(data)}"]
@@ -253,9 +220,22 @@ def training(
     with console.status("") as status:
         report = benchmark_training(chosen, steps=steps, progress=status.update)
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "benchmark.json", asdict(report))
+    _finish(console, report, training_table, output, as_json=as_json)
+
+
+def _finish(
+    console: "Console", report: Any, table: Callable[[Any], "Table"], output: Path, *, as_json: bool
+) -> None:
+    """Write a report into its folder, and print it."""
+    import json
+    from dataclasses import asdict
+
+    from botvision.benchmark.report_files import write_report
+
+    written = write_report(report, output)
     if as_json:
         print(json.dumps(asdict(report)))
-    else:
-        console.print(training_table(report))
-        console.print(f"benchmark.json is in {output}")
+        return
+    console.print(table(report))
+    are = "is" if len(written) == 1 else "are"
+    console.print(f"{' and '.join(written)} {are} in {output}")

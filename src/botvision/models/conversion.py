@@ -7,7 +7,7 @@ from typing import Any, Literal
 from timm.layers.bottleneck_attn import BottleneckAttn
 from torch import Tensor, nn
 
-from botvision.attention import MultiHeadSelfAttention2d, decomposed_attention
+from botvision.attention import MultiHeadSelfAttention2d
 
 _LUCIDRAINS = "bottleneck_transformer_pytorch.bottleneck_transformer_pytorch"
 
@@ -51,20 +51,7 @@ class ConvertedAttention2d(MultiHeadSelfAttention2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend over ``x``, [B, C, H, W]."""
-        q, k, v, bias_h, bias_w = self._project(x)
-        size = (x.shape[2], x.shape[3])
-        out = decomposed_attention(
-            q,
-            k,
-            v,
-            bias_h,
-            bias_w,
-            size=size,
-            scale=self.scale,
-            content=self.content,
-            impl=self.impl,
-        )
-        return out.transpose(2, 3).flatten(1, 2).unflatten(2, size)
+        return self._attend(x).transpose(2, 3).flatten(1, 2).unflatten(2, (x.shape[2], x.shape[3]))
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         qkv = self.qkv(x).flatten(2).transpose(1, 2)
