@@ -144,6 +144,34 @@ def test_converted_attention_trains_copies_and_shows_its_map():
     assert_close(seen.sum((2, 3)), torch.ones(2, 4))
 
 
+def training_step(forward, network, x):
+    """Output and gradients of a network in training."""
+    network.zero_grad()
+    x = x.clone().requires_grad_()
+    out = forward(x)
+    out.square().sum().backward()
+    return out.detach(), x.grad, *(parameter.grad.clone() for parameter in network.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        lambda: BottleneckAttn(16, feat_size=(4, 4), stride=2),
+        lambda: BottleStack(dim=16, fmap_size=4, dim_out=16, num_layers=1, rel_pos_emb=True),
+    ],
+    ids=["timm", "BottleStack"],
+)
+def test_compiled_training_on_an_odd_map(theirs):
+    # Where inductor differentiates pooling that rounds up by itself.
+    torch.compiler.reset()
+    network = convert_attention(sharpened(theirs())).double().train()
+    x = torch.randn(2, 16, 5, 7, dtype=torch.float64)
+    actual = training_step(torch.compile(network), network, x)
+    assert_close(actual, training_step(network, network, x), rtol=1e-7, atol=1e-9)
+    torch.compiler.reset()
+
+
 @pytest.mark.parametrize("network", [nn.Linear(2, 2), timm.create_model("test_resnet")])
 def test_nothing_to_convert(network):
     with pytest.raises(ValueError, match=f"expected one that holds .*{type(network).__name__}"):

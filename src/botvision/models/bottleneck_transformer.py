@@ -30,9 +30,19 @@ def spatial_attention(
     Returns:
         Modules ``attention`` and ``pool``: [B, dim, H, W] to [B, dim, ceil(H / stride), ...].
     """
-    pool = nn.AvgPool2d(2, stride=2, ceil_mode=True) if stride == 2 else nn.Identity()
+    pool = halving_pool() if stride == 2 else nn.Identity()
     attention = MultiHeadSelfAttention2d(dim, position_size=map_size, **options)
     return nn.Sequential(OrderedDict(attention=attention, pool=pool))
+
+
+def halving_pool() -> nn.AvgPool2d:
+    """2x2 average pooling that rounds up, [B, C, H, W] to [B, C, ceil(H / 2), ceil(W / 2)].
+
+    At the edge of an odd map a window holds the mean of the cells that are there.
+    """
+    # Without padding ``count_include_pad`` is the same either way, but with True inductor's
+    # gradient is wrong at those edges (pytorch/pytorch issue 198119).
+    return nn.AvgPool2d(2, stride=2, ceil_mode=True, count_include_pad=False)
 
 
 def image_sides(img_size: int | tuple[int, int]) -> tuple[int, int]:

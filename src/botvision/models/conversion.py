@@ -8,6 +8,7 @@ from timm.layers.bottleneck_attn import BottleneckAttn
 from torch import Tensor, nn
 
 from botvision.attention import MultiHeadSelfAttention2d
+from botvision.models.bottleneck_transformer import halving_pool
 
 _LUCIDRAINS = "bottleneck_transformer_pytorch.bottleneck_transformer_pytorch"
 
@@ -118,9 +119,9 @@ def convert_attention(network: nn.Module, *, impl: str = "auto") -> nn.Module:
     for parent, name, replacement in found:
         setattr(parent, name, replacement)
         if isinstance(replacement, ConvertedAttention2d):  # a BottleStack's; its pooling is beside
-            for neighbour in parent.children():
+            for beside, neighbour in parent.named_children():
                 if isinstance(neighbour, nn.AvgPool2d):
-                    neighbour.ceil_mode = True
+                    setattr(parent, beside, halving_pool().train(neighbour.training))
     for module in network.modules():
         config = getattr(module, "pretrained_cfg", None)
         if isinstance(config, dict):  # what timm's data pipeline asks
@@ -155,7 +156,7 @@ def _from_timm(module: Any, impl: str) -> nn.Module:
         impl=impl,
     )
     strided = isinstance(module.pool, nn.AvgPool2d)
-    pool = nn.AvgPool2d(2, stride=2, ceil_mode=True) if strided else nn.Identity()
+    pool = halving_pool() if strided else nn.Identity()
     replacement = nn.Sequential(OrderedDict(attention=_alike(attention, *tables), pool=pool))
     return replacement.train(module.training)
 

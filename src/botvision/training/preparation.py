@@ -88,8 +88,7 @@ def prepare(task: Task, settings: TrainingSettings, accelerator: Accelerator) ->
         backbone.set_grad_checkpointing(True)
         keep_statistics_of_the_forward_pass(backbone)
     if settings.compile:
-        # Inductor's gradients are wrong at a second size if it compiles for any size.
-        task.backbone.compile(dynamic=False)
+        task.backbone.compile()
     optimiser = build_optimiser(plain, settings)
     task.set_training_mode(plain)
     # A kernel of one pixel is in both memory formats, and its gradient may come in either.
