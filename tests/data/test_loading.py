@@ -19,6 +19,7 @@ class Squares(Dataset):
         if key == 13:
             raise BotvisionError("picture 13: truncated; delete it")
         if key == 99:
+            time.sleep(0.5)  # what it has read before is on its way
             os.kill(os.getpid(), signal.SIGKILL)
         return key * key, os.getpid(), [signal.getsignal(s) for s in (signal.SIGINT, 15)]
 
@@ -56,6 +57,42 @@ def test_killed_worker_is_one_line():
     assert "\n" not in message
     assert message.startswith("a data worker died, perhaps for want of memory (")
     assert message.endswith("; lower training.workers")
+
+
+class Cut:
+    """Handed over by a worker that dies meanwhile: unpickling asks it for the tensor in vain."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        return _fail, (self.error,)
+
+
+def _fail(error):
+    raise error
+
+
+class Failing(Dataset):
+    def __getitem__(self, key):
+        if isinstance(key, RuntimeError):
+            raise key
+        return Cut(key)
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "reset"), OSError("gone")])
+def test_worker_that_dies_while_it_hands_over_is_one_line(error):
+    with pytest.raises(DataWorkerError, match=r"a data worker died, .*; lower training\.workers$"):
+        list(load_batches(Failing(), [[error]], collate=list, workers=1))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_error_of_a_living_worker_is_its_own(workers):
+    with pytest.raises(RuntimeError, match="wrong shape") as raised:
+        list(
+            load_batches(Failing(), [[RuntimeError("wrong shape")]], collate=list, workers=workers)
+        )
+    assert not isinstance(raised.value, DataWorkerError)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Reading a data set in worker processes that outlive Ctrl-C and fail in one line."""
 
+import re
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from botvision.errors import BotvisionError
+
+_ERROR_NAME = re.compile(r"^botvision(\.\w+)+: ")
 
 
 class DataWorkerError(BotvisionError):
@@ -45,7 +48,7 @@ def load_batches(
     )
     iterator = _iterator(loader)
     try:
-        with _one_line_errors():
+        with _one_line_errors(workers):
             yield from iterator
     finally:
         # An error's traceback may keep the iterator to the end, where Python would wait for ever
@@ -73,17 +76,22 @@ def _ignore_interruptions(_worker: int) -> None:
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _one_line_errors(workers: int) -> Iterator[None]:
     """Errors of workers without the traceback that torch puts into their message."""
     try:
         yield
     except BotvisionError as error:
         line = str(error).strip().splitlines()[-1]
-        raise BotvisionError(line.removeprefix("botvision.errors.BotvisionError: ")) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
+        raise BotvisionError(_ERROR_NAME.sub("", line)) from error
+    except (RuntimeError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())
+        # Of a worker that dies while it hands something over, only the cut connection is seen.
+        cut = (
+            workers > 0 and not isinstance(error, RuntimeError) and not reason.startswith("Caught ")
+        )
+        if not cut and not reason.startswith("DataLoader worker"):
+            raise
+        reason = reason or type(error).__name__
         raise DataWorkerError(
             f"a data worker died, perhaps for want of memory ({reason}); lower training.workers"
         ) from error
