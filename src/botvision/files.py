@@ -40,6 +40,23 @@ def leftovers(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f".{path.name}.*{path.suffix}"))
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that one process at a time has, on systems and file systems that have locks.
+
+    Args:
+        path: A file for the lock alone; made, and left there.
+    """
+    with path.open("ab") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass
+        yield
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, all or nothing."""
     with replacing(path) as temporary:

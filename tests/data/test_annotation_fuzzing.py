@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def read_all(folder):
     data = CocoInstances(folder, "train")
     for index in range(len(data)):
         image, target = data[0, index]
-        height, width = SIZES[data.image_path(index).name][::-1]
+        height, width = SIZES[Path(data.annotations.images[index]["file_name"]).name][::-1]
         assert image.shape == (3, height, width)
         count = len(target["labels"])
         assert target["boxes"].shape == (count, 4)

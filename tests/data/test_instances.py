@@ -170,10 +170,8 @@ def test_the_generator_is_restored_when_the_transform_fails(folder):
 
 
 def test_subfolders_of_the_picture_folder_are_inside(folder, write_coco):
-    inner = folder / "images" / "a" / ".." / "b"
     (folder / "images" / "a").mkdir()
     (folder / "images" / "b").mkdir()
     record = {"id": 1, "file_name": "a/../b/1.png", "height": 9, "width": 9}
     data = CocoInstances(write_coco([record], split="val"), "val")
-    assert data.image_path(0).samefile(inner / "1.png")
     assert data[0, 0][0].shape == (3, 9, 9)

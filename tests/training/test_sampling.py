@@ -1,7 +1,7 @@
 """Batches: their split over processes and time, and the order of the training data."""
 
 import math
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 
 import pytest
 from hypothesis import given, settings
@@ -122,6 +122,26 @@ def test_first_step_goes_on_with_the_same_sequence(first, at_once):
     rest = StepBatches(11, split, 3, seed=5, first_step=first)
     assert len(rest) == (12 - first) * split.accumulation
     assert list(rest) == whole[first * split.accumulation :]
+
+
+@pytest.mark.parametrize("first", [0, 1, 5, 6, 17])
+def test_shards_however_many_processes_and_wherever_it_goes_on(first):
+    lengths = (5, 1, 9, 9, 3, 7)
+    items = {"length": sum(lengths), "shard_lengths": lengths, "seed": 5}
+    whole = list(StepBatches(plan=plan(6), epochs=3, **items))
+    assert len(whole) == 3 * 6
+    for epoch in range(3):
+        keys = [key for part in whole[6 * epoch : 6 * epoch + 6] for key in part]
+        assert {index for _, index in keys} == set(range(34))
+        assert {each for each, _ in keys} == {epoch}
+    for processes in (2, 3):
+        split = plan(6, processes)
+        ranks = [
+            list(StepBatches(plan=split, epochs=3, process=p, first_step=first, **items))
+            for p in range(processes)
+        ]
+        together = [list(chain(*parts)) for parts in zip(*ranks, strict=True)]
+        assert together == whole[first:]
 
 
 def test_run_that_ends_early_begins_as_the_whole_one():

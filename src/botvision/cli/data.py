@@ -7,19 +7,21 @@ import typer
 
 from botvision.cli.data_check import check
 from botvision.cli.data_preview import preview
+from botvision.cli.data_shard import shard
 from botvision.errors import BotvisionError, nearest
 
 if TYPE_CHECKING:
     from botvision.data.conversion import ConversionReport
 
-app = typer.Typer(help="Make, get, check and convert data sets.", no_args_is_help=True)
+app = typer.Typer(help="Make, get, check, convert and shard data sets.", no_args_is_help=True)
 app.command("check")(check)
 app.command("preview")(preview)
+app.command("shard")(shard)
 
 
 @app.callback()
 def data() -> None:
-    """Make, get, check and convert data sets."""
+    """Make, get, check, convert and shard data sets."""
 
 
 @app.command()

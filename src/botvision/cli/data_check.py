@@ -12,7 +12,7 @@ _SHOWN = 20  # findings of each severity; --json has all
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(help="COCO folder.")],
+    folder: Annotated[str, typer.Argument(help="COCO folder, or the address of one in shards.")],
     split: Annotated[
         list[str] | None, typer.Option(help="Split to check (repeatable); all if none.")
     ] = None,
@@ -46,11 +46,12 @@ def check(
 
     from botvision.cli.display import counting_steps, open_console
     from botvision.data.checking import check_folder
+    from botvision.data.data_folders import open_data_folder
 
     console = open_console(as_json=as_json)
     with counting_steps(console) as progress:
         report = check_folder(
-            folder,
+            open_data_folder(folder),
             split or (),
             contents=not fast,
             skip_bad=skip_bad,

@@ -11,7 +11,7 @@ def val(
         str, typer.Argument(help="Weights file of a run, a published folder, or hf-hub:owner/name.")
     ],
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="COCO folder or class folders; those of the training if none."),
     ] = None,
     split: Annotated[

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from botvision.data.annotation_store import AnnotationArrays, Array
 from botvision.errors import BotvisionError
-from botvision.files import replacing
+from botvision.files import locked, replacing
 
 LARGE = 16 * 2**20
 """Bytes from which an annotation file's arrays are cached: reading less takes under a second."""
@@ -57,13 +57,13 @@ def _mapped_or_read(path: Path, key: str, read: Callable[[], AnnotationArrays]) 
         return read()
     if arrays := _open(file, key):
         return arrays
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = file.with_suffix(".lock").open("ab")
-    except OSError:
-        return read()
-    # Ranks that start together wait for the first of them, rather than each reading the file.
-    with lock, _locked(lock):
+    with contextlib.ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # Ranks that start together wait for the first, rather than each reading the file.
+            stack.enter_context(locked(file.with_suffix(".lock")))
+        except OSError:
+            return read()
         if arrays := _open(file, key):
             return arrays
         arrays = read()
@@ -158,15 +158,3 @@ def _give_back_memory() -> None:
     """Let glibc return what was freed while reading: 200 MiB after a file of COCO's size."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextlib.contextmanager
-def _locked(lock: Any) -> Iterator[None]:
-    """Hold a file's lock, on systems and file systems that have one."""
-    try:
-        import fcntl
-
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except (ImportError, OSError):
-        pass
-    yield

@@ -14,6 +14,7 @@ from botvision.data.coco import CocoAnnotations, annotations_of
 from botvision.data.findings import Finding
 from botvision.data.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.data.picture_checks import find_pictures, read_pictures
+from botvision.data.picture_sources import open_pictures
 from botvision.data.statistics import count_statistics
 from botvision.errors import BotvisionError
 
@@ -226,6 +227,7 @@ def _read_split(
     pictures = read_pictures(
         report.annotations, report.where.pictures, places, workers=workers, skip_bad=skip_bad
     )
+    source = open_pictures(report.where.pictures)
     for done, seen in enumerate(pictures, start=1):
         progress(f"read pictures of {name}", done, len(places))
         if seen.finding is not None:
@@ -234,7 +236,7 @@ def _read_split(
         if not seen.digest:
             continue
         record = images[seen.place]
-        path = str(report.where.pictures / record["file_name"])
+        path = source.where(record["file_name"])
         first = digests.setdefault(seen.digest, path)
         if first != path:
             said = f"the same picture as {first}"

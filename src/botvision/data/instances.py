@@ -1,11 +1,13 @@
 """A COCO folder as a torch data set of images and instance targets."""
 
+import itertools
 from collections.abc import Callable, Collection
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -18,10 +20,11 @@ from botvision.data.coco import (
     read_annotations,
 )
 from botvision.data.copy_paste import paste_instances, random_subset
-from botvision.data.images import read_image
 from botvision.data.layouts import find_split
 from botvision.data.picture_checks import outside_fault, size_fault
+from botvision.data.picture_sources import open_pictures
 from botvision.data.seeds import derived_seed
+from botvision.data.shard_index import is_sharded
 from botvision.errors import BotvisionError
 
 Target = dict[str, Any]
@@ -52,12 +55,15 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
 
     Attributes:
         transform: As given; may be set later.
-        copy_paste: Probability that instances of another image, drawn at random and transformed
-            in its own right, are pasted onto an item, see ``paste_instances``; 0 at first. If it
-            is not 0, boxes are those of masks, whether or not items have masks, and an instance
-            of which the file gives only the box is that box.
+        copy_paste: Probability that instances of another image, drawn at random (of shards, from
+            the same one) and transformed in its own right, are pasted onto an item, see
+            ``paste_instances``; 0 at first. If it is not 0, boxes are those of masks, whether or
+            not items have masks, and an instance of which the file gives only the box is that
+            box.
         annotations: What the annotation file says.
         image_folder: Where the pictures are.
+        shard_lengths: Number of items of each shard, one after the other; empty if the pictures
+            are not in shards.
 
     Raises:
         BotvisionError: If the folder, the annotations or a picture are not as they should be.
@@ -73,7 +79,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         seed: int = 0,
     ) -> None:
         annotations_path, self.image_folder = find_split(folder, split)
-        self._root = self.image_folder.resolve()
+        self._pictures = open_pictures(self.image_folder)
         self.annotations: CocoAnnotations = read_annotations(annotations_path)
         if not self.annotations.images:
             raise BotvisionError(f"{annotations_path}: images: expected at least one, got none")
@@ -81,6 +87,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         self.copy_paste = 0.0
         self._masks = masks
         self._seed = seed
+        self.shard_lengths = self._lengths()
         self._labels = {c.id: i + 1 for i, c in enumerate(self.annotations.categories)}
 
     @property
@@ -103,18 +110,6 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             target.pop("masks", None)
         return image, target
 
-    def image_path(self, index: int) -> Path:
-        """Path of a picture, inside the picture folder.
-
-        Raises:
-            BotvisionError: If the annotation file points outside the folder.
-        """
-        record = self.annotations.images[index]
-        fault = outside_fault(self.annotations.path, self.image_folder, self._root, record)
-        if fault is not None:
-            raise BotvisionError(fault.message)
-        return self.image_folder / str(record["file_name"])
-
     def leave_out(self, image_ids: Collection[int | str]) -> None:
         """Go on without some images.
 
@@ -124,6 +119,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         self.annotations = self.annotations.without_images(image_ids)
         if not self.annotations.images:
             raise BotvisionError(f"{self.annotations.path}: no picture can be read")
+        self.shard_lengths = self._lengths()
 
     def _transformed(self, index: int) -> tuple[Tensor, Target]:
         item = self._read(index)
@@ -131,21 +127,19 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
 
     def _with_pasted(self, index: int, item: tuple[Tensor, Target]) -> tuple[Tensor, Target]:
         """The item with instances of another, if there is another and it shows any."""
-        if len(self) == 1:
+        partners = self._partners(index)
+        if len(partners) == 1:
             return item
-        other = (index + int(torch.randint(1, len(self), ()))) % len(self)
+        place = partners.index(index) + int(torch.randint(1, len(partners), ()))
+        other = partners[place % len(partners)]
         source = self._transformed(other)
         count = len(source[1]["labels"])
         return paste_instances(item, source, random_subset(count)) if count else item
 
     def _read(self, index: int) -> tuple[Tensor, Target]:
         record = self.annotations.images[index]
-        path = self.image_path(index)
-        image = v2.functional.pil_to_tensor(read_image(path))
+        image = v2.functional.pil_to_tensor(self._read_picture(record))
         height, width = image.shape[1:]
-        fault = size_fault(self.annotations.path, record, (width, height), path.name)
-        if fault is not None:
-            raise BotvisionError(fault.message)
         instances = [
             instance
             for instance in self.annotations.instances[record["id"]]
@@ -165,3 +159,29 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             stacked = np.stack(masks) if masks else np.zeros((0, height, width), np.uint8)
             target["masks"] = tv_tensors.Mask(torch.from_numpy(stacked))
         return tv_tensors.Image(image), target
+
+    def _read_picture(self, record: dict[str, Any]) -> Image.Image:
+        file, name = self.annotations.path, record["file_name"]
+        fault = outside_fault(file, self.image_folder, self._pictures, record)
+        if fault is None:
+            picture = self._pictures.read(name)
+            fault = size_fault(file, record, picture.size, PurePosixPath(name).name)
+        if fault is not None:
+            raise BotvisionError(fault.message)
+        return picture
+
+    def _lengths(self) -> tuple[int, ...]:
+        if not is_sharded(self.image_folder):
+            return ()
+        names = (record["file_name"] for record in self.annotations.images)
+        runs = itertools.groupby(map(self._pictures.shard, names))
+        return tuple(sum(1 for _ in run) for _, run in runs)
+
+    def _partners(self, index: int) -> range:
+        """The items that one may be pasted from: of shards, those of the same one."""
+        end = 0
+        for length in self.shard_lengths:
+            end += length
+            if index < end:
+                return range(end - length, end)
+        return range(len(self))

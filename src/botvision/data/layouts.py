@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from botvision.data.shard_index import is_sharded
 from botvision.errors import BotvisionError
 
 Format = Literal["coco", "yolo", "voc", "labelme"]
@@ -72,7 +73,7 @@ def detect_layout(folder: Path, expected: Format | None = None) -> Layout:
     Raises:
         BotvisionError: If there is no such folder, or none or several of the known layouts in it.
     """
-    found = [each for each in _layouts(folder) if expected in (None, each.format)]
+    found = [each for each in find_layouts(folder) if expected in (None, each.format)]
     if len(found) > 1:
         raise BotvisionError(
             f"{folder}: expected one layout, got {' and '.join(map(str, found))}; choose with "
@@ -84,7 +85,12 @@ def detect_layout(folder: Path, expected: Format | None = None) -> Layout:
     return found[0]
 
 
-def _layouts(folder: Path) -> list[Layout]:
+def find_layouts(folder: Path) -> list[Layout]:
+    """The layouts that there are in a folder: usually one, or none.
+
+    Raises:
+        BotvisionError: If there is no such folder.
+    """
     _check_folder(folder)
     evidence: dict[Format, Path | None] = {
         "coco": next(_coco_files(folder), None),
@@ -203,7 +209,7 @@ def _missing_split(folder: Path, split: str) -> str:
             f"{folder}: no split {split!r}: {_ROBOFLOW} holds all pictures; split them with: "
             f"botvision data convert {folder} {folder}_split --split-share 0.2"
         )
-    others = [layout for layout in _layouts(folder) if layout.format != "coco"]
+    others = [layout for layout in find_layouts(folder) if layout.format != "coco"]
     if others:
         title = _TITLES[others[0].format]
         return (
@@ -253,6 +259,9 @@ def _picture_folder(folder: Path, word: str, split: str, annotations: Path) -> P
     candidates = [p for p in places if (p == places[0] or named.fullmatch(p.name)) and p.is_dir()]
     if not candidates:
         raise BotvisionError(f"{folder}: expected pictures in images/ or {split}2017/, got neither")
+    for path in candidates:
+        if is_sharded(path):
+            return path
     first = _first_file_name(annotations)
     for path in (*candidates, folder):
         # A name such as ../a.jpg must not choose the folder that makes it look right.

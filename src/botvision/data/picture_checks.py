@@ -3,15 +3,16 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch.utils.data import Dataset
 
 from botvision.data.coco import CocoAnnotations
 from botvision.data.findings import Finding, shown
-from botvision.data.images import read_image
 from botvision.data.loading import load_batches
+from botvision.data.picture_sources import PictureSource, open_pictures
+from botvision.data.shard_files import ShardError
 from botvision.errors import BotvisionError
 
 _READ_AT_ONCE = 8  # pictures a worker hands over together
@@ -33,26 +34,22 @@ class SeenPicture:
 
 
 def outside_fault(
-    annotations: Path, folder: Path, root: Path, record: dict[str, Any]
+    annotations: Path, folder: Path, pictures: PictureSource, record: dict[str, Any]
 ) -> Finding | None:
     """The finding, if a record names no place in the picture folder.
 
     Args:
         annotations: The annotation file.
         folder: The picture folder.
-        root: The same, resolved.
+        pictures: Those of the folder.
         record: COCO's, of the image.
     """
     name = record["file_name"]
     expected = f"a path inside {folder}"
     if "\0" in name or len(name.splitlines()) > 1:
         expected += ", on one line"
-    else:
-        try:
-            if (folder / name).resolve().is_relative_to(root):
-                return None
-        except (OSError, ValueError, RuntimeError):  # a circle of links, or no name of a file
-            pass
+    elif pictures.inside(name):
+        return None
     return Finding(
         "error",
         str(annotations),
@@ -96,31 +93,23 @@ def find_pictures(
         folder: The picture folder.
         skip_bad: Whether a picture that is not there is left out instead of refused.
     """
-    root = folder.resolve()
+    pictures = open_pictures(folder)
     for place, record in enumerate(annotations.images):
-        fault = outside_fault(annotations.path, folder, root, record)
+        fault = outside_fault(annotations.path, folder, pictures, record)
         if fault is None:
-            path = folder / record["file_name"]
-            said = _missing(path)
-            fault = _unreadable(annotations, path, record, said, skip_bad) if said else None
+            name = record["file_name"]
+            said = pictures.missing(name)
+            if said:
+                fault = _unreadable(annotations, pictures.where(name), record, said, skip_bad)
         yield place, fault
 
 
-def _missing(path: Path) -> str:
-    try:
-        if not path.is_file():
-            return "no such picture"
-        return "" if path.stat().st_size else "expected a picture, got a file of zero bytes"
-    except (OSError, ValueError) as error:
-        return f"cannot be read ({error})"
-
-
 def _unreadable(
-    annotations: CocoAnnotations, path: Path, record: dict[str, Any], said: str, skip_bad: bool
+    annotations: CocoAnnotations, where: str, record: dict[str, Any], said: str, skip_bad: bool
 ) -> Finding:
     return Finding(
         "skipped" if skip_bad else "error",
-        str(path),
+        where,
         id=record["id"],
         field="file_name",
         value=shown(record["file_name"]),
@@ -150,25 +139,31 @@ def read_pictures(
         list(places[start : start + _READ_AT_ONCE])
         for start in range(0, len(places), _READ_AT_ONCE)
     ]
-    pictures = _Pictures(annotations, folder, skip_bad=skip_bad)
+    pictures = _Pictures(annotations, open_pictures(folder), skip_bad=skip_bad)
     for seen in load_batches(pictures, batches, collate=list, workers=workers):
         yield from seen
 
 
 class _Pictures(Dataset[SeenPicture]):
-    def __init__(self, annotations: CocoAnnotations, folder: Path, *, skip_bad: bool) -> None:
-        self._annotations, self._folder, self._skip_bad = annotations, folder, skip_bad
+    def __init__(
+        self, annotations: CocoAnnotations, pictures: PictureSource, *, skip_bad: bool
+    ) -> None:
+        self._annotations, self._pictures, self._skip_bad = annotations, pictures, skip_bad
 
     def __getitem__(self, place: int) -> SeenPicture:
         record = self._annotations.images[place]
-        path = self._folder / record["file_name"]
+        name = record["file_name"]
+        where = self._pictures.where(name)
         try:
-            size = read_image(path).size
-            digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+            size = self._pictures.read(name).size
+            content = self._pictures.content(name)
+        except ShardError:
+            raise  # nothing is wrong with the picture
         except (BotvisionError, OSError) as error:
-            said = str(error).removeprefix(f"{path}: ")
+            said = str(error).removeprefix(f"{where}: ")
             return SeenPicture(
-                place, _unreadable(self._annotations, path, record, said, self._skip_bad)
+                place, _unreadable(self._annotations, where, record, said, self._skip_bad)
             )
-        fault = size_fault(self._annotations.path, record, size, path.name)
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        fault = size_fault(self._annotations.path, record, size, PurePosixPath(name).name)
         return SeenPicture(place, fault, digest)

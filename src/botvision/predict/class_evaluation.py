@@ -8,6 +8,7 @@ from botvision.classification.charts import draw_calibration, draw_confusion, dr
 from botvision.classification.class_images import ClassImages
 from botvision.classification.evaluation import classify
 from botvision.classification.metrics import measure
+from botvision.data.data_folders import open_data_folder
 from botvision.errors import BotvisionError
 from botvision.predict.class_predictor import ClassPredictor
 
@@ -16,7 +17,7 @@ _BATCH_SIZE = 64
 
 def evaluate_classifier(
     predictor: ClassPredictor,
-    folder: Path | None,
+    folder: str | Path | None,
     *,
     weights: str | Path,
     split: str = "val",
@@ -54,7 +55,11 @@ def evaluate_classifier(
     if source is None:
         raise BotvisionError(f"{weights}: does not say what it was trained on; give --data FOLDER")
     data = ClassImages(
-        str(source), split, classes=predictor.classes, origin=str(weights), skip_bad=skip_bad
+        str(open_data_folder(str(source))),
+        split,
+        classes=predictor.classes,
+        origin=str(weights),
+        skip_bad=skip_bad,
     )
     data.transform = predictor.transform
     predictions = classify(

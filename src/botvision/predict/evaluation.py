@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from botvision.data.augmentation import evaluation_transform
+from botvision.data.data_folders import open_data_folder
 from botvision.data.instances import CocoInstances
 from botvision.detection.evaluation import evaluate_detector
 from botvision.detection.settings import read_detector_settings
@@ -18,7 +19,7 @@ from botvision.training.settings import TrainingSettings
 
 def evaluate_weights(
     weights: str | Path,
-    folder: Path | None,
+    folder: str | Path | None,
     *,
     split: str | None = None,
     batch_size: int | None = None,
@@ -32,7 +33,7 @@ def evaluate_weights(
 
     Args:
         weights: See ``load``.
-        folder: COCO folder, or class folders; what it was trained on if None.
+        folder: COCO folder, or class folders, or their address; what it was trained on if None.
         split: Split of the folder; the one that the training evaluated if None.
         batch_size: Images at a time; as in the training if None, whose figures it then gives.
         image_size: Side in pixels that the longer side of an image is resized to for a detector,
@@ -83,7 +84,7 @@ def evaluate_weights(
 
 def _evaluate_detector(
     predictor: Predictor,
-    folder: Path | None,
+    folder: str | Path | None,
     *,
     weights: str | Path,
     split: str,
@@ -91,9 +92,11 @@ def _evaluate_detector(
     image_size: int | None,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    folder = folder or Path(predictor.description["recipe"]["data"]["folder"])
+    source = str(folder or predictor.description["recipe"]["data"]["folder"])
     masks = read_detector_settings(predictor.description["model"]).masks
-    data = CocoInstances(folder, split, transform=evaluation_transform(), masks=masks)
+    data = CocoInstances(
+        open_data_folder(source), split, transform=evaluation_transform(), masks=masks
+    )
     if data.categories != predictor.categories:
         raise BotvisionError(
             f"{data.annotations.path}: categories: expected those of {weights}, "

@@ -45,7 +45,12 @@ def draw_preview(recipe: Recipe, path: Path, *, count: int, epoch: int) -> int:
     plan = BatchPlan(images_at_once=count, processes=1, accumulation=1, rate_factor=1)
     steps = -(-len(data) // count)
     batches = StepBatches(
-        len(data), plan, epoch + 1, seed=recipe.training.seed, first_step=epoch * steps
+        len(data),
+        plan,
+        epoch + 1,
+        seed=recipe.training.seed,
+        first_step=epoch * steps,
+        shard_lengths=data.shard_lengths,
     )
     keys = next(iter(batches))
     picture: Image.Image = task.batch_picture(task.collate([data[key] for key in keys]))

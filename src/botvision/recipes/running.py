@@ -6,6 +6,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from botvision.classification.task import ClassificationTask
+from botvision.data.data_folders import open_data_folder
 from botvision.detection.task import DetectionTask
 from botvision.errors import BotvisionError
 from botvision.processes import processes
@@ -84,10 +85,11 @@ def build_task(recipe: Recipe) -> Task:
         kind = "class folders" if isinstance(recipe, ClassificationRecipe) else "a COCO folder"
         raise BotvisionError(f"data.folder: expected {kind}, got none; give --data FOLDER")
     training = recipe.training
+    folder = open_data_folder(recipe.data.folder)
     if isinstance(recipe, ClassificationRecipe):
         task = ClassificationTask(
             recipe.model,
-            recipe.data,
+            recipe.data.model_copy(update={"folder": str(folder)}),
             batch_size=training.images_at_once or training.batch_size,
             workers=training.workers,
             precision=training.precision,
@@ -96,7 +98,7 @@ def build_task(recipe: Recipe) -> Task:
     else:
         task = DetectionTask(
             recipe.model,
-            recipe.data.folder,
+            folder,
             splits=(recipe.data.train_split, recipe.data.val_split),
             scale_jitter=recipe.data.scale_jitter,
             flip=recipe.data.flip,

@@ -1,6 +1,5 @@
 """The schema of a recipe."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,7 +40,7 @@ class CocoDataSettings(BaseModel):
     """A COCO folder and its augmentation.
 
     Attributes:
-        folder: COCO folder; the command's --data.
+        folder: COCO folder, or the address of one in shards; the command's --data.
         train_split: Split that is trained on.
         val_split: Split that is evaluated.
         scale_jitter: Range of the random scale; 1 fits the whole image into the input.
@@ -54,7 +53,7 @@ class CocoDataSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    folder: Path | None = None
+    folder: str | None = None
     train_split: str = "train"
     val_split: str = "val"
     scale_jitter: tuple[Positive, Positive] = (0.8, 1.25)

@@ -130,6 +130,7 @@ class _Run:
             max_steps=settings.max_steps,
             first_step=self.progressed.step,
             process=self.accelerator.process_index,
+            shard_lengths=getattr(data, "shard_lengths", ()),
         )
         self._data = load_batches(
             data,

@@ -1,7 +1,7 @@
 """Batches: how they are split, and their order as a function of the seed and the step alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch.utils.data import Sampler
 
 from botvision.data.seeds import derived_seed
 from botvision.training.settings import TrainingSettings
+from botvision.training.shard_order import shard_order
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) keys for one process, from a step to the end of the run.
 
     Each epoch is a permutation drawn from (seed, epoch), filled up with its first items so that
-    it divides into whole batches. Step s holds the same images whether the run was interrupted
-    before it or not, and however many processes share it.
+    it divides into whole batches; over shards see ``shard_order``. Step s holds the same images
+    whether the run was interrupted before it or not, and however many processes share it.
 
     Args:
         length: Items of the data set.
@@ -79,6 +80,7 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         max_steps: Steps after which the run ends if that comes first.
         first_step: Where to begin; steps before it are skipped without being read.
         process: Number of this process.
+        shard_lengths: Items of each shard, if the data set is in shards.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         max_steps: int | None = None,
         first_step: int = 0,
         process: int = 0,
+        shard_lengths: Sequence[int] = (),
     ) -> None:
         self._length = length
+        self._shard_lengths = shard_lengths
         self._plan = plan
         self._seed = seed
         self._first_step = first_step
@@ -122,6 +126,9 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(derived_seed(self._seed, epoch))
+        steps, batch_size = self.steps_per_epoch, self._plan.batch_size
+        if self._shard_lengths:
+            return shard_order(self._shard_lengths, steps, batch_size, generator)
         order: list[int] = torch.randperm(self._length, generator=generator).tolist()
-        missing = self.steps_per_epoch * self._plan.batch_size - self._length
+        missing = steps * batch_size - self._length
         return order + [order[i % self._length] for i in range(missing)]

@@ -36,7 +36,7 @@ class Task(Protocol):
     description: dict[str, Any]
 
     def train_data(self) -> torch.utils.data.Dataset[Any]:
-        """Training items by (epoch, index)."""
+        """Training items by (epoch, index); in shards if it has ``shard_lengths``."""
         ...
 
     def collate(self, items: Sequence[Any]) -> Any:

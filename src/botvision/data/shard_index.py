@@ -1,0 +1,94 @@
+"""The index of a folder of shards: which pictures its tar files hold, and where.
+
+Shards are WebDataset's: uncompressed tar files of numbered samples, a picture and what belongs to
+it beside each other. The index, ``index.json``, adds the pictures' own names and places, so that
+any of them is read without looking through the rest.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from botvision.errors import BotvisionError
+
+INDEX = "index.json"
+FORMAT = "botvision shards 1"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar")
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """A tar file of pictures.
+
+    Attributes:
+        name: Of the file, in the index's folder.
+        size: Bytes.
+        sha256: Of the file, in hexadecimal.
+        pictures: Of each its own name, where in the file it begins, and its bytes.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    pictures: list[tuple[str, int, int]]
+
+
+class ShardIndex(msgspec.Struct, frozen=True):
+    """What ``index.json`` says.
+
+    Attributes:
+        format: ``FORMAT``.
+        shards: In the order of the pictures.
+    """
+
+    format: str
+    shards: list[Shard]
+
+
+def is_sharded(folder: Path) -> bool:
+    """Whether the pictures of a folder lie in shards."""
+    return (folder / INDEX).is_file()
+
+
+def write_index(folder: Path, shards: Sequence[Shard]) -> None:
+    """Write ``index.json`` into a folder that no one sees yet."""
+    content = msgspec.json.encode(ShardIndex(FORMAT, list(shards)))
+    (folder / INDEX).write_bytes(content)
+
+
+def read_index(folder: Path) -> list[Shard]:
+    """The shards of a folder.
+
+    Raises:
+        BotvisionError: If the index is damaged, or names a file outside the folder, a picture
+            twice or a place that is not in its file.
+    """
+    path = folder / INDEX
+    try:
+        index = msgspec.json.decode(path.read_bytes(), type=ShardIndex)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise _damaged(path, str(error)) from error
+    if index.format != FORMAT:
+        raise _damaged(path, f"format: expected {FORMAT!r}, got {index.format!r}")
+    seen: set[str] = set()
+    for shard in index.shards:
+        if not _PLAIN_NAME.fullmatch(shard.name):
+            raise _damaged(path, f"shard {shard.name!r}: expected the name of a tar file here")
+        for name, start, size in shard.pictures:
+            if not 0 <= start <= start + size <= shard.size:
+                raise _damaged(
+                    path,
+                    f"picture {name!r}: expected a place in the {shard.size:,} bytes of "
+                    f"{shard.name}, got {size:,} from {start:,}",
+                )
+            if name in seen:
+                raise _damaged(path, f"picture {name!r}: occurs twice")
+            seen.add(name)
+    if not seen:
+        raise _damaged(path, "expected at least one picture, got none")
+    return index.shards
+
+
+def _damaged(path: Path, reason: str) -> BotvisionError:
+    return BotvisionError(f"{path}: {reason}; write it anew with: botvision data shard")
