@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from botvision.attention import MultiHeadSelfAttention2d
-from botvision.models import BottleneckTransformer, spatial_attention
+from botvision.models import BottleneckTransformer, create_model, spatial_attention
 
 
 def make_block(*, stride=1, dilation=1, image_size=(96, 96), planes=8, **options):
@@ -50,6 +50,14 @@ def test_attention_runs_before_the_pooling():
     layer.attention.register_forward_hook(lambda module, args, out: seen.append(out.shape))
     assert layer(torch.randn(1, 8, 4, 6)).shape == (1, 8, 2, 3)
     assert seen == [(1, 8, 4, 6)]
+
+
+def test_pooling_is_not_what_inductor_differentiates_wrongly():
+    # pytorch/pytorch issue 198119; slow tests see it in the gradients of compiled networks.
+    with torch.device("meta"):
+        network = create_model("botnet50")
+    (pool,) = [module for module in network.modules() if isinstance(module, nn.AvgPool2d)]
+    assert not (pool.ceil_mode and pool.count_include_pad)
 
 
 def test_pooling_is_the_mean_of_what_is_there():

@@ -151,6 +151,10 @@ def test_a_run_describes_itself(trained_run, tmp_path):
         ("relative/data", "relative/data"),
         ("a=b", "a=b"),
         ({"a": ["/x/y", 1, None]}, {"a": ["y", 1, None]}),
+        ('data.folder="hfds//home/ann/cats"', "data.folder=cats"),
+        ("hfds/uoft-cs/cifar10", "hfds/uoft-cs/cifar10"),
+        ("file:///home/ann/shards", "shards"),
+        ("s3://bucket/shards", "s3://bucket/shards"),
     ],
 )
 def test_without_folders(value, expected):

@@ -63,7 +63,7 @@ def without_folders(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     start, equals, path = value.rpartition("=")  # --data=/somewhere, data.folder="/somewhere"
-    bare = path.strip("\"'")
+    bare = path.strip("\"'").removeprefix("hfds/").removeprefix("file://")
     for flavour in (PurePosixPath, PureWindowsPath):
         if flavour(bare).is_absolute():
             return start + equals + flavour(bare).name
