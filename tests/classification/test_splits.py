@@ -11,7 +11,8 @@ from PIL import Image
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
-from botvision.classification.splits import class_names, find_pictures, find_split
+from botvision.classification.labelled_pictures import in_order
+from botvision.classification.splits import find_pictures, find_split
 from botvision.errors import BotvisionError
 
 
@@ -37,6 +38,10 @@ def read(path):
         picture.name: (picture.class_name, np.asarray(picture.read()).tobytes())
         for picture in find_pictures(path)
     }
+
+
+def class_names(pictures):
+    return in_order(picture.class_name for picture in pictures)
 
 
 def error(function, *arguments):
@@ -78,7 +83,7 @@ def test_what_cannot_be_a_split(tmp_path):
     inside = error(find_split, str(tmp_path / "a-train.tar"), "train")
     assert inside.endswith(f"give its folder {tmp_path}")
     assert "expected a folder" in error(find_split, str(tmp_path / "none"), "train")
-    assert "are not read" in error(find_split, "hfds/cifar10", "train")
+    assert "are not read" in error(find_split, "tfds/cifar10", "train")
 
 
 def test_a_tar_file_is_what_its_folder_is(shapes, archives):

@@ -101,6 +101,13 @@ def test_limited_cache_holds_what_is_read_last(workers, origin, cache, monkeypat
     assert len(shards_in(cache)) <= 2
 
 
+def test_limit_below_one_shard_keeps_one(origin, cache, monkeypatch):
+    monkeypatch.setenv("BOTVISION_CACHE_GIB", "1e-9")
+    data = CocoInstances(open_data_folder(f"file://{origin}"), "train")
+    assert_same(read_all(data), read_all(CocoInstances(origin, "train")))
+    assert len(shards_in(cache)) == 1
+
+
 def test_least_recently_read_goes_first(origin, cache, monkeypatch):
     data = CocoInstances(open_data_folder(f"file://{origin}"), "train")
     starts = [sum(data.shard_lengths[:k]) for k in range(4)]

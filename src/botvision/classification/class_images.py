@@ -1,4 +1,4 @@
-"""A split of class folders or of an archive as a torch data set."""
+"""A split of labelled pictures as a torch data set."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from botvision.classification.generators import all_seeded
+from botvision.classification.hub_pictures import HUB_PREFIX, hub_split
+from botvision.classification.labelled_pictures import LabelledPictures, in_order, readable
 from botvision.classification.picture_list import PictureList
-from botvision.classification.splits import class_names, find_pictures, find_split, readable
+from botvision.classification.sharded_split import sharded_split
+from botvision.classification.splits import find_pictures, find_split
 from botvision.classification.transforms import Transform
+from botvision.data.data_folders import open_data_folder
 from botvision.data.seeds import derived_seed
+from botvision.data.shard_index import is_sharded
 from botvision.errors import BotvisionError
 
 Key = tuple[int, int]
@@ -27,7 +32,7 @@ class ClassImages(Dataset[Item]):
     ``classes``, and what it was asked for by.
 
     Args:
-        folder: See ``find_split``.
+        folder: See ``open_split``.
         split: "train" or "val", or another name.
         classes: Of the training data, if this is another split; None: those of this split.
         origin: What the classes are those of, for the error.
@@ -35,10 +40,12 @@ class ClassImages(Dataset[Item]):
         skip_bad: Read all pictures first and leave out those that cannot be read.
 
     Attributes:
-        path: Where the split is.
+        source: Where the split is, for messages.
         skipped: What was wrong with each picture that was left out.
         classes: Names of the classes, in the order of the labels.
         labels: int64 [n].
+        shard_lengths: Number of items of each shard, one after the other; empty if the pictures
+            are not in shards.
         transform: Applied to each picture; to be set before the first item is asked for.
 
     Raises:
@@ -57,19 +64,20 @@ class ClassImages(Dataset[Item]):
         seed: int = 0,
         skip_bad: bool = False,
     ) -> None:
-        self.path = find_split(folder, split)
-        pictures = find_pictures(self.path)
-        own = class_names(pictures)
+        found = open_split(folder, split)
+        self.source, own = found.source, found.classes
+        kept = torch.arange(len(found.labels))
         self.skipped: tuple[str, ...] = ()
         if skip_bad:
-            pictures, self.skipped = readable(pictures)
-            if not pictures:
-                raise BotvisionError(f"{self.path}: none of the pictures can be read")
-            lost = set(own) - set(class_names(pictures))
+            good, self.skipped = readable(found.pictures)
+            if not good:
+                raise BotvisionError(f"{self.source}: none of the pictures can be read")
+            kept = torch.tensor(good)
+            lost = set(range(len(own))) - set(found.labels[kept].tolist())
             if lost and classes is None:
                 raise BotvisionError(
-                    f"{self.path}: class {min(lost)!r}: none of its pictures can be read; replace "
-                    "them, or remove the class"
+                    f"{self.source}: class {own[min(lost)]!r}: none of its pictures can be read; "
+                    "replace them, or remove the class"
                 )
         self.classes = own if classes is None else tuple(classes)
         self._seed = seed
@@ -77,29 +85,49 @@ class ClassImages(Dataset[Item]):
         unknown = [name for name in own if name not in places]
         if unknown:
             raise BotvisionError(
-                f"{self.path}: class {unknown[0]!r}: expected the {len(places)} classes of "
+                f"{self.source}: class {unknown[0]!r}: expected the {len(places)} classes of "
                 f"{origin}, got {len(own)} with {len(unknown)} others; remove them, or train with "
                 "them"
             )
-        self.labels = torch.tensor([places[picture.class_name] for picture in pictures])
-        self._pictures = PictureList(pictures)
+        self.labels = torch.tensor([places[name] for name in own])[found.labels[kept]]
+        self._pictures, self._kept = found.pictures, kept
+        self.shard_lengths: tuple[int, ...] = ()
+        if found.shards is not None:
+            _, lengths = found.shards[kept].unique_consecutive(return_counts=True)
+            self.shard_lengths = tuple(lengths.tolist())
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._kept)
 
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
-        picture = self._pictures[index].read()
+        picture = self._pictures.read(int(self._kept[index]))
         with all_seeded(derived_seed(self._seed, epoch, index)):
             return self.transform(picture), int(self.labels[index]), key
 
     def name(self, index: int) -> str:
-        """Path of a picture inside the split."""
-        return self._pictures[index].name
+        """What a picture is called in its split, as its path."""
+        return self._pictures.name(int(self._kept[index]))
 
     def summary(self) -> str:
         """The split in a line."""
-        text = f"{self.path}: {len(self)} pictures of {len(self.labels.unique())} classes"
+        text = f"{self.source}: {len(self)} pictures of {len(self.labels.unique())} classes"
         if self.skipped:
             text += f"; {len(self.skipped)} skipped, the first: {self.skipped[0]}"
         return text
+
+
+def open_split(folder: str, split: str) -> LabelledPictures:
+    """The pictures of a split, see ``find_split``, ``open_data_folder`` and ``hub_split``.
+
+    Raises:
+        BotvisionError: If the data is missing or not as it should be.
+    """
+    if folder.startswith(HUB_PREFIX):
+        return hub_split(folder, split)
+    path = find_split(str(open_data_folder(folder)), split)
+    if is_sharded(path):
+        return sharded_split(path)
+    pictures = find_pictures(path)
+    names = [picture.class_name for picture in pictures]
+    return LabelledPictures.of(str(path), PictureList(pictures), names, in_order(names))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from botvision.classification.class_images import ClassImages, Item, Key
 from botvision.classification.metrics import BEST_CLASSES, Predictions
 from botvision.data.loading import load_batches
+from botvision.precision import autocast
 from botvision.processes import processes
 
 
@@ -94,11 +95,6 @@ def class_logits(model: nn.Module, images: Tensor, precision: str, *, flips: boo
             return logits
         mirrored = model(images.flip(-1)).float()
     return torch.logaddexp(logits.log_softmax(dim=1), mirrored.log_softmax(dim=1))
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision of a recipe: bfloat16 where it says so, else nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _keys(start: int, stop: int) -> list[Key]:

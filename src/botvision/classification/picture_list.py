@@ -4,15 +4,15 @@ A list of objects is copied into each worker bit by bit, since counting referenc
 arrays are not.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import overload
+from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from botvision.classification.splits import ClassPicture
 
 
-class PictureList(Sequence[ClassPicture]):
+class PictureList:
     """The pictures of a split as a few arrays: about 60 bytes each.
 
     Args:
@@ -36,15 +36,7 @@ class PictureList(Sequence[ClassPicture]):
     def __len__(self) -> int:
         return len(self._holder)
 
-    @overload
-    def __getitem__(self, index: int) -> ClassPicture: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[ClassPicture]: ...
-
-    def __getitem__(self, index: int | slice) -> ClassPicture | list[ClassPicture]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(len(self))[index]]
+    def __getitem__(self, index: int) -> ClassPicture:
         place = range(len(self))[index]
         text = self._text[self._ends[place] : self._ends[place + 1]].tobytes()
         name = text.decode(errors="surrogateescape")
@@ -54,8 +46,17 @@ class PictureList(Sequence[ClassPicture]):
             return ClassPicture(name, holder + name)
         return ClassPicture(name, holder, (start, size))
 
-    def __iter__(self) -> Iterator[ClassPicture]:
-        return (self[place] for place in range(len(self)))
+    def name(self, index: int) -> str:
+        """Path of a picture inside the split."""
+        return self[index].name
+
+    def content(self, index: int) -> bytes:
+        """See ``Pictures``."""
+        return self[index].content()
+
+    def read(self, index: int) -> Image.Image:
+        """See ``Pictures``."""
+        return self[index].read()
 
 
 def _holder(picture: ClassPicture) -> str:

@@ -38,10 +38,11 @@ class ClassifierSettings(BaseModel):
 
 
 class ClassImageSettings(BaseModel):
-    """Class folders or archives and their augmentation, through timm.
+    """Pictures with classes and their augmentation, through timm.
 
     Attributes:
-        folder: Folder of class folders, tar files or WebDataset shards; the command's --data.
+        folder: Folder of class folders, tar files or WebDataset shards, or "hfds/" and the name of
+            a Hugging Face data set; the command's --data.
         train_split: Split that is trained on.
         val_split: Split that is evaluated.
         crop_scale: Range of the area of a random crop, as a share of the image's; the crop is

@@ -5,13 +5,11 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 from timm.data.readers.reader_image_folder import find_images_and_targets
-from timm.utils import natural_key
 
 from botvision.classification.tar_files import tar_pictures
 from botvision.data.images import IMAGE_SUFFIXES, decode_image, read_image
@@ -22,8 +20,7 @@ _SYNONYMS = {
     "val": ("val", "valid", "validation", "eval", "evaluation", "test"),
 }
 _LAST_NUMBER = re.compile(r"\d+$")
-_MOST_THREADS = 8
-_READERS = ("hfds", "hfids", "tfds", "torch", "wds")
+_READERS = ("hfids", "tfds", "torch", "wds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +50,27 @@ class ClassPicture:
         """
         if self.span is None:
             return read_image(Path(self.file))
+        return decode_image(io.BytesIO(self.content()), f"{self.file}: {self.name}")
+
+    def content(self) -> bytes:
+        """Bytes of the picture's file.
+
+        Raises:
+            BotvisionError: If it cannot be read.
+        """
+        start, size = self.span or (0, -1)
         # No open archive is kept: forked workers would share its place in the file.
-        start, size = self.span
         try:
             with Path(self.file).open("rb") as file:
                 file.seek(start)
-                content = file.read(size)
+                return file.read(size)
         except OSError as error:
             raise BotvisionError(f"{self.file}: {error.strerror}") from error
-        return decode_image(io.BytesIO(content), f"{self.file}: {self.name}")
+
+
+def split_words(split: str) -> tuple[str, ...]:
+    """What a split may be called, the name that was asked for first."""
+    return _SYNONYMS.get(split, (split,))
 
 
 def find_split(folder: str, split: str) -> Path:
@@ -81,14 +90,14 @@ def find_split(folder: str, split: str) -> Path:
     """
     root = Path(folder)
     if not root.is_dir():
-        if folder.split("/")[0] in _READERS or "://" in folder or folder.startswith("pipe:"):
+        if folder.split("/")[0] in _READERS or folder.startswith("pipe:"):
             raise BotvisionError(
                 f"data.folder: {folder}: streams and data sets by timm's names are not read; copy "
                 "the data to a folder, as class folders, tar files or WebDataset shards"
             )
         inside = f"; give its folder {root.parent}" if root.suffix == ".tar" else ""
         raise BotvisionError(f"data.folder: {folder}: expected a folder{inside}")
-    words = _SYNONYMS.get(split, (split,))
+    words = split_words(split)
     for word in words:
         if (root / word).is_dir():
             return root / word
@@ -139,29 +148,6 @@ def find_pictures(path: Path) -> list[ClassPicture]:
     if path.is_dir():
         _check_folders(path, pictures)
     return sorted(pictures, key=lambda picture: picture.name)
-
-
-def readable(pictures: list[ClassPicture]) -> tuple[list[ClassPicture], tuple[str, ...]]:
-    """The pictures that can be read, and what is wrong with each of the others."""
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        faults = [*pool.map(_fault, pictures)]
-    kept = [picture for picture, fault in zip(pictures, faults, strict=True) if fault is None]
-    return kept, tuple(fault for fault in faults if fault is not None)
-
-
-def class_names(pictures: list[ClassPicture]) -> tuple[str, ...]:
-    """Names of the classes in timm's order: numbers by value, letters whatever their case."""
-    names = {picture.class_name for picture in pictures}
-    # timm leaves the order of "1" and "01" or "cat" and "Cat" to the hashes of the process.
-    return tuple(sorted(names, key=lambda name: (natural_key(name), name)))
-
-
-def _fault(picture: ClassPicture) -> str | None:
-    try:
-        picture.read()
-    except BotvisionError as error:
-        return str(error)
-    return None
 
 
 def _in_folder(path: Path) -> Iterator[ClassPicture]:

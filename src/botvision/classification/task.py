@@ -17,7 +17,7 @@ from botvision.classification.charts import (
     draw_per_class,
 )
 from botvision.classification.class_images import ClassImages, Item
-from botvision.classification.evaluation import autocast, classify
+from botvision.classification.evaluation import classify
 from botvision.classification.metrics import BEST_CLASSES, Predictions, measure
 from botvision.classification.mixing import Mixing
 from botvision.classification.pictures import BLACK, GREEN, RED, Line, captioned
@@ -26,6 +26,7 @@ from botvision.classification.transforms import evaluation_transform, training_t
 from botvision.data.pictures import mosaic
 from botvision.errors import BotvisionError
 from botvision.files import replacing
+from botvision.precision import autocast
 
 _PICTURES = 25
 _LEAST_SHARE = 0.005  # of a class in a mixed image, to be named
@@ -33,7 +34,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ClassificationTask:
-    """Trains a timm classifier on class folders or archives; measures accuracy and calibration.
+    """Trains a timm classifier on labelled pictures; measures accuracy and calibration.
 
     Args:
         settings: The classifier.
@@ -66,7 +67,7 @@ class ClassificationTask:
         self._classes = self._train.classes
         if len(self._classes) < 2:
             raise BotvisionError(
-                f"{self._train.path}: expected two classes or more, got only {self._classes[0]!r}"
+                f"{self._train.source}: expected two classes or more, got only {self._classes[0]!r}"
             )
         self._val = ClassImages(
             data.folder, data.val_split, classes=self._classes, skip_bad=data.skip_bad

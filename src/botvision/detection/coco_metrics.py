@@ -1,9 +1,7 @@
 """COCO's box and mask metrics, computed by faster-coco-eval with original category ids."""
 
-import json
 import warnings
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 from torch import Tensor
 
-from botvision.data.coco import Category, box_polygons
+from botvision.data.coco import Category, CocoAnnotations, box_polygons
 
 _NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 _RECALLS = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
@@ -60,10 +58,13 @@ def coco_results(
 class CocoMetrics:
     """Collects detections image by image and computes COCO's metrics.
 
+    The truth is what ``read_annotations`` accepts: what it leaves out could not be found, and no
+    part of a box that lies outside the picture either. Crowds are there; detections in them count
+    as neither right nor wrong.
+
     Args:
-        annotation_file: COCO instances file with the truth.
+        annotations: The truth.
         masks: Whether to evaluate masks besides boxes.
-        images: Ids of those to evaluate on; all of the file's if None.
 
     Attributes:
         results: What was processed, in COCO's results format.
@@ -72,23 +73,12 @@ class CocoMetrics:
             without truth.
     """
 
-    def __init__(
-        self, annotation_file: Path, *, masks: bool, images: Collection[Any] | None = None
-    ) -> None:
-        truth = json.loads(annotation_file.read_text(encoding="utf-8"))
-        if images is not None:
-            truth["images"] = [each for each in truth["images"] if each["id"] in images]
-            truth["annotations"] = [
-                each for each in truth["annotations"] if each["image_id"] in images
-            ]
-        for number, annotation in enumerate(truth["annotations"], start=1):
-            # The evaluation takes a match with annotation 0 for none.
-            annotation["id"] = number
-            annotation.setdefault("iscrowd", 0)
-            if not annotation.get("segmentation"):  # filled, as in training
-                annotation["segmentation"] = box_polygons(annotation["bbox"])
-            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-        self._truth = COCO(truth)
+    def __init__(self, annotations: CocoAnnotations, *, masks: bool) -> None:
+        # The evaluation takes ids for numbers; texts come last so that numbers keep their order,
+        # in which detections of equal scores are taken.
+        ids = sorted(annotations.instances, key=lambda each: (isinstance(each, str), each))
+        self._numbers = {image_id: number for number, image_id in enumerate(ids, start=1)}
+        self._truth = COCO(_truth(annotations, self._numbers))
         self._kinds = {"box": "bbox", "mask": "segm"} if masks else {"box": "bbox"}
         self.results: list[dict[str, Any]] = []
         self.precision: dict[str, NDArray[np.float64]] = {}
@@ -113,8 +103,10 @@ class CocoMetrics:
         metrics: dict[str, Any] = {}
         for kind, iou_type in self._kinds.items():
             # Without its box a mask's size class is that of the mask, as in COCO's own results.
+            left_out = () if kind == "box" else ("bbox",)
             results = [
-                {key: value for key, value in result.items() if kind == "box" or key != "bbox"}
+                {key: value for key, value in result.items() if key not in left_out}
+                | {"image_id": self._numbers[result["image_id"]]}
                 for result in self.results
             ]
             evaluation = COCOeval_faster(
@@ -143,3 +135,32 @@ class CocoMetrics:
             present = values[values > -1]
             per_class[names[category]] = float(present.mean()) if present.size else -1.0
         return per_class
+
+
+def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str, Any]:
+    """A COCO file's content.
+
+    Args:
+        annotations: The truth.
+        numbers: What stands for the ids of its images.
+    """
+    instances: list[dict[str, Any]] = []
+    for image_id, records in annotations.instances.items():
+        for record in records:
+            box = record["bbox"]
+            instances.append(
+                {
+                    "area": box[2] * box[3],
+                    **record,
+                    # The evaluation takes a match with annotation 0 for none.
+                    "id": len(instances) + 1,
+                    "image_id": numbers[image_id],
+                    # Without one the box is filled, as in training.
+                    "segmentation": record["segmentation"] or box_polygons(box),
+                }
+            )
+    return {
+        "images": [{**image, "id": numbers[image["id"]]} for image in annotations.images],
+        "categories": [{"id": each.id, "name": each.name} for each in annotations.categories],
+        "annotations": instances,
+    }

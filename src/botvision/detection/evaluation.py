@@ -12,6 +12,7 @@ from botvision.data.instances import CocoInstances
 from botvision.data.loading import load_batches
 from botvision.detection.coco_metrics import CocoMetrics, coco_results
 from botvision.errors import BotvisionError
+from botvision.precision import autocast
 from botvision.processes import processes
 
 
@@ -47,7 +48,7 @@ def evaluate_detector(
     # Dealt out whole: images are padded to the largest of their batch, whoever takes it.
     mine = batches[processes().process_index :: processes().num_processes]
     results: list[dict[str, Any]] = []
-    done = 0
+    total, done = sum(map(len, mine)), 0
     with closing(load_batches(data, mine, collate=list, workers=workers)) as loaded:
         for chosen in loaded:
             outputs = detect(model, [image for image, _ in chosen], precision)
@@ -55,18 +56,11 @@ def evaluate_detector(
                 # Masks leave as run lengths: those of a whole data set would not fit anywhere.
                 results.extend(coco_results(output, target["image_id"], data.categories))
             done += len(chosen)
-            progress(done, sum(map(len, mine)))  # which may interrupt
+            progress(done, total)  # which may interrupt
     model.train(was_training)
-    metrics = CocoMetrics(
-        data.annotations.path, masks=masks, images=set(data.annotations.instances)
-    )
+    metrics = CocoMetrics(data.annotations, masks=masks)
     metrics.process(gather_object(results))
     return metrics.evaluate(), metrics
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision of a recipe: bfloat16 where it says so, else nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def detect(model: nn.Module, images: list[Tensor], precision: str) -> list[dict[str, Tensor]]:

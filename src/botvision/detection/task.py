@@ -17,10 +17,11 @@ from botvision.detection.batch_norm import freeze_batch_norm, hold_batch_norm
 from botvision.detection.build import build_detector, load_trunk
 from botvision.detection.charts import draw_charts
 from botvision.detection.coco_metrics import METRIC_NAMES, CocoMetrics
-from botvision.detection.evaluation import autocast, evaluate_detector
+from botvision.detection.evaluation import evaluate_detector
 from botvision.detection.pictures import draw_results
 from botvision.detection.settings import DetectorSettings
 from botvision.files import replacing
+from botvision.precision import autocast
 
 _PICTURES = 8
 _SHOWN_SCORE = 0.5

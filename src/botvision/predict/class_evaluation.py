@@ -8,7 +8,6 @@ from botvision.classification.charts import draw_calibration, draw_confusion, dr
 from botvision.classification.class_images import ClassImages
 from botvision.classification.evaluation import classify
 from botvision.classification.metrics import measure
-from botvision.data.data_folders import open_data_folder
 from botvision.errors import BotvisionError
 from botvision.predict.class_predictor import ClassPredictor
 
@@ -55,7 +54,7 @@ def evaluate_classifier(
     if source is None:
         raise BotvisionError(f"{weights}: does not say what it was trained on; give --data FOLDER")
     data = ClassImages(
-        str(open_data_folder(str(source))),
+        str(source),
         split,
         classes=predictor.classes,
         origin=str(weights),

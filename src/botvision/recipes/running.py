@@ -85,11 +85,10 @@ def build_task(recipe: Recipe) -> Task:
         kind = "class folders" if isinstance(recipe, ClassificationRecipe) else "a COCO folder"
         raise BotvisionError(f"data.folder: expected {kind}, got none; give --data FOLDER")
     training = recipe.training
-    folder = open_data_folder(recipe.data.folder)
     if isinstance(recipe, ClassificationRecipe):
         task = ClassificationTask(
             recipe.model,
-            recipe.data.model_copy(update={"folder": str(folder)}),
+            recipe.data,
             batch_size=training.images_at_once or training.batch_size,
             workers=training.workers,
             precision=training.precision,
@@ -98,7 +97,7 @@ def build_task(recipe: Recipe) -> Task:
     else:
         task = DetectionTask(
             recipe.model,
-            folder,
+            open_data_folder(recipe.data.folder),
             splits=(recipe.data.train_split, recipe.data.val_split),
             scale_jitter=recipe.data.scale_jitter,
             flip=recipe.data.flip,
