@@ -125,6 +125,15 @@ def test_lengths_of_the_shards(shards):
     assert data.shard_lengths == tuple(lengths)
 
 
+def test_another_order_of_the_file_is_shuffled_as_a_whole(shards):
+    path = shards / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    content["images"] = content["images"][::2] + content["images"][1::2]
+    path.write_text(json.dumps(content))
+    assert CocoInstances(shards, "train").shard_lengths == ()
+    assert len(items(shards)) == 7
+
+
 def test_folders_have_no_shards(folder):
     assert CocoInstances(folder, "train").shard_lengths == ()
 

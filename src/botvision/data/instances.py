@@ -63,7 +63,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         annotations: What the annotation file says.
         image_folder: Where the pictures are.
         shard_lengths: Number of items of each shard, one after the other; empty if the pictures
-            are not in shards.
+            are not in shards, or the annotation file has another order than they.
 
     Raises:
         BotvisionError: If the folder, the annotations or a picture are not as they should be.
@@ -174,8 +174,13 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         if not is_sharded(self.image_folder):
             return ()
         names = (record["file_name"] for record in self.annotations.images)
-        runs = itertools.groupby(map(self._pictures.shard, names))
-        return tuple(sum(1 for _ in run) for _, run in runs)
+        runs = [
+            (shard, len(list(run)))
+            for shard, run in itertools.groupby(map(self._pictures.shard, names))
+        ]
+        if len({shard for shard, _ in runs}) < len(runs):
+            return ()  # the file's order is no longer theirs: whoever wants it fast shards anew
+        return tuple(length for _, length in runs)
 
     def _partners(self, index: int) -> range:
         """The items that one may be pasted from: of shards, those of the same one."""
