@@ -138,6 +138,28 @@ def trained_run(make_recipe, tmp_path_factory):
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Runs leave empty files for charts, whose drawing costs more than all the rest of them."""
+    import botvision.classification.task
+    import botvision.detection.task
+    from botvision.training import recording
+
+    def leave_empty(*arguments):
+        for path in (each for each in arguments if isinstance(each, Path)):
+            path.touch()
+
+    for module, names in {
+        recording: ["draw_curves"],
+        botvision.detection.task: ["draw_charts", "draw_statistics"],
+        botvision.classification.task: [
+            *("draw_calibration", "draw_confusion", "draw_labels", "draw_per_class")
+        ],
+    }.items():
+        for name in names:
+            monkeypatch.setattr(module, name, leave_empty)
+
+
+@pytest.fixture
 def run_copy(trained_run, tmp_path):
     """The finished run, to be spoilt."""
     path = tmp_path / "copied run"

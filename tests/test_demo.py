@@ -12,6 +12,8 @@ from botvision.demo import run_demo
 from botvision.errors import BotvisionError
 from botvision.recipes.reading import read_recipe as read_library_recipe
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @contextlib.contextmanager
 def counting(name):

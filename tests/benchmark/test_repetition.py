@@ -14,6 +14,7 @@ from botvision.errors import BotvisionError, Interrupted
 from botvision.recipes.reading import read_recipe
 from botvision.recipes.schema import ClassificationRecipe
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 SMALL = (
     'model.classifier_arguments={"stem_type": "deep", "stem_width": 4, "channels": [8, 8, 16, 16]}',
     "model.image_size=32",

@@ -14,6 +14,8 @@ from botvision.detection.task import DetectionTask
 from botvision.training import speed
 from botvision.training.speed import StepFigures
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def quiet(text):
     pass

@@ -359,7 +359,7 @@ def test_labelme_groups_and_other_shapes(tmp_path):
     assert report.clipped == 2
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [1, 4, 5, 8])
 def test_sizes_are_those_of_upright_pictures(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation

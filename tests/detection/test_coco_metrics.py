@@ -13,7 +13,7 @@ from pycocotools import mask as oracle_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from botvision.data.coco import Category
+from botvision.data.coco import Category, read_annotations
 from botvision.detection.coco_metrics import CocoMetrics, coco_results
 
 # pycocotools' own decoder warns about numpy 2.
@@ -100,6 +100,16 @@ def random_results(truth, seed, per_image=15):
     return results
 
 
+def as_perfect_results(annotations):
+    return [
+        {
+            **{key: each[key] for key in ("image_id", "category_id", "bbox", "segmentation")},
+            "score": 1.0,
+        }
+        for each in annotations
+    ]
+
+
 def frozen(segmentation):
     if isinstance(segmentation["counts"], list):
         return oracle_mask.frPyObjects(segmentation, SIDE, SIDE)
@@ -132,7 +142,7 @@ def oracle(truth, results, kind):
 def measured(truth, results, tmp_path, masks=True):
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(truth))
-    metrics = CocoMetrics(path, masks=masks)
+    metrics = CocoMetrics(read_annotations(path), masks=masks)
     for image in truth["images"]:
         metrics.process([r for r in results if r["image_id"] == image["id"]])
     return metrics.evaluate()
@@ -208,11 +218,7 @@ def test_no_truth_at_all(tmp_path):
 
 def test_perfect_detections(tmp_path):
     truth = random_truth(5, crowds=False)
-    results = [
-        {k: a[k] for k in ("image_id", "category_id", "bbox", "segmentation")} | {"score": 1.0}
-        for a in truth["annotations"]
-    ]
-    ours = measured(truth, results, tmp_path)
+    ours = measured(truth, as_perfect_results(truth["annotations"]), tmp_path)
     assert ours["box_ap"] == ours["mask_ap"] == pytest.approx(1)
 
 
@@ -240,27 +246,78 @@ def test_files_that_leave_out_what_has_a_default(removed, tmp_path):
     assert measured(truth, results, tmp_path) == full
 
 
-@pytest.mark.parametrize(
-    "segmentation",
-    [None, [], [[1, 1, 30, 1]], [[1, 1, 30, 1, 30, 30, 1]]],
-    ids=["none", "empty", "two points", "odd length"],
-)
-def test_truth_that_training_tolerates_is_no_error_in_evaluation(segmentation, tmp_path):
-    # Rows 8 and 9 of the faults; a box without a segmentation is filled, as in training.
+@pytest.mark.parametrize("segmentation", [None, []], ids=["none", "empty"])
+def test_a_box_without_a_segmentation_is_filled_as_in_training(segmentation, tmp_path):
     truth = random_truth(0, crowds=False)
     results = random_results(truth, 0)
-    truth["annotations"][0]["segmentation"] = segmentation
-    if segmentation is None:
-        del truth["annotations"][0]["segmentation"]
+    for annotation in truth["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        right, bottom = x + width, y + height
+        annotation["segmentation"] = [[x, y, right, y, right, bottom, x, bottom]]
+    expected = measured(truth, results, tmp_path)
+    for annotation in truth["annotations"]:
+        annotation["segmentation"] = segmentation
+        if segmentation is None:
+            del annotation["segmentation"]
+    assert measured(truth, results, tmp_path) == expected
+
+
+# What training leaves out; as truth it could not be found, or not as what it is.
+UNREACHABLE = {
+    "no width": {"bbox": [30, 30, 0, 50]},
+    "outside": {"bbox": [SIDE + 1, 5, 10, 10]},
+    # pycocotools takes four numbers for a box.
+    "two points": {"segmentation": [[1, 1, 30, 1]]},
+    "odd length": {"segmentation": [[1, 1, 30, 1, 30, 30, 1]]},
+    "unknown image": {"image_id": 4},
+}
+
+
+@pytest.mark.parametrize("fault", UNREACHABLE.values(), ids=list(UNREACHABLE))
+def test_what_training_leaves_out_is_no_truth(fault, tmp_path):
+    truth = random_truth(0)
+    sound = copy.deepcopy(truth)
+    results = random_results(truth, 0)
+    for each in [a for a in sound["annotations"] if not a["iscrowd"]][:5]:
+        truth["annotations"].append({**each, "id": len(truth["annotations"]) + 1, **fault})
     ours = measured(truth, results, tmp_path)
-    assert 0 < ours["mask_ap"] < 1
+    for prefix, kind in (("box", "bbox"), ("mask", "segm")):
+        expected = dict(zip(NAMES, oracle(sound, results, kind).stats, strict=True))
+        got = {name: ours[f"{prefix}_{name}"] for name in NAMES}
+        assert got == pytest.approx(expected, abs=1e-12, rel=0)
+
+
+def test_the_part_of_a_box_outside_the_picture_is_no_truth(tmp_path):
+    # A detector cannot find it: its boxes are cut off at the edges.
+    truth = random_truth(5, crowds=False)
+    inside = copy.deepcopy(truth["annotations"])
+    for annotation in truth["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        if x + width == SIDE:
+            annotation["bbox"] = [x, y, 2 * width, height]
+    assert [each["bbox"] for each in truth["annotations"]] != [each["bbox"] for each in inside]
+    assert measured(truth, as_perfect_results(inside), tmp_path)["box_ap"] == pytest.approx(1)
+
+
+def test_ids_of_images_may_be_texts(tmp_path):
+    truth = random_truth(1)
+    results = random_results(truth, 1)
+    expected = measured(truth, results, tmp_path)
+    # Of the numbers' order, and no numbers: "03" and "3" are two images.
+    names = {image["id"]: f"{image['id']:06d}" for image in truth["images"]}
+    names[truth["images"][0]["id"]] = "0" + names[truth["images"][1]["id"]]
+    for record in (*truth["annotations"], *results):
+        record["image_id"] = names[record["image_id"]]
+    for image in truth["images"]:
+        image["id"] = names[image["id"]]
+    assert measured(truth, results, tmp_path) == expected
 
 
 def test_results_are_collected_and_forgotten(tmp_path):
     path = tmp_path / "truth.json"
     truth = random_truth(0)
     path.write_text(json.dumps(truth))
-    metrics = CocoMetrics(path, masks=True)
+    metrics = CocoMetrics(read_annotations(path), masks=True)
     results = random_results(truth, 0)
     untouched = copy.deepcopy(results)
     metrics.process(results)

@@ -24,6 +24,8 @@ from botvision.predict.evaluation import evaluate_weights
 from botvision.recipes.running import train_recipe
 from botvision.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def ignore(done, total):
     pass

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from botvision.data.checking import check_folder
+from botvision.data.coco import read_annotations
 from botvision.errors import BotvisionError
 
 POLYGON = [4, 5, 14, 5, 14, 25]
@@ -236,11 +237,11 @@ def test_rows_21_to_24_truth_that_was_left_out_is_not_missed(content, annotate, 
 
     content["images"].append({"id": 12, "file_name": "b.png", "width": 40, "height": 30})
     annotate(72, image_id=12)
-    path = write() / "annotations" / "instances_train.json"
+    annotations = read_annotations(write() / "annotations" / "instances_train.json")
     result = {"image_id": 11, "category_id": 5, "bbox": [4, 5, 10, 20], "score": 0.9}
     recalls = []
-    for images in (None, {11}):
-        metrics = CocoMetrics(path, masks=False, images=images)
+    for truth in (annotations, annotations.without_images({12})):
+        metrics = CocoMetrics(truth, masks=False)
         metrics.process([dict(result)])
         recalls.append(metrics.evaluate()["box_ar100"])
     assert recalls == pytest.approx([0.5, 1.0])

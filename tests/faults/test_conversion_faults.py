@@ -111,7 +111,10 @@ def test_links_out_of_the_folder(refused, yolo, tmp_path, part):
     refused(folder, "expected a path inside", folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n"])
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n", EPS])
 def test_what_is_no_picture(refused, yolo, content):
     folder = yolo()
     (folder / "images" / "a.png").write_bytes(content)

@@ -17,6 +17,8 @@ from botvision.recipes.running import resume_run, train_recipe
 from botvision.training.run_folder import RunFolder
 from botvision.training.state import read_state, write_state
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(autouse=True)
 def one_thread():

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import botvision
+from botvision.data.coco import read_annotations
 from botvision.data.images import read_image
 from botvision.detection.coco_metrics import CocoMetrics
 from botvision.errors import BotvisionError
@@ -176,7 +177,8 @@ def found_again(trained_run, handwriting, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_val_finds_what_the_run_found(batch_size, trained_run, found_again):
-    expected = CocoMetrics(found_again / "annotations" / "instances_val.json", masks=True)
+    truth = read_annotations(found_again / "annotations" / "instances_val.json")
+    expected = CocoMetrics(truth, masks=True)
     expected.process(json.loads((trained_run.path / "predictions.json").read_text()))
     figures = expected.evaluate()
     assert figures["box_ap"] > 0.2

@@ -1,11 +1,14 @@
 """Each recipe builds its data and its model and takes an optimiser step on two images."""
 
 import json
+import re
 
 import pytest
 import timm
 import torch
 
+from botvision.classification.build import build_classifier
+from botvision.detection.build import build_detector
 from botvision.recipes.composition import recipe_names
 from botvision.recipes.reading import read_recipe
 from botvision.recipes.running import build_task
@@ -53,14 +56,31 @@ def network(name):
     return json.dumps([content.get(key) for key in (*keys, "stem", "batch_norm")])
 
 
+def form(name):
+    """A recipe's network but for its depth, widths and rates."""
+    return re.sub(r"[\d.]+", "", network(name))
+
+
+def of_their_own(key):
+    """The first recipe of each network or form."""
+    return list({key(name): name for name in reversed(recipe_names())}.values())[::-1]
+
+
 def cases():
-    """All recipes; those with another one's network are slow tests."""
-    seen, found = set(), []
-    for name in recipe_names():
-        marks = pytest.mark.slow if network(name) in seen else ()
-        found.append(pytest.param(name, marks=marks))
-        seen.add(network(name))
-    return found
+    """All recipes; those with another one's network, or its form in another size, are slow."""
+    quick = of_their_own(form)
+    return [
+        pytest.param(name, marks=() if name in quick else pytest.mark.slow)
+        for name in recipe_names()
+    ]
+
+
+@pytest.mark.parametrize("name", sorted({*of_their_own(network)} - {*of_their_own(form)}))
+def test_a_network_of_another_size_is_built(name):
+    model = read_recipe(name).model
+    build = build_classifier if read_recipe(name).task == "classification" else build_detector
+    with torch.device("meta"):
+        assert sum(p.numel() for p in build(model, 7).parameters()) > 1e5
 
 
 @pytest.mark.parametrize("name", cases())

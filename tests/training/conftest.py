@@ -214,6 +214,11 @@ def same_run():
 
 
 @pytest.fixture(autouse=True)
+def charts_left_out(undrawn):
+    """What runs draw is looked at in the run that all tests share."""
+
+
+@pytest.fixture(autouse=True)
 def one_thread():
     """Sums over another number of threads differ in their last bits, and forks have one."""
     before = torch.get_num_threads()

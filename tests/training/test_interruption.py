@@ -120,6 +120,7 @@ def test_command_says_how_to_go_on(
     last = forks.text().splitlines()[-1]
     assert last.startswith("stopped after step ")
     assert last.endswith(f"saved; go on with: botvision train --resume {run.path}")
-    done = forked_command("train", "--resume", run.path)
-    assert done.wait() == [0], done.text()
-    same_run(run, trained_run)
+    if number == signal.SIGINT:  # what is saved does not depend on the signal
+        done = forked_command("train", "--resume", run.path)
+        assert done.wait() == [0], done.text()
+        same_run(run, trained_run)

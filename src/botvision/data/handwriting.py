@@ -7,8 +7,6 @@ scenes are never used in training scenes. Nothing is downloaded: both ship with 
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +18,7 @@ from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 from PIL import Image
 
+from botvision.data.new_folders import new_folder
 from botvision.errors import BotvisionError
 
 _VALIDATION_DIGITS = 297  # of 1,797, chosen at random with the seed
@@ -178,14 +177,8 @@ def write_handwriting(
     Raises:
         BotvisionError: If the folder exists or scikit-learn is missing.
     """
-    if folder.exists():
-        raise BotvisionError(f"{folder}: already exists; choose another folder or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        # A folder in the temporary one, since mkdtemp's own is private whatever the umask.
-        written = staging / folder.name
-        (written / "images").mkdir(parents=True)
+    with new_folder(folder) as written:
+        (written / "images").mkdir()
         (written / "annotations").mkdir()
         for split, count in (("train", train), ("val", val)):
             scenes = HandwritingScenes(split, size=size, seed=seed)
@@ -198,9 +191,6 @@ def write_handwriting(
             )
             target = written / "annotations" / f"instances_{split}.json"
             target.write_text(json.dumps(content))
-        written.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _report(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:

@@ -1,5 +1,6 @@
 """The one way pictures come into the program."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -7,7 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from botvision.errors import BotvisionError
 
@@ -18,6 +20,7 @@ _LIMIT_VARIABLE = "BOTVISION_MOST_PIXELS"
 # The first are the most usual: Pillow imports its plugins one after the other. Others have no
 # place here; for EPS, Pillow would even start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
+_TURNED = (5, 6, 7, 8)  # values of the EXIF orientation that swap width and height
 
 
 def read_image(path: Path) -> Image.Image:
@@ -46,6 +49,51 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
         source: Where the picture is.
         name: What errors call it.
     """
+    with _opened(source, name) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        return _rgb(image, name)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height that ``read_image`` gives a picture; of most formats without decoding it.
+
+    Args:
+        path: Picture file.
+
+    Raises:
+        BotvisionError: As ``read_image``, but pixels that are not decoded may be damaged.
+    """
+    with _opened(path, str(path)) as image:
+        if image.getexif().get(ExifTags.Base.Orientation) not in _TURNED:
+            return image.size
+        if image.format == "TIFF":
+            image.load()  # turned by this, or by some versions of Pillow before
+            return image.size
+        return image.height, image.width
+
+
+def read_numbers(path: Path) -> NDArray[np.uint8]:
+    """The number that each pixel of a mask holds, [height, width], upright.
+
+    Args:
+        path: A picture of grey values or of places in a palette, whose colours do not count.
+
+    Raises:
+        BotvisionError: As ``read_image``, or if the picture has other pixels.
+    """
+    with _opened(path, str(path)) as image:
+        if image.mode not in ("L", "P"):
+            raise BotvisionError(
+                f"{path}: expected a mask of grey values or with a palette, got mode {image.mode}; "
+                "convert the picture"
+            )
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.array(image)
+
+
+@contextlib.contextmanager
+def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """A picture of one of the formats and not too large; what fails as it is read is one line."""
     limit = _pixel_limit()
     try:
         # Pillow warns of damaged metadata and of pictures below our own limit.
@@ -58,8 +106,7 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
                     f"{name}: expected at most {limit:,} pixels, got {image.width} x "
                     f"{image.height}; shrink the picture or set {_LIMIT_VARIABLE}"
                 )
-            ImageOps.exif_transpose(image, in_place=True)
-            return _rgb(image, name)
+            yield image
     except BotvisionError:
         raise
     except FileNotFoundError as error:

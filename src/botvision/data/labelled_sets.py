@@ -1,23 +1,20 @@
 """What the readers of other formats make of a folder, and the checks that they share."""
 
 import json
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from botvision.data.coco_writing import CocoPicture
+from botvision.data.images import upright_size
 from botvision.data.layouts import SPLIT_WORDS
 from botvision.errors import BotvisionError
 
 Progress = Callable[[int, int], None]
 Box = tuple[float, float, float, float]
 
-_EXIF_ORIENTATION = 0x0112
 _ROUNDING = 0.1  # pixels that a box may reach out of the picture without being called clipped
 
 
@@ -55,17 +52,12 @@ class LabelledSet:
         """Width and height of a picture inside the folder, upright.
 
         Raises:
-            BotvisionError: If the picture is missing, outside or no picture.
+            BotvisionError: If the picture is missing, outside or no picture that can be read.
         """
         self.inside(path, where)
         if not path.is_file():
             raise BotvisionError(f"{where}: expected the picture {path}, got no such file")
-        try:
-            with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-                turned = image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
-                return (image.height, image.width) if turned else (image.width, image.height)
-        except Exception as error:  # decoders of damaged files raise anything
-            raise BotvisionError(f"{path}: expected a picture, got {error}") from error
+        return upright_size(path)
 
     def box(self, corners: Box, size: tuple[int, int]) -> Box | None:
         """x, y, width, height of the part of a box x1, y1, x2, y2 that is in the picture, counted.

@@ -11,6 +11,7 @@ from PIL import Image
 from botvision.data.archives import extract_into
 from botvision.data.coco_writing import CocoPicture, mask_annotation, write_coco
 from botvision.data.downloads import RemoteFile, download
+from botvision.data.images import read_numbers
 from botvision.data.new_folders import new_folder
 from botvision.errors import BotvisionError
 
@@ -130,8 +131,7 @@ def _arrange_penn_fudan(unpacked: Path, folder: Path, progress: Progress) -> Non
     read = []
     for number, picture in enumerate(pictures, start=1):
         path = _expected(unpacked / "PennFudanPed" / "PedMasks" / f"{picture.stem}_mask.png")
-        with Image.open(path) as image:
-            numbers = np.asarray(image)
+        numbers = read_numbers(path)
         annotations = [
             mask_annotation(numbers == value, category_id=1)
             for value in np.unique(numbers)

@@ -10,7 +10,6 @@ from xml.etree.ElementTree import Element, ParseError
 import numpy as np
 from defusedxml.ElementTree import fromstring
 from numpy.typing import NDArray
-from PIL import Image
 
 from botvision.data.coco_writing import (
     CocoPicture,
@@ -18,7 +17,7 @@ from botvision.data.coco_writing import (
     mask_annotation,
     polygon_area,
 )
-from botvision.data.images import IMAGE_SUFFIXES
+from botvision.data.images import IMAGE_SUFFIXES, read_numbers
 from botvision.data.labelled_sets import Box, LabelledSet, Progress, read_text, split_of
 from botvision.data.layouts import voc_files
 from botvision.errors import BotvisionError
@@ -232,12 +231,9 @@ def _mask_numbers(
     path = result.root / "SegmentationObject" / f"{entry.xml.stem}.png"
     if not path.is_file():
         return None
-    if result.size(path, str(entry.xml)) != size:
+    numbers = read_numbers(result.inside(path, str(entry.xml)))
+    if numbers.shape[::-1] != size:
         raise BotvisionError(f"{path}: expected {size[0]} x {size[1]} pixels as the picture has")
-    with Image.open(path) as image:
-        if image.mode not in ("P", "L"):
-            raise BotvisionError(f"{path}: expected a palette picture, got mode {image.mode}")
-        numbers = np.array(image)
     numbers[numbers == _VOID] = 0
     if numbers.max() > objects:
         raise BotvisionError(
