@@ -14,6 +14,7 @@ from botvision.data.annotation_cache import cached
 from botvision.data.annotation_checks import check_annotations, run_length_fault
 from botvision.data.annotation_reading import read_sound
 from botvision.data.annotation_store import AnnotationArrays, ImageRecords, InstanceRecords
+from botvision.data.outlines import cut_to_surroundings
 from botvision.errors import BotvisionError
 
 UNREADABLE = "picture that cannot be read"
@@ -113,7 +114,8 @@ def instance_mask(annotation: dict[str, Any], height: int, width: int) -> NDArra
             segmentation = coco_mask.frPyObjects([segmentation], height, width)[0]
         rle = segmentation
     else:
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        near = cut_to_surroundings(segmentation, height, width)
+        rle = coco_mask.merge(coco_mask.frPyObjects(near, height, width))
     mask: NDArray[np.uint8] = coco_mask.decode(rle)
     return mask
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from botvision.data.coco import Category, CocoAnnotations, box_polygons
+from botvision.data.outlines import cut_to_surroundings
 
 _NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 _RECALLS = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
@@ -145,9 +146,14 @@ def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str
         numbers: What stands for the ids of its images.
     """
     instances: list[dict[str, Any]] = []
-    for image_id, records in annotations.instances.items():
-        for record in records:
+    for image in annotations.images:
+        image_id = image["id"]
+        for record in annotations.instances[image_id]:
             box = record["bbox"]
+            # Without one the box is filled, as in training.
+            outline = record["segmentation"] or box_polygons(box)
+            if isinstance(outline, list):
+                outline = cut_to_surroundings(outline, image["height"], image["width"])
             instances.append(
                 {
                     "area": box[2] * box[3],
@@ -155,8 +161,7 @@ def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str
                     # The evaluation takes a match with annotation 0 for none.
                     "id": len(instances) + 1,
                     "image_id": numbers[image_id],
-                    # Without one the box is filled, as in training.
-                    "segmentation": record["segmentation"] or box_polygons(box),
+                    "segmentation": outline,
                 }
             )
     return {
