@@ -11,7 +11,8 @@ from botvision.recipes.composition import recipe_names
 from botvision.recipes.reading import read_recipe
 
 LIBRARY = Path(str(resources.files("botvision.recipes"))) / "library"
-TRAINED = {"demo", "finetune_cpu"}  # to the end, with figures to show
+CIFAR = {f"small_cifar_{network}" for network in ("resnet", "botnet", "botnet_s1")}
+TRAINED = {"demo", "finetune_cpu", *CIFAR}  # to the end, with figures to show
 FILES = sorted(LIBRARY.rglob("*.yaml"))
 OWNERS = {
     "P": "the paper's",

@@ -27,6 +27,7 @@ from botvision.data.findings import (
     cut_off,
     not_drawable,
     raise_errors,
+    shown,
     unknown_image,
     without_area,
 )
@@ -229,7 +230,7 @@ def _segmentation_fault(segmentation: Any, size: tuple[float, float]) -> str:
         isinstance(polygon, list) and all(map(is_finite, polygon)) for polygon in segmentation
     ):
         return ""
-    return f"expected polygons of finite numbers or run lengths, got {str(segmentation)[:80]}"
+    return f"expected polygons of finite numbers or run lengths, got {shown(segmentation)}"
 
 
 def _drawable(segmentation: Any) -> bool:
