@@ -197,6 +197,18 @@ def test_a_folder_of_the_users_fetches_nothing(origin, tmp_path):
         _ = data[0, 0]
 
 
+def test_web_server_that_does_not_answer_or_has_no_such_file(tmp_path):
+    handler = partial(_Handler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(BotvisionError, match=r"shards\.json: no such file$"):
+            open_data_folder(address)
+        server.shutdown()
+    with pytest.raises(BotvisionError, match=r"shards\.json: cannot be fetched \(.*connect"):
+        open_data_folder(address)
+
+
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Cuts every third answer that is a shard."""
 

@@ -79,6 +79,10 @@ def _chunks(url: str) -> Iterator[bytes]:
     except ImportError as error:
         raise BotvisionError(f"{url}: {error}") from error  # it says what to install
     except FileNotFoundError as error:
+        cause = error.__cause__
+        # fsspec says so, too, of a web server that does not answer.
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+            raise _CutError(" ".join(str(cause).split())) from error
         raise BotvisionError(f"{url}: no such file") from error
     except PermissionError as error:
         raise BotvisionError(f"{url}: access is denied ({error}); log in") from error
