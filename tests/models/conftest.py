@@ -48,3 +48,17 @@ def assert_descends(assert_gradients):
         assert (loss - loss_of()).item() == pytest.approx(promised, rel=0.05)
 
     return check
+
+
+@pytest.fixture
+def apart(forked):
+    """Runs a check that compiles by inductor in a copy of this process.
+
+    Its backward pass starts threads, after which torch lets no copy of a process have one.
+    """
+
+    def run(check):
+        copy = forked(check)
+        assert copy.wait(timeout=3600) == [0], copy.text()
+
+    return run

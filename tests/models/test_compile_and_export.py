@@ -94,16 +94,19 @@ def test_compiled_training_with_autocast():
 
 
 @pytest.mark.slow
-def test_compiled_training_by_inductor():
-    assert_compiles("inductor", SIZES)
+def test_compiled_training_by_inductor(apart):
+    apart(lambda: assert_compiles("inductor", SIZES))
 
 
 @pytest.mark.slow
-def test_compiled_training_by_inductor_with_autocast():
-    # Fused operations round elsewhere, which flips a ReLU here and there: no further from the
-    # truth than eager ones.
-    actual, expected, exact = steps_with_autocast("inductor")
-    assert distance(actual, exact) <= 1.5 * distance(expected, exact)
+def test_compiled_training_by_inductor_with_autocast(apart):
+    def check():
+        # Fused operations round elsewhere, which flips a ReLU here and there: no further from
+        # the truth than eager ones.
+        actual, expected, exact = steps_with_autocast("inductor")
+        assert distance(actual, exact) <= 1.5 * distance(expected, exact)
+
+    apart(check)
 
 
 def namespaces(program):
