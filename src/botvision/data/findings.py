@@ -43,7 +43,9 @@ class Finding:
         sentence = self.said or f"expected {self.expected}, got {self.value}"
         # What is said of a whole file needs no field.
         field = "" if self.said and not self.where else self.field
-        return ": ".join(part for part in (self.file, self.where, field, sentence) if part)
+        text = ": ".join(part for part in (self.file, self.where, field, sentence) if part)
+        # Ids and names of the user's file may hold line breaks.
+        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 Report = Callable[[Finding], None]
