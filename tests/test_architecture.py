@@ -24,7 +24,7 @@ LAYERS = (
     ("data",),
     ("models",),
     ("attention",),
-    ("errors", "files", "precision", "processes", "_timm_registration"),
+    ("errors", "files", "precision", "processes", "supervision_import", "_timm_registration"),
 )
 HEIGHT = {part: -depth for depth, parts in enumerate(LAYERS) for part in parts}
 # Barred although the order would allow it; the other direction points upwards anyway.

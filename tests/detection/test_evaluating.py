@@ -14,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
+from botvision.data import loading
 from botvision.data.augmentation import evaluation_transform
 from botvision.data.instances import CocoInstances
 from botvision.detection import evaluation
@@ -88,7 +89,7 @@ def test_processes_change_nothing(number, detector, many_sizes, monkeypatch):
     shared = []
     for index in range(number):
         place = SimpleNamespace(process_index=index, num_processes=number)
-        monkeypatch.setattr(evaluation, "processes", lambda place=place: place)
+        monkeypatch.setattr(loading, "processes", lambda place=place: place)
         shared += evaluate(detector, many_sizes)
     assert ordered(shared) == ordered(alone)
 

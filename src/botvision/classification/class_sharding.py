@@ -1,6 +1,5 @@
 """Writing class folders as shards."""
 
-import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,11 +8,10 @@ from botvision.classification.class_images import open_split
 from botvision.classification.hub_pictures import HUB_PREFIX
 from botvision.classification.labelled_pictures import LabelledPictures
 from botvision.data.new_folders import new_folder
-from botvision.data.shard_writing import Sample, write_manifest, write_shards
+from botvision.data.shard_writing import Sample, stored_order, write_manifest, write_shards
 from botvision.errors import BotvisionError
 
 _SPLITS = ("train", "val")
-_SEED = 0
 
 
 def shard_classes(
@@ -73,9 +71,7 @@ def _write(
     progress: Callable[[str, int, int], None],
 ) -> tuple[int, int]:
     folder.mkdir()
-    order = list(range(len(found.pictures)))
-    if name == "train":
-        random.Random(_SEED).shuffle(order)
+    order = stored_order(name, len(found.pictures))
     numbers = [str(classes.index(each)).encode() for each in found.classes]
     samples = (
         Sample(

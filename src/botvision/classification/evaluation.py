@@ -10,11 +10,10 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from botvision.classification.class_images import ClassImages, Item, Key
+from botvision.classification.class_images import ClassImages, Item
 from botvision.classification.metrics import BEST_CLASSES, Predictions
-from botvision.data.loading import load_batches
+from botvision.data.loading import evaluation_batches, load_batches
 from botvision.precision import autocast
-from botvision.processes import processes
 
 
 def classify(
@@ -47,9 +46,7 @@ def classify(
         BotvisionError: If a picture cannot be read.
     """
     device = next(model.parameters()).device
-    starts = range(0, len(data), batch_size)
-    mine = starts[processes().process_index :: processes().num_processes]
-    batches = [_keys(start, min(start + batch_size, len(data))) for start in mine]
+    batches = evaluation_batches(len(data), batch_size)
     total, done = sum(map(len, batches)), 0
     was_training = model.training
     model.eval()
@@ -95,10 +92,6 @@ def class_logits(model: nn.Module, images: Tensor, precision: str, *, flips: boo
             return logits
         mirrored = model(images.flip(-1)).float()
     return torch.logaddexp(logits.log_softmax(dim=1), mirrored.log_softmax(dim=1))
-
-
-def _keys(start: int, stop: int) -> list[Key]:
-    return [(0, index) for index in range(start, stop)]
 
 
 def _stacked(items: Sequence[Item]) -> tuple[Tensor, Tensor, int]:

@@ -23,9 +23,8 @@ from botvision.classification.mixing import Mixing
 from botvision.classification.pictures import BLACK, GREEN, RED, Line, captioned
 from botvision.classification.settings import ClassifierSettings, ClassImageSettings
 from botvision.classification.transforms import evaluation_transform, training_transform
-from botvision.data.pictures import mosaic
+from botvision.data.pictures import mosaic, save_evaluation
 from botvision.errors import BotvisionError
-from botvision.files import replacing
 from botvision.precision import autocast
 
 _PICTURES = 25
@@ -176,9 +175,7 @@ class ClassificationTask:
         count = min(_PICTURES, len(self._val))
         chosen = torch.linspace(0, len(self._val) - 1, count).long().tolist()
         sheet = mosaic([self._judged(found, index) for index in chosen])
-        for name in (f"val_epoch{epoch:03d}.jpg", "val_predictions.jpg"):
-            with replacing(folder / name) as temporary:
-                sheet.save(temporary)
+        save_evaluation(sheet, folder, epoch)
         if best:
             draw_confusion(found, self._classes, folder / "confusion_matrix.png")
             draw_calibration(found, folder / "calibration.png")

@@ -9,7 +9,6 @@ from torchvision.transforms.v2 import functional as F
 
 from botvision.data.checking import DataReport, SplitReport
 from botvision.data.coco import instance_mask
-from botvision.data.picture_sources import open_pictures
 from botvision.data.pictures import draw_instances, mosaic
 from botvision.data.statistics import draw_statistics
 from botvision.errors import BotvisionError
@@ -63,7 +62,7 @@ def _samples(report: SplitReport) -> list[Image.Image]:
 def _sample(report: SplitReport, place: int) -> Image.Image:
     annotations = report.annotations
     record = annotations.images[place]
-    image = F.pil_to_tensor(open_pictures(report.where.pictures).read(record["file_name"]))
+    image = F.pil_to_tensor(report.pictures.read(record["file_name"]))
     height, width = image.shape[1:]
     if (record["height"], record["width"]) != (height, width):
         raise BotvisionError("of another size")

@@ -14,7 +14,7 @@ from botvision.data.coco import CocoAnnotations, annotations_of
 from botvision.data.findings import Finding
 from botvision.data.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.data.picture_checks import find_pictures, read_pictures
-from botvision.data.picture_sources import open_pictures
+from botvision.data.picture_sources import PictureSource, open_pictures
 from botvision.data.statistics import count_statistics
 from botvision.errors import BotvisionError
 
@@ -30,6 +30,7 @@ class SplitReport:
 
     Attributes:
         where: The annotation file and the picture folder.
+        pictures: Those of the folder.
         annotations: What is sound in the file.
         findings: All of them.
         unusable: Places of the images whose pictures cannot be used.
@@ -37,6 +38,7 @@ class SplitReport:
     """
 
     where: CocoSplit
+    pictures: PictureSource
     annotations: CocoAnnotations
     findings: list[Finding]
     unusable: set[int] = field(default_factory=set)
@@ -170,13 +172,14 @@ def _check_split(where: CocoSplit, *, skip_bad: bool, image_size: int) -> SplitR
     if arrays is None:
         findings.clear()
         arrays = check_annotations(where.annotations, findings.append)
-    report = SplitReport(where, annotations_of(where.annotations, arrays), findings)
+    annotations, pictures = annotations_of(where.annotations, arrays), open_pictures(where.pictures)
+    report = SplitReport(where, pictures, annotations, findings)
     refused = any(finding.severity == "error" for finding in findings)
     if not len(report.annotations.images) and not refused:
         findings.append(
             Finding("error", str(where.annotations), "", None, "images", "none", "at least one")
         )
-    for place, fault in find_pictures(report.annotations, where.pictures, skip_bad=skip_bad):
+    for place, fault in find_pictures(annotations, pictures, skip_bad=skip_bad):
         if fault is not None:
             report.unusable.add(place)
             findings.append(fault)
@@ -225,9 +228,8 @@ def _read_split(
     images = report.annotations.images
     places = [place for place in range(len(images)) if place not in report.unusable]
     pictures = read_pictures(
-        report.annotations, report.where.pictures, places, workers=workers, skip_bad=skip_bad
+        report.annotations, report.pictures, places, workers=workers, skip_bad=skip_bad
     )
-    source = open_pictures(report.where.pictures)
     for done, seen in enumerate(pictures, start=1):
         progress(f"read pictures of {name}", done, len(places))
         if seen.finding is not None:
@@ -236,7 +238,7 @@ def _read_split(
         if not seen.digest:
             continue
         record = images[seen.place]
-        path = source.where(record["file_name"])
+        path = report.pictures.where(record["file_name"])
         first = digests.setdefault(seen.digest, path)
         if first != path:
             said = f"the same picture as {first}"

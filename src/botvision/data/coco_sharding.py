@@ -1,7 +1,6 @@
 """Writing a COCO folder as shards."""
 
 import json
-import random
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -12,11 +11,9 @@ from botvision.data.coco import CocoAnnotations, read_annotations
 from botvision.data.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.data.new_folders import new_folder
 from botvision.data.picture_checks import find_pictures
-from botvision.data.picture_sources import open_pictures
-from botvision.data.shard_writing import Sample, write_manifest, write_shards
+from botvision.data.picture_sources import PictureSource, open_pictures
+from botvision.data.shard_writing import Sample, stored_order, write_manifest, write_shards
 from botvision.errors import BotvisionError
-
-_SEED = 0
 
 
 def shard_coco(
@@ -62,15 +59,14 @@ def _shard_split(
     progress: Callable[[str, int, int], None],
 ) -> tuple[int, int]:
     annotations = read_annotations(where.annotations)
-    _check(annotations, where)
+    source = open_pictures(where.pictures)
+    _check(annotations, source)
     content = json.loads(where.annotations.read_bytes())
-    images: list[dict[str, Any]] = content["images"]
-    if name == "train":
-        random.Random(_SEED).shuffle(images)
+    images = content["images"]
+    images = content["images"] = [images[place] for place in stored_order(name, len(images))]
     labels: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for record in content["annotations"]:
         labels[record["image_id"]].append(record)
-    source = open_pictures(where.pictures)
     samples = (
         Sample(
             image["file_name"],
@@ -91,17 +87,17 @@ def _shard_split(
     return len(images), shards
 
 
-def _check(annotations: CocoAnnotations, where: CocoSplit) -> None:
+def _check(annotations: CocoAnnotations, pictures: PictureSource) -> None:
     if not len(annotations.images):
-        raise BotvisionError(f"{where.annotations}: images: expected at least one, got none")
+        raise BotvisionError(f"{annotations.path}: images: expected at least one, got none")
     seen: set[str] = set()
-    for place, finding in find_pictures(annotations, where.pictures):
+    for place, finding in find_pictures(annotations, pictures):
         if finding is not None:
             raise BotvisionError(f"{finding.message}; botvision data check lists all that is wrong")
         name = annotations.images[place]["file_name"]
         if name in seen:
             raise BotvisionError(
-                f"{where.annotations}: file_name {name!r}: expected a record for each picture, got "
+                f"{annotations.path}: file_name {name!r}: expected a record for each picture, got "
                 "two; leave one of them out"
             )
         seen.add(name)

@@ -22,9 +22,8 @@ from botvision.data.coco import (
 from botvision.data.copy_paste import paste_instances, random_subset
 from botvision.data.layouts import find_split
 from botvision.data.picture_checks import outside_fault, size_fault
-from botvision.data.picture_sources import open_pictures
+from botvision.data.picture_sources import PictureSource, ShardedPictures, open_pictures
 from botvision.data.seeds import derived_seed
-from botvision.data.shard_index import is_sharded
 from botvision.errors import BotvisionError
 
 Target = dict[str, Any]
@@ -61,7 +60,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             not items have masks, and an instance of which the file gives only the box is that
             box.
         annotations: What the annotation file says.
-        image_folder: Where the pictures are.
+        pictures: Where the pictures come from.
         shard_lengths: Number of items of each shard, one after the other; empty if the pictures
             are not in shards, or the annotation file has another order than they.
 
@@ -78,8 +77,8 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         masks: bool = True,
         seed: int = 0,
     ) -> None:
-        annotations_path, self.image_folder = find_split(folder, split)
-        self._pictures = open_pictures(self.image_folder)
+        annotations_path, image_folder = find_split(folder, split)
+        self.pictures: PictureSource = open_pictures(image_folder)
         self.annotations: CocoAnnotations = read_annotations(annotations_path)
         if not self.annotations.images:
             raise BotvisionError(f"{annotations_path}: images: expected at least one, got none")
@@ -162,21 +161,21 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
 
     def _read_picture(self, record: dict[str, Any]) -> Image.Image:
         file, name = self.annotations.path, record["file_name"]
-        fault = outside_fault(file, self.image_folder, self._pictures, record)
+        fault = outside_fault(file, self.pictures, record)
         if fault is None:
-            picture = self._pictures.read(name)
+            picture = self.pictures.read(name)
             fault = size_fault(file, record, picture.size, PurePosixPath(name).name)
         if fault is not None:
             raise BotvisionError(fault.message)
         return picture
 
     def _lengths(self) -> tuple[int, ...]:
-        if not is_sharded(self.image_folder):
+        if not isinstance(self.pictures, ShardedPictures):
             return ()
         names = (record["file_name"] for record in self.annotations.images)
         runs = [
             (shard, len(list(run)))
-            for shard, run in itertools.groupby(map(self._pictures.shard, names))
+            for shard, run in itertools.groupby(map(self.pictures.shard, names))
         ]
         if len({shard for shard, _ in runs}) < len(runs):
             return ()  # the file's order is no longer theirs: whoever wants it fast shards anew

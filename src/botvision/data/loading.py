@@ -9,12 +9,25 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from botvision.errors import BotvisionError
+from botvision.processes import processes
 
 _ERROR_NAME = re.compile(r"^botvision(\.\w+)+: ")
 
 
 class DataWorkerError(BotvisionError):
     """A process that reads data was killed, as by a lack of memory."""
+
+
+def evaluation_batches(length: int, batch_size: int) -> list[list[tuple[int, int]]]:
+    """Batches of (0, index) keys that this process takes in an evaluation.
+
+    They are dealt out whole: what a batch's images are padded to, and how its sums are rounded,
+    does not depend on the number of processes.
+    """
+    starts = range(0, length, batch_size)[processes().process_index :: processes().num_processes]
+    return [
+        [(0, index) for index in range(start, min(start + batch_size, length))] for start in starts
+    ]
 
 
 def load_batches(

@@ -1,6 +1,7 @@
 """Checking the pictures that an annotation file names: their places, contents and sizes."""
 
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,8 +11,9 @@ from torch.utils.data import Dataset
 
 from botvision.data.coco import CocoAnnotations
 from botvision.data.findings import Finding, shown
+from botvision.data.images import decode_image
 from botvision.data.loading import load_batches
-from botvision.data.picture_sources import PictureSource, open_pictures
+from botvision.data.picture_sources import PictureSource
 from botvision.data.shard_files import ShardError
 from botvision.errors import BotvisionError
 
@@ -34,18 +36,17 @@ class SeenPicture:
 
 
 def outside_fault(
-    annotations: Path, folder: Path, pictures: PictureSource, record: dict[str, Any]
+    annotations: Path, pictures: PictureSource, record: dict[str, Any]
 ) -> Finding | None:
     """The finding, if a record names no place in the picture folder.
 
     Args:
         annotations: The annotation file.
-        folder: The picture folder.
         pictures: Those of the folder.
         record: COCO's, of the image.
     """
     name = record["file_name"]
-    expected = f"a path inside {folder}"
+    expected = f"a path inside {pictures.folder}"
     if "\0" in name or len(name.splitlines()) > 1:
         expected += ", on one line"
     elif pictures.inside(name):
@@ -84,18 +85,17 @@ def size_fault(
 
 
 def find_pictures(
-    annotations: CocoAnnotations, folder: Path, *, skip_bad: bool = False
+    annotations: CocoAnnotations, pictures: PictureSource, *, skip_bad: bool = False
 ) -> Iterator[tuple[int, Finding | None]]:
     """The place of every image in the file, and what is wrong with its picture's place, if so.
 
     Args:
         annotations: The file.
-        folder: The picture folder.
+        pictures: Those that it is of.
         skip_bad: Whether a picture that is not there is left out instead of refused.
     """
-    pictures = open_pictures(folder)
     for place, record in enumerate(annotations.images):
-        fault = outside_fault(annotations.path, folder, pictures, record)
+        fault = outside_fault(annotations.path, pictures, record)
         if fault is None:
             name = record["file_name"]
             said = pictures.missing(name)
@@ -120,7 +120,7 @@ def _unreadable(
 
 def read_pictures(
     annotations: CocoAnnotations,
-    folder: Path,
+    pictures: PictureSource,
     places: Sequence[int],
     *,
     workers: int,
@@ -130,7 +130,7 @@ def read_pictures(
 
     Args:
         annotations: The file.
-        folder: The picture folder.
+        pictures: Those that it is of.
         places: Of images whose pictures are there, see ``find_pictures``.
         workers: Processes that read; 0 reads in this one.
         skip_bad: Whether a picture that cannot be read is left out instead of refused.
@@ -139,8 +139,8 @@ def read_pictures(
         list(places[start : start + _READ_AT_ONCE])
         for start in range(0, len(places), _READ_AT_ONCE)
     ]
-    pictures = _Pictures(annotations, open_pictures(folder), skip_bad=skip_bad)
-    for seen in load_batches(pictures, batches, collate=list, workers=workers):
+    data = _Pictures(annotations, pictures, skip_bad=skip_bad)
+    for seen in load_batches(data, batches, collate=list, workers=workers):
         yield from seen
 
 
@@ -155,8 +155,8 @@ class _Pictures(Dataset[SeenPicture]):
         name = record["file_name"]
         where = self._pictures.where(name)
         try:
-            size = self._pictures.read(name).size
             content = self._pictures.content(name)
+            size = decode_image(io.BytesIO(content), where).size
         except ShardError:
             raise  # nothing is wrong with the picture
         except (BotvisionError, OSError) as error:

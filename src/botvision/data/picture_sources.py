@@ -16,7 +16,13 @@ from botvision.errors import BotvisionError
 
 
 class PictureSource(Protocol):
-    """Pictures by the ``file_name`` of their records."""
+    """Pictures by the ``file_name`` of their records.
+
+    Attributes:
+        folder: Where they are.
+    """
+
+    folder: Path
 
     def inside(self, name: str) -> bool:
         """Whether the name is that of a place among these pictures."""
@@ -33,9 +39,6 @@ class PictureSource(Protocol):
     def content(self, name: str) -> bytes:
         """Bytes of the picture's file."""
 
-    def shard(self, name: str) -> int:
-        """Number of the shard that the picture is in; 0 in a folder, or if there is none."""
-
 
 def open_pictures(folder: Path) -> PictureSource:
     """The pictures of a folder.
@@ -50,19 +53,19 @@ class FolderPictures:
     """Pictures that are files of a folder and its subfolders."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._root = folder.resolve()
 
     def inside(self, name: str) -> bool:
         """Whether the name, and what it links to, is a path inside the folder."""
         try:
-            return (self._folder / name).resolve().is_relative_to(self._root)
+            return (self.folder / name).resolve().is_relative_to(self._root)
         except (OSError, ValueError, RuntimeError):  # a circle of links, or no name of a file
             return False
 
     def missing(self, name: str) -> str:
         """What shows, without reading the picture, that it is not there; empty if it is."""
-        path = self._folder / name
+        path = self.folder / name
         try:
             if not path.is_file():
                 return "no such picture"
@@ -72,19 +75,15 @@ class FolderPictures:
 
     def where(self, name: str) -> str:
         """Path of the picture."""
-        return str(self._folder / name)
+        return str(self.folder / name)
 
     def read(self, name: str) -> Image.Image:
         """The picture as upright RGB; see ``read_image``."""
-        return read_image(self._folder / name)
+        return read_image(self.folder / name)
 
     def content(self, name: str) -> bytes:
         """Bytes of the picture's file."""
-        return (self._folder / name).read_bytes()
-
-    def shard(self, name: str) -> int:  # noqa: ARG002 - of the protocol
-        """0."""
-        return 0
+        return (self.folder / name).read_bytes()
 
 
 class ShardedPictures:
@@ -96,6 +95,7 @@ class ShardedPictures:
 
     def __init__(self, folder: Path) -> None:
         shards = read_index(folder)
+        self.folder = folder
         self._index = folder / INDEX
         self._files = ShardFiles(folder, shards)
         self._shard_names = [shard.name for shard in shards]

@@ -3,12 +3,15 @@
 import colorsys
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from botvision.files import replacing
 
 _GOLDEN_RATIO = 0.618034
 _SMALLEST_SIDE = 384  # small images are enlarged so that boxes and labels can be read
@@ -89,3 +92,10 @@ def mosaic(pictures: Sequence[Image.Image], columns: int | None = None) -> Image
         row, column = divmod(number, columns)
         sheet.paste(picture, (column * (width + gap), row * (height + gap)))
     return sheet
+
+
+def save_evaluation(picture: Image.Image, folder: Path, epoch: int) -> None:
+    """Write the picture of an evaluation as ``val_epoch<epoch>.jpg`` and as the last one's."""
+    for name in (f"val_epoch{epoch:03d}.jpg", "val_predictions.jpg"):
+        with replacing(folder / name) as temporary:
+            picture.save(temporary)

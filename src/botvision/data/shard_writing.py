@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import random
 import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import msgspec
 from botvision.data.shard_index import FORMAT, Shard, write_index
 
 MANIFEST = "shards.json"
+
+
+_SEED = 0
 
 
 class FileDigest(msgspec.Struct, frozen=True):
@@ -52,6 +56,17 @@ class Sample:
     name: str
     read: Callable[[], bytes]
     beside: tuple[str, bytes]
+
+
+def stored_order(split: str, count: int) -> list[int]:
+    """The order that a split's pictures are written in: of training, shuffled.
+
+    Pictures that stand together are often alike, and those of a shard are trained on together.
+    """
+    order = list(range(count))
+    if split == "train":
+        random.Random(_SEED).shuffle(order)
+    return order
 
 
 def write_shards(

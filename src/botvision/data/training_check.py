@@ -25,7 +25,7 @@ def check_pictures(data: CocoInstances, *, skip_bad: bool = False, workers: int 
         BotvisionError: If a picture is missing, empty or outside its folder; with ``skip_bad``, if
             it is outside or its size is not the annotation's.
     """
-    where = data.annotations, data.image_folder
+    where = data.annotations, data.pictures
     found = list(find_pictures(*where, skip_bad=skip_bad))
     findings = [finding for _, finding in found if finding is not None]
     if skip_bad:

@@ -146,7 +146,8 @@ def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str
         numbers: What stands for the ids of its images.
     """
     instances: list[dict[str, Any]] = []
-    for image in annotations.images:
+    images = list(annotations.images)
+    for image in images:
         image_id = image["id"]
         for record in annotations.instances[image_id]:
             box = record["bbox"]
@@ -165,7 +166,7 @@ def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str
                 }
             )
     return {
-        "images": [{**image, "id": numbers[image["id"]]} for image in annotations.images],
+        "images": [{**image, "id": numbers[image["id"]]} for image in images],
         "categories": [{"id": each.id, "name": each.name} for each in annotations.categories],
         "annotations": instances,
     }

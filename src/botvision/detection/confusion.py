@@ -1,6 +1,5 @@
 """Which classes a detector takes for which."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from botvision.data.coco import CocoAnnotations
 from botvision.data.figures import plain_text
+from botvision.supervision_import import import_supervision
 
 _IOU = 0.5
 _SCORE = 0.5
@@ -34,11 +34,6 @@ def confusion_matrix(
         [classes + 1, classes + 1]: rows are the truth, columns what was predicted, the last of
         each is the background.
     """
-    with warnings.catch_warnings():
-        # Nothing here draws with OpenCV; supervision's hint to install it is not for us.
-        warnings.filterwarnings("ignore", message=".*OpenCV.*")
-        import supervision
-
     place = {category.id: index for index, category in enumerate(annotations.categories)}
     found: dict[Any, list[list[float]]] = {image["id"]: [] for image in annotations.images}
     for result in results:
@@ -47,7 +42,7 @@ def confusion_matrix(
         image: [_row(each, place) for each in instances if not each.get("iscrowd")]
         for image, instances in annotations.instances.items()
     }
-    matrix = supervision.ConfusionMatrix.from_tensors(
+    matrix = import_supervision().ConfusionMatrix.from_tensors(
         predictions=[np.array(found[i], dtype=np.float32).reshape(-1, 6) for i in found],
         targets=[np.array(truth[i], dtype=np.float32).reshape(-1, 5) for i in found],
         classes=[category.name for category in annotations.categories],

@@ -9,11 +9,10 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from botvision.data.instances import CocoInstances
-from botvision.data.loading import load_batches
+from botvision.data.loading import evaluation_batches, load_batches
 from botvision.detection.coco_metrics import CocoMetrics, coco_results
 from botvision.errors import BotvisionError
 from botvision.precision import autocast
-from botvision.processes import processes
 
 
 def evaluate_detector(
@@ -43,10 +42,7 @@ def evaluate_detector(
     """
     was_training = model.training
     model.eval()
-    keys = [(0, index) for index in range(len(data))]
-    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
-    # Dealt out whole: images are padded to the largest of their batch, whoever takes it.
-    mine = batches[processes().process_index :: processes().num_processes]
+    mine = evaluation_batches(len(data), batch_size)
     results: list[dict[str, Any]] = []
     total, done = sum(map(len, mine)), 0
     with closing(load_batches(data, mine, collate=list, workers=workers)) as loaded:

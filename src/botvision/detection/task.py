@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from botvision.data.augmentation import evaluation_transform, training_transform
 from botvision.data.instances import CocoInstances, Target
-from botvision.data.pictures import draw_instances, mosaic
+from botvision.data.pictures import draw_instances, mosaic, save_evaluation
 from botvision.data.statistics import draw_statistics
 from botvision.data.training_check import check_pictures, check_same_categories
 from botvision.detection.batch_norm import freeze_batch_norm, hold_batch_norm
@@ -20,7 +20,6 @@ from botvision.detection.coco_metrics import METRIC_NAMES, CocoMetrics
 from botvision.detection.evaluation import evaluate_detector
 from botvision.detection.pictures import draw_results
 from botvision.detection.settings import DetectorSettings
-from botvision.files import replacing
 from botvision.precision import autocast
 
 _PICTURES = 8
@@ -168,10 +167,7 @@ class DetectionTask:
 
     def draw_evaluation(self, folder: Path, epoch: int, *, best: bool) -> None:
         """Write truth beside detections, always of the same images; of the best also charts."""
-        picture = self._validation_picture()
-        for name in (f"val_epoch{epoch:03d}.jpg", "val_predictions.jpg"):
-            with replacing(folder / name) as temporary:
-                picture.save(temporary)
+        save_evaluation(self._validation_picture(), folder, epoch)
         if best and self._evaluation is not None:
             results, precision = self._evaluation.results, self._evaluation.precision
             draw_charts(folder, self._val.annotations, results, self._figures, precision)

@@ -18,8 +18,9 @@ from botvision.classification.settings import ClassifierSettings
 from botvision.classification.transforms import evaluation_transform
 from botvision.errors import BotvisionError
 from botvision.models.weights import load_tensors, read_tensors
-from botvision.predict.pictures import Picture, as_image, import_supervision
+from botvision.predict.pictures import Picture, as_image
 from botvision.processes import processes
+from botvision.supervision_import import import_supervision
 from botvision.training.settings import TrainingSettings
 
 if TYPE_CHECKING:

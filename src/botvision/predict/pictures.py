@@ -1,8 +1,6 @@
-"""What people hand a predictor, and the library whose types they get back."""
+"""What people hand a predictor."""
 
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +30,3 @@ def as_image(picture: Picture) -> Image.Image:
         return Image.fromarray(picture.copy())
     image = picture if isinstance(picture, Image.Image) else read_image(Path(picture))
     return image.convert("RGB")
-
-
-def import_supervision() -> Any:
-    """supervision, whose types the results are of."""
-    with warnings.catch_warnings():
-        # We draw with torchvision; supervision's hint to install OpenCV is not for us.
-        warnings.filterwarnings("ignore", message=".*OpenCV.*")
-        import supervision
-    return supervision

@@ -16,8 +16,9 @@ from botvision.detection.evaluation import detect
 from botvision.detection.settings import read_detector_settings
 from botvision.errors import BotvisionError
 from botvision.models.weights import load_tensors, read_tensors
-from botvision.predict.pictures import Picture, as_image, import_supervision
+from botvision.predict.pictures import Picture, as_image
 from botvision.processes import processes
+from botvision.supervision_import import import_supervision
 from botvision.training.settings import TrainingSettings
 
 if TYPE_CHECKING:

@@ -6,10 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from botvision.classification.settings import ClassifierSettings, ClassImageSettings
 from botvision.detection.settings import AnyDetector, RcnnSettings
-from botvision.training.settings import TrainingSettings
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+from botvision.training.settings import Fraction, Positive, TrainingSettings
 
 
 class About(BaseModel):

@@ -33,7 +33,7 @@ def check_same_recipe(
     Raises:
         BotvisionError: Listing what differs.
     """
-    before, now = _flat(state["recipe"]), _flat(recipe)
+    before, now = flattened(state["recipe"]), flattened(recipe)
     differences = [
         f"{key} {_shown(before, key)} -> {_shown(now, key)}"
         for key in sorted(before.keys() | now.keys())
@@ -50,11 +50,12 @@ def check_same_recipe(
         )
 
 
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A recipe's groups of keys as one, with keys such as "training.epochs"."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flattened(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

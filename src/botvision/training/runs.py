@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from botvision.errors import BotvisionError, nearest
+from botvision.training.resuming import flattened
 from botvision.training.run_folder import RunFolder
 
 HEADLINES = ("mask_ap", "box_ap", "mask_ap50", "box_ap50", "top1", "top5")
@@ -230,7 +231,7 @@ def differing_values(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
     What only people read, the recipes' ``about``, is left out.
     """
-    flat = [_flattened({**run.recipe, "about": None}) for run in runs]
+    flat = [flattened({**run.recipe, "about": None}) for run in runs]
     keys = dict.fromkeys(key for values in flat for key in values)
     rows = {key: [values.get(key) for values in flat] for key in keys}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
@@ -264,16 +265,6 @@ def _is_record(record: Any) -> bool:
 
 def _are_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(isinstance(v, int | float) for v in values.values())
-
-
-def _flattened(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, dict) and value:
-            flat.update(_flattened(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _mapping(value: Any) -> dict[str, Any]:
