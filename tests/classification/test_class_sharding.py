@@ -82,6 +82,8 @@ def test_from_an_address(shapes, shard, cache):
     data = ClassImages(folder, "train")
     assert list(cache.rglob("*.tar")) == []
     assert data.shard_lengths == ClassImages(str(out), "train").shard_lengths
+    assert data.shard_files is not None
+    assert data.shard_files.fetched
     _, wanted = pictures(out, "train")
     _, found = pictures(folder, "train")
     assert found.keys() == wanted.keys()
@@ -95,6 +97,8 @@ def test_bad_picture_is_left_out_and_a_bad_shard_is_not(shapes, shard, tmp_path)
     out, _ = shard(folder)
     data = ClassImages(str(out), "train", skip_bad=True)
     assert len(data) == sum(data.shard_lengths) == 119
+    held = Counter(data.shard(index) for index in range(119))
+    assert [held[number] for number in sorted(held)] == list(data.shard_lengths)
     assert len(data.skipped) == 1
     assert ".tar: cross/7.png: expected a picture" in data.skipped[0]
     (out / "train" / "00001.tar").unlink()

@@ -1,16 +1,15 @@
 """Opening a large annotation file, the memory it takes in a data loader, and access to it."""
 
-import contextlib
-import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from botvision.benchmark.annotation_file import write_annotation_file
 from botvision.benchmark.annotation_readers import READERS, Opening, measure_reader
+from botvision.benchmark.environment import environment
 from botvision.benchmark.machine import Machine, describe_machine
 from botvision.errors import BotvisionError
 
@@ -110,7 +109,7 @@ def benchmark_data(
                     continue
                 progress(f"round {number + 1} of {settings.rounds}: {name}")
                 run = partial(measure_reader, None if name == _WITHOUT else name, path)
-                with _environment(BOTVISION_CACHE=str(cache)):
+                with environment(BOTVISION_CACHE=str(cache)):
                     results.append(run(settings.workers if last else 0))
         size = path.stat().st_size
     (bare,) = openings.pop(_WITHOUT)
@@ -140,14 +139,3 @@ def _summary(name: str, results: list[Opening | str], bare: Opening) -> Reader:
         slow_item_seconds=slowest,
         mask_seconds=statistics.median(last.mask_seconds),
     )
-
-
-@contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

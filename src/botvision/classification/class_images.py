@@ -10,11 +10,12 @@ from botvision.classification.generators import all_seeded
 from botvision.classification.hub_pictures import HUB_PREFIX, hub_split
 from botvision.classification.labelled_pictures import LabelledPictures, in_order, readable
 from botvision.classification.picture_list import PictureList
-from botvision.classification.sharded_split import sharded_split
+from botvision.classification.sharded_split import ShardedClassPictures, sharded_split
 from botvision.classification.splits import find_pictures, find_split
 from botvision.classification.transforms import Transform
 from botvision.data.data_folders import open_data_folder
 from botvision.data.seeds import derived_seed
+from botvision.data.shard_files import ShardFiles
 from botvision.data.shard_index import is_sharded
 from botvision.errors import BotvisionError
 
@@ -92,9 +93,19 @@ class ClassImages(Dataset[Item]):
         self.labels = torch.tensor([places[name] for name in own])[found.labels[kept]]
         self._pictures, self._kept = found.pictures, kept
         self.shard_lengths: tuple[int, ...] = ()
-        if found.shards is not None:
-            _, lengths = found.shards[kept].unique_consecutive(return_counts=True)
+        self._shards = None if found.shards is None else found.shards[kept]
+        if self._shards is not None:
+            _, lengths = self._shards.unique_consecutive(return_counts=True)
             self.shard_lengths = tuple(lengths.tolist())
+
+    @property
+    def shard_files(self) -> ShardFiles | None:
+        """The shards that the pictures are in; None: they are in none."""
+        return self._pictures.files if isinstance(self._pictures, ShardedClassPictures) else None
+
+    def shard(self, index: int) -> int:
+        """Number of the shard that the picture of an item is in; 0 if it is in none."""
+        return 0 if self._shards is None else int(self._shards[index])
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -23,11 +23,14 @@ class ShardedClassPictures:
     Args:
         folder: Holds the shards.
         shards: From its index.
+
+    Attributes:
+        files: The shards.
     """
 
     def __init__(self, folder: Path, shards: list[Shard]) -> None:
         self._paths = [str(folder / shard.name) for shard in shards]
-        self._files = ShardFiles(folder, shards)
+        self.files = ShardFiles(folder, shards)
         names = [name.encode() for shard in shards for name, _, _ in shard.pictures]
         self._names = Texts(Texts.pack("names", names), "names")
         places = [
@@ -48,7 +51,7 @@ class ShardedClassPictures:
     def content(self, index: int) -> bytes:
         """See ``Pictures``."""
         number, start, size = self._places[index].tolist()
-        return self._files.read(number, start, size)
+        return self.files.read(number, start, size)
 
     def read(self, index: int) -> Image.Image:
         """See ``Pictures``."""

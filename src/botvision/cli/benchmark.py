@@ -182,6 +182,41 @@ def decoding(
 
 
 @app.command()
+def shards(
+    count: Annotated[int, typer.Option("--shards", min=1, help="Shards, of 1 MiB each.")] = 40,
+    rate: Annotated[
+        float, typer.Option(min=0.001, help="MiB a second of each connection to the server.")
+    ] = 2.0,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds until the server answers.")] = 0.1,
+    step: Annotated[
+        float, typer.Option(min=0, help="Seconds of a step, of which there is one a shard.")
+    ] = 0.6,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read.")] = 2,
+    output: Annotated[
+        Path, typer.Option(help="Folder for benchmark.json and, meanwhile, the shards.")
+    ] = Path("runs/benchmark/shards"),
+    as_json: AsJson = False,
+) -> None:
+    """Time that steps wait for shards from a slow web server, fetched ahead or not.
+
+    The server is one of this process, on this machine; the steps do nothing.
+    By default a connection takes as long for a shard as the step that uses it up.
+
+    Example: botvision benchmark shards --rate 1
+    """
+    from botvision.benchmark.shards_benchmark import ShardsSettings, benchmark_shards
+    from botvision.cli.benchmark_tables import shards_table
+    from botvision.cli.display import open_console
+
+    settings = ShardsSettings(shards=count, rate=rate, latency=latency, step=step, workers=workers)
+    output.mkdir(parents=True, exist_ok=True)
+    console = open_console(as_json=as_json)
+    with console.status("") as status:
+        report = benchmark_shards(settings, output, progress=status.update)
+    _finish(console, report, shards_table, output, as_json=as_json)
+
+
+@app.command()
 def training(
     data: Annotated[str, typer.Option(help="Data folder: COCO's layout, or class folders.")],
     split: Annotated[

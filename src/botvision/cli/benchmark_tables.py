@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from botvision.benchmark.decoding_benchmark import DecodingReport
     from botvision.benchmark.groups import Group, Measured
     from botvision.benchmark.machine import Machine
+    from botvision.benchmark.shards_benchmark import ShardsReport
     from botvision.benchmark.training_benchmark import Cost, TrainingReport
 
 _COLUMNS = ("ms", "spread", "ratio", "peak", "+MiB")
@@ -122,6 +123,29 @@ def decoding_table(report: "DecodingReport") -> Table:
     table.caption = escape(
         f"Median of {report.rounds} rounds of the time at work of one thread, in turns. "
         "difference: the largest from plain Pillow's values of 0 to 255.\n"
+        f"{report.machine.title()}"
+    )
+    return table
+
+
+def shards_table(report: "ShardsReport") -> Table:
+    """A row for each way."""
+    settings = report.settings
+    table = Table(
+        title=f"An epoch of {settings.shards} steps over {settings.shards} shards of 1 MiB",
+        box=box.SIMPLE,
+        caption_justify="left",
+    )
+    table.add_column("shards", no_wrap=True)
+    for column in ("waited s", "of it at first", "whole epoch s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for epoch in report.epochs:
+        table.add_row(
+            epoch.name, f"{epoch.waited:.1f}", f"{epoch.first:.1f}", f"{epoch.seconds:.1f}"
+        )
+    table.caption = escape(
+        f"Each connection: {settings.rate:g} MiB a second, {settings.latency:g} s until it "
+        f"answers. A step: {settings.step:g} s. {settings.workers} workers.\n"
         f"{report.machine.title()}"
     )
     return table

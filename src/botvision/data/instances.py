@@ -24,6 +24,7 @@ from botvision.data.layouts import find_split
 from botvision.data.picture_checks import outside_fault, size_fault
 from botvision.data.picture_sources import PictureSource, ShardedPictures, open_pictures
 from botvision.data.seeds import derived_seed
+from botvision.data.shard_files import ShardFiles
 from botvision.errors import BotvisionError
 
 Target = dict[str, Any]
@@ -93,6 +94,17 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
     def categories(self) -> list[Category]:
         """Classes in the order of the model's labels, which start at 1."""
         return self.annotations.categories
+
+    @property
+    def shard_files(self) -> ShardFiles | None:
+        """The shards that the pictures are in; None: they are in none."""
+        return self.pictures.files if isinstance(self.pictures, ShardedPictures) else None
+
+    def shard(self, index: int) -> int:
+        """Number of the shard that the picture of an item is in; 0 if it is in none."""
+        if not isinstance(self.pictures, ShardedPictures):
+            return 0
+        return self.pictures.shard(self.annotations.images[index]["file_name"])
 
     def __len__(self) -> int:
         return len(self.annotations.images)

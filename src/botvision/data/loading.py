@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from botvision.data.shards_ahead import shards_ahead
 from botvision.errors import BotvisionError
 from botvision.processes import processes
 
@@ -41,7 +42,7 @@ def load_batches(
     """Batches of a data set, read by workers ahead of time; closing it ends the workers.
 
     Args:
-        data: The data set.
+        data: The data set; of one in shards that come from elsewhere see ``shards_ahead``.
         batches: Lists of keys of its items.
         collate: Makes items a batch.
         workers: Processes that read; 0 reads in this one.
@@ -59,15 +60,18 @@ def load_batches(
         pin_memory=pin_memory,
         worker_init_fn=_ignore_interruptions,
     )
-    iterator = _iterator(loader)
-    try:
-        with _one_line_errors(workers):
-            yield from iterator
-    finally:
-        # An error's traceback may keep the iterator to the end, where Python would wait for ever
-        # for workers that ignore its signal.
-        if workers:
-            iterator._shutdown_workers()
+    with shards_ahead(data, batches) as advance:
+        iterator = _iterator(loader)
+        try:
+            with _one_line_errors(workers):
+                for batch in iterator:
+                    advance()
+                    yield batch
+        finally:
+            # An error's traceback may keep the iterator to the end, where Python would wait for
+            # ever for workers that ignore its signal.
+            if workers:
+                iterator._shutdown_workers()
 
 
 def _iterator(loader: DataLoader[Any]) -> Any:

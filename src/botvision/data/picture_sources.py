@@ -89,6 +89,9 @@ class FolderPictures:
 class ShardedPictures:
     """Pictures of shards, in arrays that data workers share.
 
+    Attributes:
+        files: The shards.
+
     Raises:
         BotvisionError: If the index is damaged.
     """
@@ -97,7 +100,7 @@ class ShardedPictures:
         shards = read_index(folder)
         self.folder = folder
         self._index = folder / INDEX
-        self._files = ShardFiles(folder, shards)
+        self.files = ShardFiles(folder, shards)
         self._shard_names = [shard.name for shard in shards]
         rows = sorted(
             (name.encode("utf-8", "surrogatepass"), number, start, size)
@@ -133,7 +136,7 @@ class ShardedPictures:
         found = self._place(name)
         if found is None:
             raise BotvisionError(f"{self.where(name)}: {self.missing(name)}")
-        return self._files.read(*found)
+        return self.files.read(*found)
 
     def shard(self, name: str) -> int:
         """Number of the shard that the picture is in; 0 if it is in none."""

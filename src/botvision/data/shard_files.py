@@ -1,6 +1,7 @@
 """Reading out of shards, which are fetched from where they come from when they are asked for."""
 
 import contextlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ class ShardFiles:
                 if self._origin is None:
                     raise ShardError(f"{path}: no such shard; put it back") from None
                 # Perhaps not for the first time: another process may have needed the room.
-                self._fetch(number)
+                self.fetch(number)
             except OSError as error:
                 raise ShardError(f"{path}: {error.strerror}") from error
         else:
@@ -82,12 +83,33 @@ class ShardFiles:
             raise ShardError(f"{path}: expected {whole:,} bytes, got fewer; put it back whole")
         return content
 
-    def _fetch(self, number: int) -> None:
+    @property
+    def fetched(self) -> bool:
+        """Whether they come from elsewhere."""
+        return self._origin is not None
+
+    def room(self) -> float:
+        """Number of shards that the cache may hold; infinite if it has no limit.
+
+        Raises:
+            BotvisionError: If what the user gave as limit is none.
+        """
+        limit = _limit()
+        largest = max(size for _, size, _ in self._shards)
+        return math.inf if limit is None else limit / largest
+
+    def fetch(self, number: int) -> None:
+        """Fetch a shard if it is not here.
+
+        Raises:
+            ShardError: If it cannot be fetched.
+        """
         name, size, sha256 = self._shards[number]
         path = self._folder / name
         try:
             with locked(path.with_suffix(".lock")):
                 if path.exists():
+                    os.utime(path)  # it is about to be read
                     return
                 for half in leftovers(path):  # of processes that were killed
                     half.unlink()

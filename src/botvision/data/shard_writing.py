@@ -13,8 +13,6 @@ import msgspec
 from botvision.data.shard_index import FORMAT, Shard, write_index
 
 MANIFEST = "shards.json"
-
-
 _SEED = 0
 
 

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 
+from botvision.processes import processes_here
 from botvision.recipes.running import build_task
 from botvision.recipes.schema import Recipe
 from botvision.training.preparation import Prepared, prepare
@@ -89,8 +90,7 @@ def free_memory(device: torch.device) -> int:
         limit, usage = _number(folder / limit_name), _number(folder / usage_name)
         if limit is not None and usage is not None:
             free = min(free, limit - usage + _reclaimable(folder))
-    # torchrun's name for the processes on this machine, which share it
-    return max(0, free) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(0, free) // processes_here()  # they share it
 
 
 def _control_groups(
