@@ -25,8 +25,10 @@ venv: .venv/.installed ## make .venv with the pinned dependencies
 demo: venv ## train, evaluate and look at a small segmenter, in runs/demo
 	$(BIN)/botvision demo --overwrite
 
+# A process for each core, so one thread for each process; a file's tests stay together, since they
+# share what takes long to make.
 test: venv ## run the tests, without the slow ones
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test-slow: venv ## run the slow tests alone
 	$(BIN)/python -m pytest -m slow

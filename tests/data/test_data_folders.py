@@ -1,5 +1,6 @@
 """Data sets at an address: fetched shard by shard, within bounds, and never the wrong bytes."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -221,7 +222,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
                 outputfile.write(source.read(1000))
                 self.connection.close()
                 return
-        super().copyfile(source, outputfile)
+        with contextlib.suppress(ConnectionError):  # whoever fetched ahead has ended
+            super().copyfile(source, outputfile)
 
     def log_message(self, *arguments):
         pass

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -179,9 +179,10 @@ def _served(folder: Path, settings: ShardsSettings) -> Iterator[str]:
     class Handler(http.server.SimpleHTTPRequestHandler):
         def copyfile(self, source: Any, outputfile: Any) -> None:
             time.sleep(settings.latency)
-            while chunk := source.read(_CHUNK):
-                time.sleep(len(chunk) / (settings.rate * 2**20))
-                outputfile.write(chunk)
+            with suppress(ConnectionError):  # whoever asked needs it no longer
+                while chunk := source.read(_CHUNK):
+                    time.sleep(len(chunk) / (settings.rate * 2**20))
+                    outputfile.write(chunk)
 
         def log_message(self, *arguments: Any) -> None:
             pass
