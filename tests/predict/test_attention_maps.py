@@ -79,7 +79,7 @@ def test_model_without_attention(make_recipe, picture, tmp_path):
     }
     save_weights(tmp_path / "w.safetensors", build_detector(recipe.model, 2), description)
     predictor = botvision.load(tmp_path / "w.safetensors")
-    with pytest.raises(BotvisionError, match="resnet18: expected a backbone with attention"):
+    with pytest.raises(BotvisionError, match="resnet18: expected a network with attention"):
         attention_maps(predictor, picture, (0, 0))
 
 
@@ -90,3 +90,58 @@ def test_drawing(predictor, picture, tmp_path):
         assert drawn.width > drawn.height
         assert len(drawn.convert("RGB").getcolors(1 << 24)) > 100
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def classifier(classifier_run):
+    return botvision.load(classifier_run.best)
+
+
+def of_classifier(classifier, picture, place):
+    """The first layer's map at a place of it, by a forward pass of our own."""
+    name, layer = next(
+        (name, module)
+        for name, module in classifier.model.named_modules()
+        if isinstance(module, MultiHeadSelfAttention2d)
+    )
+    seen = []
+    hook = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    classifier.probabilities([picture])
+    hook.remove()
+    rows, columns = seen[0].shape[2:]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=True):
+        heads = layer.attention_map(seen[0], int(place[1] * rows), int(place[0] * columns))
+    return name, heads[0].float()
+
+
+@pytest.mark.parametrize(
+    ("size", "at", "place"),
+    [((32, 32), (1, 30), (0.0, 0.95)), ((90, 60), (44, 2), (0.49, 0.04))],
+)
+def test_classifiers_look_at_the_middle(size, at, place, classifier):
+    noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    image = Image.fromarray(noise)
+    (first, *_) = attention_maps(classifier, image, at)
+    assert classifier.preparation.crop_share == 1
+    left = (size[0] - size[1]) / 2
+    assert first.box == (left, 0, left + size[1], size[1])
+    name, expected = of_classifier(classifier, image, place)
+    assert first.layer == name
+    assert torch.equal(first.heads, expected)
+
+
+def test_pixel_that_a_classifier_does_not_see(classifier, tmp_path):
+    image = Image.new("RGB", (90, 60))
+    expected = "--at 14,0: expected a pixel of the middle .* x of 15 to 74 and y of 0 to 59$"
+    with pytest.raises(BotvisionError, match=expected):
+        attention_maps(classifier, image, (14, 0))
+    maps = attention_maps(classifier, image, (15, 0))
+    draw_attention_maps(image, (15, 0), maps, tmp_path / "attention.png")
+    with Image.open(tmp_path / "attention.png") as drawn:
+        assert drawn.width > 300
+
+
+def test_classifier_without_attention(train_classifier):
+    predictor = botvision.load(train_classifier("model.classifier=resnet26").best)
+    with pytest.raises(BotvisionError, match=r"^resnet26: expected a network with attention$"):
+        attention_maps(predictor, Image.new("RGB", (32, 32)), (0, 0))

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch.nn import functional as F
 from torchvision import transforms
 
 import botvision
+from botvision.classification.transforms import evaluation_transform
 from botvision.data.images import read_image
 from botvision.errors import BotvisionError
 from botvision.models.hub import from_pretrained, save_pretrained
 from botvision.models.weights import read_description, read_tensors, write_tensors
 from botvision.predict import ClassPredictor
+from botvision.predict.class_predictor import Preparation
 from botvision.predict.loading import load_detector
 
 
@@ -43,6 +46,24 @@ def by_hand(predictor, image, *, mirrored=False):
         seen = seen.flip(-1)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         return F.softmax(predictor.model(seen).float(), dim=1)[0]
+
+
+@pytest.mark.parametrize("size", [(400, 300), (301, 520)])
+@pytest.mark.parametrize(("side", "share"), [(224, 0.875), (100, 1.0), (64, 0.6)])
+def test_the_part_that_is_looked_at(size, side, share):
+    width, height = size
+    # Colours say where a pixel was: red its column, green its row, in 0..1.
+    across = np.broadcast_to(np.arange(width) / width, (height, width))
+    down = np.broadcast_to(np.arange(height)[:, None] / height, (height, width))
+    pixels = np.stack([across, down, down], axis=2)
+    image = Image.fromarray((255 * pixels).astype(np.uint8))
+    preparation = Preparation(side, share, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    seen = evaluation_transform(side, share, mean=preparation.mean, std=preparation.std)(image)
+    left, top, right, bottom = preparation.box(width, height)
+    step = (right - left) / side
+    found = np.array([seen[0, 0, 0], seen[1, 0, 0], seen[0, 0, -1], seen[1, -1, 0]])
+    expected = np.array([left, top, right - step, bottom - step])
+    assert np.allclose(found * [width, height, width, height], expected, atol=step + 2)
 
 
 def test_a_picture_in_every_form(predictor, files):

@@ -14,12 +14,14 @@ def attention_map(
 ) -> None:
     """Draw where a pixel looks: a row for each attention layer, a column for each head.
 
+    Of detectors and classifiers. A classifier looks at the middle of a picture alone.
+
     Example: botvision attention-map photo.jpg --at 60,80 --weights runs/demo/run/best.safetensors
     """
     from botvision.data.images import read_image
     from botvision.errors import BotvisionError
     from botvision.predict.attention_maps import attention_maps, draw_attention_maps
-    from botvision.predict.loading import load_detector
+    from botvision.predict.loading import load
 
     parts = at.split(",")
     if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
@@ -30,7 +32,5 @@ def attention_map(
         raise BotvisionError(f"--output {output}: expected another file than the picture, a .png")
     if not output.parent.is_dir():
         raise BotvisionError(f"--output {output}: no such folder")
-    draw_attention_maps(
-        picture, point, attention_maps(load_detector(weights), picture, point), output
-    )
+    draw_attention_maps(picture, point, attention_maps(load(weights), picture, point), output)
     print(f"attention of pixel {point[0]},{point[1]} is in {output}")

@@ -1,5 +1,6 @@
 """Where a position of a picture looks, a head each, as a picture."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,10 @@ from torchvision.transforms.v2 import functional as F
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.errors import BotvisionError
 from botvision.files import replacing
+from botvision.predict.class_predictor import ClassPredictor
 from botvision.predict.predictor import Predictor
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,16 @@ class AttentionMap:
     Attributes:
         layer: Name of the layer in the model.
         heads: Probabilities over the layer's map, float32 [heads, H, W].
+        box: The part of the picture that they lie over: x1, y1, x2, y2 in pixels.
     """
 
     layer: str
     heads: Tensor
+    box: Box
 
 
 def attention_maps(
-    predictor: Predictor, image: Image.Image, at: tuple[int, int]
+    predictor: Predictor | ClassPredictor, image: Image.Image, at: tuple[int, int]
 ) -> list[AttentionMap]:
     """Attention maps of a pixel, for every attention layer of the model in order.
 
@@ -40,43 +46,63 @@ def attention_maps(
         at: (x, y) of the pixel.
 
     Raises:
-        BotvisionError: If the pixel is outside the picture or the model has no attention.
+        BotvisionError: If the pixel is outside the picture, or what a classifier looks at of it,
+            or the model has no attention.
     """
     x, y = at
     if not (0 <= x < image.width and 0 <= y < image.height):
         raise BotvisionError(
             f"--at {x},{y}: expected a pixel of the {image.width} x {image.height} picture"
         )
+    if isinstance(predictor, ClassPredictor):
+        covered = predictor.preparation.box(image.width, image.height)
+        look: Callable[[], object] = partial(predictor.probabilities, [image])
+    else:
+        covered = _box_of_detector(predictor, image)
+        look = partial(predictor.results, F.pil_to_tensor(image), 0, score=1.0)
+    left, top, right, bottom = covered
+    if not (left <= x + 0.5 < right and top <= y + 0.5 < bottom):
+        raise BotvisionError(
+            f"--at {x},{y}: expected a pixel of the middle that the classifier looks at, x of "
+            f"{left:.0f} to {right - 1:.0f} and y of {top:.0f} to {bottom - 1:.0f}"
+        )
+    seen = left, top, min(right, image.width), min(bottom, image.height)
     found: list[AttentionMap] = []
-    hooks = []
-    model = predictor.model
-    # The detector resizes and pads the picture; the layer's map covers the padded input.
-    resized, _ = model.transform([F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)])
-    padded_height, padded_width = resized.tensors.shape[-2:]
-    height, width = resized.image_sizes[0]
 
     def record(name: str, layer: MultiHeadSelfAttention2d, inputs: tuple[Tensor]) -> None:
         rows, columns = inputs[0].shape[2:]
-        row = int((y + 0.5) / image.height * height / padded_height * rows)
-        column = int((x + 0.5) / image.width * width / padded_width * columns)
+        row = int((y + 0.5 - top) / (bottom - top) * rows)
+        column = int((x + 0.5 - left) / (right - left) * columns)
         heads = layer.attention_map(inputs[0], row, column)[0].float().cpu()
-        seen_rows = max(1, round(rows * height / padded_height))
-        seen_columns = max(1, round(columns * width / padded_width))
-        found.append(AttentionMap(name, heads[:, :seen_rows, :seen_columns]))
+        seen_rows = max(1, round(rows * (seen[3] - top) / (bottom - top)))
+        seen_columns = max(1, round(columns * (seen[2] - left) / (right - left)))
+        found.append(AttentionMap(name, heads[:, :seen_rows, :seen_columns], seen))
 
-    for name, layer in model.named_modules():
-        if isinstance(layer, MultiHeadSelfAttention2d):
-            hooks.append(layer.register_forward_pre_hook(partial(record, name)))
-    if not hooks:
-        raise BotvisionError(
-            f"{predictor.description['model']['backbone']}: expected a backbone with attention"
-        )
+    hooks = [
+        layer.register_forward_pre_hook(partial(record, name))
+        for name, layer in predictor.model.named_modules()
+        if isinstance(layer, MultiHeadSelfAttention2d)
+    ]
     try:
-        predictor.results(F.pil_to_tensor(image), 0, score=1.0)
+        look()
     finally:
         for hook in hooks:
             hook.remove()
+    if not found:
+        description = predictor.description
+        model = description.get("model", {})
+        name = model.get("backbone") or model.get("classifier") or description.get("architecture")
+        raise BotvisionError(f"{name}: expected a network with attention")
     return found
+
+
+def _box_of_detector(predictor: Predictor, image: Image.Image) -> Box:
+    """What the network's input covers: the picture, and padding to its right and bottom."""
+    pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
+    resized, _ = predictor.model.transform([pixels])
+    padded_height, padded_width = resized.tensors.shape[-2:]
+    height, width = resized.image_sizes[0]
+    return 0.0, 0.0, image.width * padded_width / width, image.height * padded_height / height
 
 
 def draw_attention_maps(
@@ -94,13 +120,19 @@ def draw_attention_maps(
     shape = image.height / image.width
     figure = Figure(figsize=(3 * columns, 3 * shape * len(maps) + 0.5), layout="constrained")
     axes = figure.subplots(len(maps), columns, squeeze=False)
-    extent = (0, image.width, image.height, 0)
+    whole = (0, image.width, image.height, 0)
     for row, layer in zip(axes, maps, strict=True):
+        left, top, right, bottom = layer.box
         for number, (cell, head) in enumerate(zip(row, layer.heads, strict=False)):
-            cell.imshow(image.convert("L"), cmap="gray", extent=extent)
+            cell.imshow(image.convert("L"), cmap="gray", extent=whole)
             cell.imshow(
-                head.numpy(), cmap="inferno", alpha=0.6, extent=extent, interpolation="bilinear"
+                head.numpy(),
+                cmap="inferno",
+                alpha=0.6,
+                extent=(left, right, bottom, top),
+                interpolation="bilinear",
             )
+            cell.set(xlim=(0, image.width), ylim=(image.height, 0))
             cell.plot(*at, marker="+", color="cyan", markersize=12, markeredgewidth=2)
             size = "x".join(str(side) for side in head.shape)
             cell.set_title(

@@ -45,6 +45,19 @@ class Preparation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of a picture that is looked at: x1, y1, x2, y2 in pixels.
+
+        Args:
+            width: Of the picture.
+            height: Likewise.
+        """
+        # timm makes the shorter side this many pixels long and cuts out the middle.
+        shorter = int(self.image_size / self.crop_share)
+        side = min(width, height) * self.image_size / shorter
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side
+
 
 class ClassPredictor:
     """Tells the class of pictures of any size.
