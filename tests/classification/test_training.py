@@ -7,6 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import botvision
+from botvision.recipes.reading import read_recipe
+from botvision.recipes.running import train_recipe
 from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder
 from botvision.training.settings import TrainingSettings
@@ -84,3 +87,35 @@ def test_a_resumed_run_is_the_uninterrupted_one(run, display, workers):
     one, two = load_file(whole.last), load_file(cut.last)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_split_over_two_processes_is_the_run_that_is_not(shapes, forked, display, tmp_path):
+    """Weights, gradients and optimiser of each process are a half; only rounding differs."""
+    folders = []
+    for sharded in ("false", "true"):
+        narrow = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1), "stem_width": 4}
+        recipe = read_recipe(
+            "small_cifar_botnet",
+            [
+                f"data.folder={json.dumps(str(shapes))}",
+                f"model.classifier_arguments={json.dumps(narrow)}",
+                f"training.sharded={sharded}",
+                *(f"training.{key}={json.dumps(value)}" for key, value in SETTINGS.items()),
+                *("training.ema_decay=0.9", "data.cutmix=1.0"),
+            ],
+        )
+        path = tmp_path / sharded
+        forks = forked(lambda r=recipe, p=path: train_recipe(r, p, display=display), 2)
+        assert forks.wait() == [0, 0], forks.text()
+        folders.append(RunFolder(path))
+    whole, split = (folder.history() for folder in folders)
+    assert len(whole) == len(split) == 11
+    for wanted, found in zip(whole, split, strict=True):
+        if "losses" in wanted:
+            assert found["losses"] == pytest.approx(wanted["losses"], rel=1e-3)
+        else:
+            assert found["metrics"]["loss"] == pytest.approx(wanted["metrics"]["loss"], rel=1e-3)
+    one, two = (load_file(folder.last) for folder in folders)
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], rtol=1e-2, atol=1e-4) for name in one)
+    botvision.load(folders[1].best)
