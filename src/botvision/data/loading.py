@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from botvision.data.shards_ahead import shards_ahead
 from botvision.errors import BotvisionError
-from botvision.processes import processes
+from botvision.processes import ignore_interruptions, processes
 
 _ERROR_NAME = re.compile(r"^botvision(\.\w+)+: ")
 
@@ -58,7 +58,7 @@ def load_batches(
         collate_fn=collate,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_interruptions,
+        worker_init_fn=ignore_interruptions,
     )
     with shards_ahead(data, batches) as advance:
         iterator = _iterator(loader)
@@ -84,12 +84,6 @@ def _iterator(loader: DataLoader[Any]) -> Any:
     if signal.getsignal(signal.SIGCHLD) is not before:
         signal.signal(signal.SIGCHLD, before)
     return iterator
-
-
-def _ignore_interruptions(_worker: int) -> None:
-    """The terminal's Ctrl-C reaches workers too, and whoever started them still needs them."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
 
 
 @contextmanager

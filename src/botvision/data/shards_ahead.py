@@ -2,7 +2,6 @@
 
 import bisect
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from botvision.data.shard_files import ShardFiles
-from botvision.processes import processes_here
+from botvision.processes import ignore_interruptions, processes_here
 
 AHEAD = 16
 """Shards that a machine holds beyond those that batches have needed so far."""
@@ -74,8 +73,7 @@ def shards_ahead(data: Any, batches: Iterable[list[Any]]) -> Iterator[Callable[[
 def _fetch(
     data: ShardedData, files: ShardFiles, batches: Iterable[list[Any]], done: Any, ahead: int
 ) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)  # as data workers do; whoever started this ends it
+    ignore_interruptions()
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     parent = multiprocessing.parent_process()
     assert parent is not None
