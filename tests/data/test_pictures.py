@@ -104,6 +104,18 @@ def test_masks_tint_their_pixels(dtype):
     assert (picture[210:, 210:] == 100).all()
 
 
+def test_masks_over_each_other_are_both_seen():
+    masks = torch.zeros(2, 400, 400, dtype=torch.bool)
+    masks[0, 100:300, 100:300] = masks[1, 200:350, 200:350] = True
+    boxes = torch.tensor([[100.0, 100.0, 300.0, 300.0], [200.0, 200.0, 350.0, 350.0]])
+    picture = np.asarray(draw_instances(grey(400, 400), boxes, [2, 5], ["", ""], masks), float)
+    first, second = (np.array(class_colour(label)) for label in (2, 5))
+    one = 0.55 * 100 + 0.45 * first
+    np.testing.assert_allclose(picture[150, 150], one, atol=1.5)
+    np.testing.assert_allclose(picture[320, 320], 0.55 * 100 + 0.45 * second, atol=1.5)
+    np.testing.assert_allclose(picture[250, 250], 0.55 * one + 0.45 * second, atol=1.5)
+
+
 def test_captions_are_written_inside_the_picture():
     # Also for a box at the upper edge.
     for top in (0.0, 100.0):

@@ -9,11 +9,12 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+from torchvision.utils import draw_bounding_boxes
 
 from botvision.files import replacing
 
 _GOLDEN_RATIO = 0.618034
+_OPACITY = 0.45  # of masks
 _SMALLEST_SIDE = 384  # small images are enlarged so that boxes and labels can be read
 
 
@@ -55,7 +56,11 @@ def draw_instances(
             [height * factor, width * factor],
             interpolation=F.InterpolationMode.NEAREST,
         )
-        canvas = draw_segmentation_masks(canvas, enlarged.bool(), alpha=0.45, colors=colours)
+        # torchvision's draw_segmentation_masks blackens what two masks share.
+        blended = canvas.float()
+        for mask, colour in zip(enlarged.bool(), colours, strict=True):
+            blended[:, mask] += _OPACITY * (torch.tensor(colour)[:, None] - blended[:, mask])
+        canvas = blended.round().to(torch.uint8)
     scaled = boxes.detach().cpu().float() * factor
     scaled[:, 2:] = torch.maximum(scaled[:, 2:], scaled[:, :2])
     canvas = draw_bounding_boxes(canvas, scaled, colors=colours, width=2)
