@@ -110,10 +110,21 @@ def test_masks_over_each_other_are_both_seen():
     boxes = torch.tensor([[100.0, 100.0, 300.0, 300.0], [200.0, 200.0, 350.0, 350.0]])
     picture = np.asarray(draw_instances(grey(400, 400), boxes, [2, 5], ["", ""], masks), float)
     first, second = (np.array(class_colour(label)) for label in (2, 5))
-    one = 0.55 * 100 + 0.45 * first
-    np.testing.assert_allclose(picture[150, 150], one, atol=1.5)
-    np.testing.assert_allclose(picture[320, 320], 0.55 * 100 + 0.45 * second, atol=1.5)
-    np.testing.assert_allclose(picture[250, 250], 0.55 * one + 0.45 * second, atol=1.5)
+    other = 0.55 * 100 + 0.45 * second
+    np.testing.assert_allclose(picture[150, 150], 0.55 * 100 + 0.45 * first, atol=1.5)
+    np.testing.assert_allclose(picture[320, 320], other, atol=1.5)
+    # The first, of detections the surest, lies on top.
+    np.testing.assert_allclose(picture[250, 250], 0.55 * other + 0.45 * first, atol=1.5)
+    assert tuple(picture[200, 280]) == class_colour(5)
+    assert tuple(picture[220, 300]) == class_colour(2)
+
+
+def test_the_first_box_and_caption_lie_on_top():
+    boxes = torch.tensor([[100.0, 100.0, 300.0, 300.0]] * 2)
+    for labels in ([2, 5], [5, 2]):
+        picture = np.asarray(draw_instances(grey(400, 400), boxes, labels, ["a", "bbbbbbbbbb"]))
+        assert tuple(picture[200, 100]) == class_colour(labels[0])
+        assert tuple(picture[90, 99]) == class_colour(labels[0])
 
 
 def test_captions_are_written_inside_the_picture():

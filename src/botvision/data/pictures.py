@@ -33,6 +33,8 @@ def draw_instances(
 ) -> Image.Image:
     """Draw boxes, captions and masks on an image, enlarged if it is small.
 
+    The first instance lies on top, of detections the surest.
+
     Args:
         image: [3, H, W], uint8 or float in 0..1.
         boxes: [n, 4], x1 y1 x2 y2 in pixels.
@@ -49,7 +51,7 @@ def draw_instances(
     canvas = F.resize(canvas, [height * factor, width * factor], antialias=False)
     if len(labels) == 0:
         return F.to_pil_image(canvas)
-    colours = [class_colour(label) for label in labels]
+    colours = [class_colour(label) for label in reversed(labels)]
     if masks is not None:
         enlarged = F.resize(
             masks.detach().cpu().to(torch.uint8),
@@ -58,15 +60,17 @@ def draw_instances(
         )
         # torchvision's draw_segmentation_masks blackens what two masks share.
         blended = canvas.float()
-        for mask, colour in zip(enlarged.bool(), colours, strict=True):
+        for mask, colour in zip(enlarged.bool().flip(0), colours, strict=True):
             blended[:, mask] += _OPACITY * (torch.tensor(colour)[:, None] - blended[:, mask])
         canvas = blended.round().to(torch.uint8)
-    scaled = boxes.detach().cpu().float() * factor
+    scaled = boxes.detach().cpu().float().flip(0) * factor
     scaled[:, 2:] = torch.maximum(scaled[:, 2:], scaled[:, :2])
     canvas = draw_bounding_boxes(canvas, scaled, colors=colours, width=2)
     picture: Image.Image = F.to_pil_image(canvas)
     draw = ImageDraw.Draw(picture)
-    for (x, y, *_), caption, colour in zip(scaled.tolist(), captions, colours, strict=True):
+    for (x, y, *_), caption, colour in zip(
+        scaled.tolist(), reversed(captions), colours, strict=True
+    ):
         _caption(draw, x, y, caption, colour)
     return picture
 
