@@ -124,7 +124,7 @@ def test_the_first_box_and_caption_lie_on_top():
     for labels in ([2, 5], [5, 2]):
         picture = np.asarray(draw_instances(grey(400, 400), boxes, labels, ["a", "bbbbbbbbbb"]))
         assert tuple(picture[200, 100]) == class_colour(labels[0])
-        assert tuple(picture[90, 99]) == class_colour(labels[0])
+        assert tuple(picture[96, 99]) == class_colour(labels[0])
 
 
 def test_captions_are_written_inside_the_picture():
