@@ -130,11 +130,14 @@ def test_classifiers_look_at_the_middle(size, at, place, classifier):
     assert torch.equal(first.heads, expected)
 
 
-def test_pixel_that_a_classifier_does_not_see(classifier, tmp_path):
-    image = Image.new("RGB", (90, 60))
-    expected = "--at 14,0: expected a pixel of the middle .* x of 15 to 74 and y of 0 to 59$"
-    with pytest.raises(BotvisionError, match=expected):
-        attention_maps(classifier, image, (14, 0))
+@pytest.mark.parametrize("width", [90, 91])
+def test_pixel_that_a_classifier_does_not_see(width, classifier, tmp_path):
+    image = Image.new("RGB", (width, 60))
+    expected = "--at {},0: expected a pixel of the middle .* x of 15 to 74 and y of 0 to 59$"
+    for x in (14, 75):
+        with pytest.raises(BotvisionError, match=expected.format(x)):
+            attention_maps(classifier, image, (x, 0))
+    attention_maps(classifier, image, (74, 59))
     maps = attention_maps(classifier, image, (15, 0))
     draw_attention_maps(image, (15, 0), maps, tmp_path / "attention.png")
     with Image.open(tmp_path / "attention.png") as drawn:

@@ -1,5 +1,6 @@
 """Where a position of a picture looks, a head each, as a picture."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -62,9 +63,10 @@ def attention_maps(
         look = partial(predictor.results, F.pil_to_tensor(image), 0, score=1.0)
     left, top, right, bottom = covered
     if not (left <= x + 0.5 < right and top <= y + 0.5 < bottom):
+        x1, y1, x2, y2 = (math.ceil(edge - 0.5) for edge in covered)
         raise BotvisionError(
             f"--at {x},{y}: expected a pixel of the middle that the classifier looks at, x of "
-            f"{left:.0f} to {right - 1:.0f} and y of {top:.0f} to {bottom - 1:.0f}"
+            f"{x1} to {x2 - 1} and y of {y1} to {y2 - 1}"
         )
     seen = left, top, min(right, image.width), min(bottom, image.height)
     found: list[AttentionMap] = []
