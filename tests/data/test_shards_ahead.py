@@ -16,6 +16,7 @@ from botvision.data.coco_sharding import shard_coco
 from botvision.data.data_folders import open_data_folder
 from botvision.data.instances import CocoInstances
 from botvision.data.loading import load_batches
+from botvision.data.picture_checks import read_pictures
 from botvision.data.shard_files import ShardError, ShardFiles
 from botvision.data.shard_index import Shard, write_index
 
@@ -146,19 +147,35 @@ with shards_ahead.shards_ahead(Numbered(ShardFiles(here, read_index(here))), BAT
     assert not child.exists()
 
 
-def test_a_loader_reads_what_was_fetched_ahead(write_coco, tmp_path, monkeypatch):
+def in_batches(data):
+    batches = [[(0, index)] for index in range(len(data))]
+    for ((_, target),) in load_batches(data, batches, collate=list, workers=0):
+        yield target["image_id"]
+
+
+def checked(data):
+    places = range(len(data))
+    for seen in read_pictures(data.annotations, data.pictures, places, workers=0):
+        assert seen.finding is None
+        yield data.annotations.images[seen.place]["id"]
+
+
+@pytest.mark.parametrize("read", [in_batches, checked])
+def test_readers_find_what_was_fetched_ahead(read, write_coco, tmp_path, monkeypatch):
     monkeypatch.setenv("BOTVISION_CACHE", str(tmp_path / "cache"))
-    images = [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 40} for i in range(1, 9)]
+    monkeypatch.setattr(shards_ahead, "AHEAD", 100)
+    images = [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 40} for i in range(1, 21)]
     shard_coco(write_coco(images), tmp_path / "origin", shard_size=5000, progress=lambda *_: None)
     data = CocoInstances(open_data_folder(f"file://{tmp_path / 'origin'}"), "train")
+    assert len(data.shard_lengths) > 16
     asked = []
     monkeypatch.setattr(
         ShardFiles,
         "fetch",
         lambda self, number, fetch=ShardFiles.fetch: (asked.append(number), fetch(self, number)),
     )
-    loaded = load_batches(data, [[(0, i)] for i in range(8)], collate=list, workers=0)
-    first = next(loaded)
+    found = read(data)
+    first = next(found)
     here = tmp_path / "cache" / "shards"
     for _ in range(200):
         if len(list(here.rglob("[!.]*.tar"))) == len(data.shard_lengths):
@@ -167,9 +184,6 @@ def test_a_loader_reads_what_was_fetched_ahead(write_coco, tmp_path, monkeypatch
     else:
         pytest.fail("no shard was fetched ahead")
     asked.clear()
-    rest = list(loaded)
-    assert [batch[0][1]["image_id"] for batch in [first, *rest]] == [
-        record["id"] for record in data.annotations.images
-    ]
+    assert [first, *found] == [record["id"] for record in data.annotations.images]
     assert asked == []
     assert multiprocessing.active_children() == []

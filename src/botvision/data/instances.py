@@ -22,7 +22,7 @@ from botvision.data.coco import (
 from botvision.data.copy_paste import paste_instances, random_subset
 from botvision.data.layouts import find_split
 from botvision.data.picture_checks import outside_fault, size_fault
-from botvision.data.picture_sources import PictureSource, ShardedPictures, open_pictures
+from botvision.data.picture_sources import PictureSource, open_pictures
 from botvision.data.seeds import derived_seed
 from botvision.data.shard_files import ShardFiles
 from botvision.errors import BotvisionError
@@ -98,12 +98,10 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
     @property
     def shard_files(self) -> ShardFiles | None:
         """The shards that the pictures are in; None: they are in none."""
-        return self.pictures.files if isinstance(self.pictures, ShardedPictures) else None
+        return self.pictures.files
 
     def shard(self, index: int) -> int:
         """Number of the shard that the picture of an item is in; 0 if it is in none."""
-        if not isinstance(self.pictures, ShardedPictures):
-            return 0
         return self.pictures.shard(self.annotations.images[index]["file_name"])
 
     def __len__(self) -> int:
@@ -182,7 +180,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         return picture
 
     def _lengths(self) -> tuple[int, ...]:
-        if not isinstance(self.pictures, ShardedPictures):
+        if self.pictures.files is None:
             return ()
         names = (record["file_name"] for record in self.annotations.images)
         runs = [

@@ -14,7 +14,7 @@ from botvision.data.findings import Finding, shown
 from botvision.data.images import decode_image
 from botvision.data.loading import load_batches
 from botvision.data.picture_sources import PictureSource
-from botvision.data.shard_files import ShardError
+from botvision.data.shard_files import ShardError, ShardFiles
 from botvision.errors import BotvisionError
 
 _READ_AT_ONCE = 8  # pictures a worker hands over together
@@ -136,7 +136,7 @@ def read_pictures(
         skip_bad: Whether a picture that cannot be read is left out instead of refused.
     """
     batches = [
-        list(places[start : start + _READ_AT_ONCE])
+        [(0, place) for place in places[start : start + _READ_AT_ONCE]]
         for start in range(0, len(places), _READ_AT_ONCE)
     ]
     data = _Pictures(annotations, pictures, skip_bad=skip_bad)
@@ -150,7 +150,15 @@ class _Pictures(Dataset[SeenPicture]):
     ) -> None:
         self._annotations, self._pictures, self._skip_bad = annotations, pictures, skip_bad
 
-    def __getitem__(self, place: int) -> SeenPicture:
+    @property
+    def shard_files(self) -> ShardFiles | None:
+        return self._pictures.files
+
+    def shard(self, place: int) -> int:
+        return self._pictures.shard(self._annotations.images[place]["file_name"])
+
+    def __getitem__(self, key: tuple[int, int]) -> SeenPicture:
+        _, place = key
         record = self._annotations.images[place]
         name = record["file_name"]
         where = self._pictures.where(name)

@@ -24,6 +24,10 @@ class PictureSource(Protocol):
 
     folder: Path
 
+    @property
+    def files(self) -> ShardFiles | None:
+        """The shards that they are in; None: they are in none."""
+
     def inside(self, name: str) -> bool:
         """Whether the name is that of a place among these pictures."""
 
@@ -38,6 +42,9 @@ class PictureSource(Protocol):
 
     def content(self, name: str) -> bytes:
         """Bytes of the picture's file."""
+
+    def shard(self, name: str) -> int:
+        """Number of the shard that the picture is in; 0 if it is in none."""
 
 
 def open_pictures(folder: Path) -> PictureSource:
@@ -54,6 +61,7 @@ class FolderPictures:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.files: ShardFiles | None = None
         self._root = folder.resolve()
 
     def inside(self, name: str) -> bool:
@@ -85,12 +93,13 @@ class FolderPictures:
         """Bytes of the picture's file."""
         return (self.folder / name).read_bytes()
 
+    def shard(self, name: str) -> int:  # noqa: ARG002 - of the protocol
+        """0: it is in none."""
+        return 0
+
 
 class ShardedPictures:
     """Pictures of shards, in arrays that data workers share.
-
-    Attributes:
-        files: The shards.
 
     Raises:
         BotvisionError: If the index is damaged.
