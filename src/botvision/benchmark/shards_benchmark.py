@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from botvision.benchmark.environment import environment
 from botvision.benchmark.machine import Machine, describe_machine
+from botvision.classification.sharded_split import ShardedClassPictures
 from botvision.data.data_folders import open_data_folder
 from botvision.data.loading import load_batches
-from botvision.data.picture_sources import ShardedPictures
 from botvision.data.shard_files import ShardFiles
 from botvision.data.shard_index import read_index
 from botvision.data.shard_writing import Sample, write_manifest, write_shards
@@ -115,18 +115,17 @@ class _Contents(Dataset[bytes]):
     """The files of pictures, not looked into."""
 
     def __init__(self, folder: Path) -> None:
-        self._names = [name for shard in read_index(folder) for name, _, _ in shard.pictures]
-        self._pictures = ShardedPictures(folder)
+        self._pictures = ShardedClassPictures(folder, read_index(folder))
         self.shard_files: ShardFiles | None = self._pictures.files
 
     def shard(self, index: int) -> int:
-        return self._pictures.shard(self._names[index])
+        return index // _PICTURES
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._pictures)
 
     def __getitem__(self, key: tuple[int, int]) -> bytes:
-        return self._pictures.content(self._names[key[1]])
+        return self._pictures.content(key[1])
 
 
 def _epoch(

@@ -17,6 +17,7 @@ from botvision.data.data_folders import open_data_folder
 from botvision.data.seeds import derived_seed
 from botvision.data.shard_files import ShardFiles
 from botvision.data.shard_index import is_sharded
+from botvision.data.shards_ahead import shard_lengths
 from botvision.errors import BotvisionError
 
 Key = tuple[int, int]
@@ -95,8 +96,7 @@ class ClassImages(Dataset[Item]):
         self.shard_lengths: tuple[int, ...] = ()
         self._shards = None if found.shards is None else found.shards[kept]
         if self._shards is not None:
-            _, lengths = self._shards.unique_consecutive(return_counts=True)
-            self.shard_lengths = tuple(lengths.tolist())
+            self.shard_lengths = shard_lengths(self._shards)
 
     @property
     def shard_files(self) -> ShardFiles | None:

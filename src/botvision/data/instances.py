@@ -1,6 +1,5 @@
 """A COCO folder as a torch data set of images and instance targets."""
 
-import itertools
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,6 +24,7 @@ from botvision.data.picture_checks import outside_fault, size_fault
 from botvision.data.picture_sources import PictureSource, open_pictures
 from botvision.data.seeds import derived_seed
 from botvision.data.shard_files import ShardFiles
+from botvision.data.shards_ahead import shard_lengths
 from botvision.errors import BotvisionError
 
 Target = dict[str, Any]
@@ -87,7 +87,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         self.copy_paste = 0.0
         self._masks = masks
         self._seed = seed
-        self.shard_lengths = self._lengths()
+        self._find_shards()
         self._labels = {c.id: i + 1 for i, c in enumerate(self.annotations.categories)}
 
     @property
@@ -102,7 +102,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
 
     def shard(self, index: int) -> int:
         """Number of the shard that the picture of an item is in; 0 if it is in none."""
-        return self.pictures.shard(self.annotations.images[index]["file_name"])
+        return 0 if self._shards is None else int(self._shards[index])
 
     def __len__(self) -> int:
         return len(self.annotations.images)
@@ -128,7 +128,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         self.annotations = self.annotations.without_images(image_ids)
         if not self.annotations.images:
             raise BotvisionError(f"{self.annotations.path}: no picture can be read")
-        self.shard_lengths = self._lengths()
+        self._find_shards()
 
     def _transformed(self, index: int) -> tuple[Tensor, Target]:
         item = self._read(index)
@@ -179,17 +179,14 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             raise BotvisionError(fault.message)
         return picture
 
-    def _lengths(self) -> tuple[int, ...]:
+    def _find_shards(self) -> None:
+        self._shards: Tensor | None = None
+        self.shard_lengths: tuple[int, ...] = ()
         if self.pictures.files is None:
-            return ()
+            return
         names = (record["file_name"] for record in self.annotations.images)
-        runs = [
-            (shard, len(list(run)))
-            for shard, run in itertools.groupby(map(self.pictures.shard, names))
-        ]
-        if len({shard for shard, _ in runs}) < len(runs):
-            return ()  # the file's order is no longer theirs: whoever wants it fast shards anew
-        return tuple(length for _, length in runs)
+        self._shards = torch.tensor([self.pictures.shard(name) for name in names])
+        self.shard_lengths = shard_lengths(self._shards)
 
     def _partners(self, index: int) -> range:
         """The items that one may be pasted from: of shards, those of the same one."""

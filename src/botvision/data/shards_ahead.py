@@ -10,6 +10,7 @@ from multiprocessing.sharedctypes import RawValue
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from botvision.data.shard_files import ShardFiles
 from botvision.processes import ignore_interruptions, processes_here
@@ -34,6 +35,18 @@ class ShardedData(Protocol):
 
     def shard(self, index: int) -> int:
         """Number of the shard that an item is in."""
+
+
+def shard_lengths(shards: Tensor) -> tuple[int, ...]:
+    """Number of items of each shard, one after the other; empty if items of one stand apart.
+
+    Args:
+        shards: Of each item the number of its shard, int64 [n].
+    """
+    numbers, lengths = shards.unique_consecutive(return_counts=True)
+    if len(numbers.unique()) < len(numbers):
+        return ()  # the items' order is not that of the shards: whoever wants it fast shards anew
+    return tuple(lengths.tolist())
 
 
 @contextmanager

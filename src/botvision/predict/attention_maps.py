@@ -85,16 +85,16 @@ def attention_maps(
         for name, layer in predictor.model.named_modules()
         if isinstance(layer, MultiHeadSelfAttention2d)
     ]
+    if not hooks:
+        description = predictor.description
+        model = description.get("model", {})
+        name = model.get("backbone") or model.get("classifier") or description.get("architecture")
+        raise BotvisionError(f"{name}: expected a network with attention")
     try:
         look()
     finally:
         for hook in hooks:
             hook.remove()
-    if not found:
-        description = predictor.description
-        model = description.get("model", {})
-        name = model.get("backbone") or model.get("classifier") or description.get("architecture")
-        raise BotvisionError(f"{name}: expected a network with attention")
     return found
 
 
