@@ -1,13 +1,13 @@
 """``botvision benchmark``."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 app = typer.Typer(help="Measure speed, memory and costs beside others'.", no_args_is_help=True)
@@ -61,7 +61,6 @@ def attention(
     """
     from botvision.benchmark.attention_benchmark import AttentionSettings, benchmark_attention
     from botvision.cli.benchmark_tables import attention_table
-    from botvision.cli.display import open_console
 
     settings = AttentionSettings.checked(
         sizes=size or (),
@@ -74,10 +73,7 @@ def attention(
         seconds=seconds,
     )
     output.mkdir(parents=True, exist_ok=True)
-    console = open_console(as_json=as_json)
-    with console.status("") as status:
-        report = benchmark_attention(settings, progress=status.update)
-    _finish(console, report, attention_table, output, as_json=as_json)
+    _measure(partial(benchmark_attention, settings), attention_table, output, as_json=as_json)
 
 
 @app.command()
@@ -110,16 +106,12 @@ def backbone(
     """
     from botvision.benchmark.backbone_benchmark import BackboneSettings, benchmark_backbones
     from botvision.cli.benchmark_tables import backbone_table
-    from botvision.cli.display import open_console
 
     settings = BackboneSettings.checked(
         models=model or (), dtype=dtype, batch=batch, device=device, seconds=seconds
     )
     output.mkdir(parents=True, exist_ok=True)
-    console = open_console(as_json=as_json)
-    with console.status("") as status:
-        report = benchmark_backbones(settings, progress=status.update)
-    _finish(console, report, backbone_table, output, as_json=as_json)
+    _measure(partial(benchmark_backbones, settings), backbone_table, output, as_json=as_json)
 
 
 @app.command()
@@ -145,14 +137,10 @@ def data(
     """
     from botvision.benchmark.data_benchmark import DataSettings, benchmark_data
     from botvision.cli.benchmark_tables import data_table
-    from botvision.cli.display import open_console
 
     settings = DataSettings(images=images, instances=instances, workers=workers, rounds=rounds)
     output.mkdir(parents=True, exist_ok=True)
-    console = open_console(as_json=as_json)
-    with console.status("") as status:
-        report = benchmark_data(settings, output, progress=status.update)
-    _finish(console, report, data_table, output, as_json=as_json)
+    _measure(partial(benchmark_data, settings, output), data_table, output, as_json=as_json)
 
 
 @app.command()
@@ -172,13 +160,10 @@ def decoding(
     """
     from botvision.benchmark.decoding_benchmark import benchmark_decoding
     from botvision.cli.benchmark_tables import decoding_table
-    from botvision.cli.display import open_console
 
-    console = open_console(as_json=as_json)
-    with console.status("") as status:
-        report = benchmark_decoding(data, rounds=rounds, progress=status.update)
-    output.mkdir(parents=True, exist_ok=True)
-    _finish(console, report, decoding_table, output, as_json=as_json)
+    _measure(
+        partial(benchmark_decoding, data, rounds=rounds), decoding_table, output, as_json=as_json
+    )
 
 
 @app.command()
@@ -206,14 +191,10 @@ def shards(
     """
     from botvision.benchmark.shards_benchmark import ShardsSettings, benchmark_shards
     from botvision.cli.benchmark_tables import shards_table
-    from botvision.cli.display import open_console
 
     settings = ShardsSettings(shards=count, rate=rate, latency=latency, step=step, workers=workers)
     output.mkdir(parents=True, exist_ok=True)
-    console = open_console(as_json=as_json)
-    with console.status("") as status:
-        report = benchmark_shards(settings, output, progress=status.update)
-    _finish(console, report, shards_table, output, as_json=as_json)
+    _measure(partial(benchmark_shards, settings, output), shards_table, output, as_json=as_json)
 
 
 @app.command()
@@ -244,29 +225,38 @@ def training(
 
     from botvision.benchmark.training_benchmark import benchmark_training
     from botvision.cli.benchmark_tables import training_table
-    from botvision.cli.display import open_console
     from botvision.recipes.reading import read_recipe
 
     changes = [*(overrides or ()), f"data.folder={json.dumps(data)}"]
     if split is not None:
         changes += [f"data.{key}_split={json.dumps(split)}" for key in ("train", "val")]
     chosen = read_recipe(recipe, changes)
-    console = open_console(as_json=as_json)
-    with console.status("") as status:
-        report = benchmark_training(chosen, steps=steps, progress=status.update)
-    output.mkdir(parents=True, exist_ok=True)
-    _finish(console, report, training_table, output, as_json=as_json)
+    _measure(
+        partial(benchmark_training, chosen, steps=steps), training_table, output, as_json=as_json
+    )
 
 
-def _finish(
-    console: "Console", report: Any, table: Callable[[Any], "Table"], output: Path, *, as_json: bool
+def _measure(
+    run: Callable[..., Any], table: Callable[[Any], "Table"], output: Path, *, as_json: bool
 ) -> None:
-    """Write a report into its folder, and print it."""
+    """Run a benchmark, write its report into its folder, and print it.
+
+    Args:
+        run: The benchmark; is told where to say what is going on, ``progress``.
+        table: Of the report.
+        output: The folder.
+        as_json: Print JSON instead of the table.
+    """
     import json
     from dataclasses import asdict
 
     from botvision.benchmark.report_files import write_report
+    from botvision.cli.display import open_console
 
+    console = open_console(as_json=as_json)
+    with console.status("") as status:
+        report = run(progress=status.update)
+    output.mkdir(parents=True, exist_ok=True)
     written = write_report(report, output)
     if as_json:
         print(json.dumps(asdict(report)))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from botvision.benchmark.shards_benchmark import ShardsReport
     from botvision.benchmark.training_benchmark import Cost, TrainingReport
 
+_NARROW, _WIDE = (0, 1, 0, 0), (0, 1, 0, 1)  # padding of a cell
 _COLUMNS = ("ms", "spread", "ratio", "peak", "+MiB")
 _LEGEND = (
     "ms: median of {rounds} interleaved rounds. spread: range of the middle half of them. ratio: "
@@ -32,7 +33,7 @@ def attention_table(report: "AttentionReport") -> Table:
 
     settings = report.settings
     title = f"Attention: {settings.heads} heads of {settings.head_dim}, batch {settings.batch}"
-    table = _table(title, "layer")
+    table = _table(title, "layer", *_COLUMNS)
     reasons = defaultdict(list)
     for group in report.groups:
         where = f"{group.height}x{group.width} {group.dtype} {group.pass_name}"
@@ -50,7 +51,7 @@ def backbone_table(report: "BackboneReport") -> Table:
     """A section for each pass, a row for each model."""
     settings = report.settings
     title = f"Networks: batch {settings.batch}, {settings.dtype}"
-    table = _table(title, "model", "params\nM", "mult-\nadds G")
+    table = _table(title, "model", "params\nM", "mult-\nadds G", *_COLUMNS)
     reasons = defaultdict(list)
     for group in report.groups:
         table.add_row(f"[bold]{group.pass_name}[/bold]")
@@ -68,18 +69,8 @@ def data_table(report: "DataReport") -> Table:
     """A row for each reader."""
     settings = report.settings
     title = f"Annotations: {settings.images} images, {settings.instances} instances"
-    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), caption_justify="left")
-    table.add_column("reader", no_wrap=True)
-    for column in (
-        "open s",
-        "CPU s",
-        "memory\nMiB",
-        "added\nMiB",
-        "item ms",
-        "99% ms",
-        "+masks\nms",
-    ):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = ("open s", "CPU s", "memory\nMiB", "added\nMiB", "item ms", "99% ms", "+masks\nms")
+    table = _table(title, "reader", *columns)
     reasons = []
     for reader in report.readers:
         cells = (
@@ -109,14 +100,8 @@ def data_table(report: "DataReport") -> Table:
 
 def decoding_table(report: "DecodingReport") -> Table:
     """A row for each way to decode."""
-    table = Table(
-        title=f"Decoding {report.pictures} JPEG pictures of {report.megapixels:.2f} megapixels",
-        box=box.SIMPLE,
-        caption_justify="left",
-    )
-    table.add_column("", no_wrap=True)
-    for column in ("ms a picture", "ratio", "difference"):
-        table.add_column(column, justify="right", no_wrap=True)
+    title = f"Decoding {report.pictures} JPEG pictures of {report.megapixels:.2f} megapixels"
+    table = _table(title, "", "ms a picture", "ratio", "difference", padding=_WIDE)
     for way in report.decoders:
         difference = "other size" if way.most_difference is None else str(way.most_difference)
         table.add_row(way.name, f"{1e3 * way.seconds:.2f}", f"{way.ratio:.2f}", difference)
@@ -131,14 +116,9 @@ def decoding_table(report: "DecodingReport") -> Table:
 def shards_table(report: "ShardsReport") -> Table:
     """A row for each way."""
     settings = report.settings
-    table = Table(
-        title=f"An epoch of {settings.shards} steps over {settings.shards} shards of 1 MiB",
-        box=box.SIMPLE,
-        caption_justify="left",
-    )
-    table.add_column("shards", no_wrap=True)
-    for column in ("waited s", "of it at first", "whole epoch s"):
-        table.add_column(column, justify="right", no_wrap=True)
+    title = f"An epoch of {settings.shards} steps over {settings.shards} shards of 1 MiB"
+    columns = ("waited s", "of it at first", "whole epoch s")
+    table = _table(title, "shards", *columns, padding=_WIDE)
     for epoch in report.epochs:
         table.add_row(
             epoch.name, f"{epoch.waited:.1f}", f"{epoch.first:.1f}", f"{epoch.seconds:.1f}"
@@ -184,10 +164,13 @@ def _share(cost: "Cost") -> str:
     return f"{cost.median:.1%} ({cost.low:.1%} to {cost.high:.1%})"
 
 
-def _table(title: str, name: str, *costs: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), caption_justify="left")
+def _table(
+    title: str, name: str, *columns: str, padding: tuple[int, int, int, int] = _NARROW
+) -> Table:
+    """A table of names and, right of them, figures."""
+    table = Table(title=title, box=box.SIMPLE, padding=padding, caption_justify="left")
     table.add_column(name, no_wrap=True)
-    for column in (*costs, *_COLUMNS):
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
 
