@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ("fixtures.shapes",)
+
 # The detector is as narrow as it can be, and every region it looks at is kept as a detection, so
 # that a network of four steps still has something to report.
 TINY = (
@@ -91,7 +93,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def handwriting(tmp_path_factory):
     """A COCO folder of 8 training and 6 validation scenes of 64 pixels; read only."""
-    from botvision.data.handwriting import write_handwriting
+    from botvision.datasets.handwriting import write_handwriting
 
     folder = tmp_path_factory.mktemp("data") / "handwriting"
     write_handwriting(folder, train=8, val=6, size=64, progress=lambda done, total: None)
@@ -140,8 +142,8 @@ def trained_run(make_recipe, tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Runs leave empty files for charts, whose drawing costs more than all the rest of them."""
-    import botvision.classification.task
-    import botvision.detection.task
+    import botvision.tasks.classification.task
+    import botvision.tasks.detection.task
     from botvision.training import recording
 
     def leave_empty(*arguments):
@@ -150,8 +152,8 @@ def undrawn(monkeypatch):
 
     for module, names in {
         recording: ["draw_curves"],
-        botvision.detection.task: ["draw_charts", "draw_statistics"],
-        botvision.classification.task: [
+        botvision.tasks.detection.task: ["draw_charts", "draw_statistics"],
+        botvision.tasks.classification.task: [
             *("draw_calibration", "draw_confusion", "draw_labels", "draw_per_class")
         ],
     }.items():

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from botvision import __version__
-from botvision.data.coco import read_annotations
-from botvision.data.handwriting import write_handwriting
-from botvision.data.images import read_image
-from botvision.data.layouts import find_split
+from botvision.datasets.coco.annotations import read_annotations
+from botvision.datasets.handwriting import write_handwriting
+from botvision.datasets.layouts import find_split
 from botvision.errors import BotvisionError
 from botvision.files import write_json
+from botvision.images.decode import read_image
 from botvision.predict.attention_maps import attention_maps, draw_attention_maps
 from botvision.predict.evaluation import evaluate_weights
 from botvision.predict.loading import load_detector

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from botvision.benchmark import annotation_readers
 from botvision.benchmark.annotation_file import write_annotation_file
 from botvision.benchmark.data_benchmark import DataSettings, benchmark_data
-from botvision.data.coco import read_annotations
+from botvision.datasets.coco.annotations import read_annotations
 
 # pycocotools' own, with numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -9,8 +9,8 @@ import torch
 from botvision.benchmark import training_benchmark, training_steps
 from botvision.benchmark.training_benchmark import WARM_UP, benchmark_training
 from botvision.benchmark.training_steps import Clock
-from botvision.data.instances import CocoInstances
-from botvision.detection.task import DetectionTask
+from botvision.datasets.coco.dataset import CocoInstances
+from botvision.tasks.detection.task import DetectionTask
 from botvision.training import speed
 from botvision.training.speed import StepFigures
 

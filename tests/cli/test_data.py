@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from botvision.data import imagenet
-from botvision.data.public_sets import PUBLIC_SETS
+from botvision.datasets.public import imagenet
+from botvision.datasets.public.public_sets import PUBLIC_SETS
 
 
 @pytest.fixture

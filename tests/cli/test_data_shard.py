@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from botvision.data.coco_sharding import shard_coco
+from botvision.datasets.coco.sharding import shard_coco
 from botvision.errors import Interrupted
 from botvision.recipes.running import resume_run, train_recipe
 from botvision.training.run_folder import RunFolder

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import botvision
-from botvision.models.weights import save_weights
+from botvision.weights.file import save_weights
 
 
 @pytest.fixture
@@ -152,11 +152,11 @@ def make_weights(kind, path, trained_run):
     elif kind == "classifier":
         save_weights(path, model, {"model": {"name": "botnet_tiny"}, "classes": ["cat", "dog"]})
     elif kind == "other tensors":
-        from botvision.models.weights import read_description
+        from botvision.weights.file import read_description
 
         save_weights(path, model, read_description(trained_run.best))
     elif kind == "later version":
-        from botvision.models.weights import read_description, read_tensors
+        from botvision.weights.file import read_description, read_tensors
 
         description = read_description(trained_run.best)
         description["model"]["rotated"] = True

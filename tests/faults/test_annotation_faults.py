@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from botvision.data.coco import instance_mask, read_annotations
+from botvision.datasets.coco.annotations import instance_mask, read_annotations
 from botvision.errors import BotvisionError
 
 POLYGON = [4, 5, 14, 5, 14, 25]
@@ -98,8 +98,8 @@ def test_row_07_honest_boxes_are_taken(content, annotate, read):
 
 
 def test_row_10_instances_that_a_crop_empties(content, annotate, write):
-    from botvision.data.augmentation import training_transform
-    from botvision.data.instances import CocoInstances
+    from botvision.datasets.coco.augmentation import training_transform
+    from botvision.datasets.coco.dataset import CocoInstances
 
     content["images"][0].update(width=400, height=400)
     content["annotations"].clear()
@@ -199,7 +199,7 @@ def test_row_12_run_lengths_of_a_wrong_sum(annotate, refused, counts, crowd):
 
 
 def test_row_13_uncompressed_crowd(annotate, write):
-    from botvision.data.instances import CocoInstances
+    from botvision.datasets.coco.dataset import CocoInstances
 
     annotate(segmentation={"size": [30, 40], "counts": [100, 50, 1050]}, iscrowd=1)
     data = CocoInstances(write(), "train")
@@ -211,7 +211,7 @@ def test_row_13_uncompressed_crowd(annotate, write):
 
 
 def test_row_14_images_without_annotations(content, write):
-    from botvision.data.instances import CocoInstances
+    from botvision.datasets.coco.dataset import CocoInstances
 
     content["images"].append({"id": 12, "file_name": "b.png", "width": 20, "height": 10})
     data = CocoInstances(write(), "train")
@@ -222,7 +222,7 @@ def test_row_14_images_without_annotations(content, write):
 
 
 def test_row_16_category_ids_with_gaps(annotate, write):
-    from botvision.data.instances import CocoInstances
+    from botvision.datasets.coco.dataset import CocoInstances
 
     annotate(72, category_id=90)
     annotate(73, category_id=1)

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from botvision.data.archives import extract_archive
+from botvision.datasets.public.archives import extract_archive
 from botvision.errors import BotvisionError
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from botvision.data.checking import check_folder
-from botvision.data.coco import read_annotations
+from botvision.datasets.check.report import check_folder
+from botvision.datasets.coco.annotations import read_annotations
 from botvision.errors import BotvisionError
 
 POLYGON = [4, 5, 14, 5, 14, 25]
@@ -233,7 +233,7 @@ def test_rows_21_to_24_training_leaves_out_with_skip_bad(handwriting, make_recip
 
 
 def test_rows_21_to_24_truth_that_was_left_out_is_not_missed(content, annotate, write):
-    from botvision.detection.coco_metrics import CocoMetrics
+    from botvision.tasks.detection.metrics import CocoMetrics
 
     content["images"].append({"id": 12, "file_name": "b.png", "width": 40, "height": 30})
     annotate(72, image_id=12)

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from botvision.data.conversion import convert
+from botvision.datasets.formats.convert import convert
 from botvision.errors import BotvisionError
 
 

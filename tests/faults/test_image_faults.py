@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from botvision.data.images import read_image
 from botvision.errors import BotvisionError
+from botvision.images.decode import read_image
 
 
 def png(width, height, lines=None):
@@ -67,7 +67,7 @@ def test_row_21_missing_file(tmp_path):
 
 @pytest.mark.parametrize("kind", ["row_21_missing", *(n for n in BAD if "row_29" not in n)])
 def test_rows_21_to_24_in_a_data_set(write, kind):
-    from botvision.data.instances import CocoInstances
+    from botvision.datasets.coco.dataset import CocoInstances
 
     folder = write()
     path = folder / "images" / "a.png"
@@ -109,7 +109,7 @@ def test_row_25_exif_orientation(tmp_path, orientation, suffix):
 
 @pytest.mark.parametrize("orientation", STORED)
 def test_row_25_the_same_boxes(content, write, orientation):
-    from botvision.data.instances import CocoInstances
+    from botvision.datasets.coco.dataset import CocoInstances
 
     folder = write()
     upright = np.zeros((30, 40, 3), np.uint8)
@@ -126,7 +126,7 @@ def test_row_25_the_same_boxes(content, write, orientation):
 
 @pytest.mark.parametrize("changes", [{"width": 41}, {"height": 29}, {"width": 30, "height": 40}])
 def test_row_26_sizes_that_differ_from_the_file(content, write, changes):
-    from botvision.data.instances import CocoInstances
+    from botvision.datasets.coco.dataset import CocoInstances
 
     folder = write()
     content["images"][0].update(changes)
@@ -209,7 +209,7 @@ def test_row_28_modes(tmp_path, mode):
 MEASURE = """
 import contextlib, sys, time
 from pathlib import Path
-from botvision.data import images
+from botvision.images import decode as images
 from botvision.errors import BotvisionError
 
 def most():
@@ -262,7 +262,7 @@ def test_row_29_the_memory_of_a_bomb_would_be_seen(tmp_path):
 
 @pytest.mark.parametrize("kind", ["..", "absolute", "link to a file", "link to a folder", "folder"])
 def test_row_30_pictures_outside_the_folder(content, write, tmp_path, kind):
-    from botvision.data.instances import CocoInstances
+    from botvision.datasets.coco.dataset import CocoInstances
 
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -293,7 +293,7 @@ def test_row_30_pictures_outside_the_folder(content, write, tmp_path, kind):
 
 
 def test_row_30_a_linked_picture_folder_is_the_users_own(write, tmp_path):
-    from botvision.data.instances import CocoInstances
+    from botvision.datasets.coco.dataset import CocoInstances
 
     folder = write()
     (folder / "images").rename(tmp_path / "elsewhere")
@@ -303,8 +303,8 @@ def test_row_30_a_linked_picture_folder_is_the_users_own(write, tmp_path):
 
 @pytest.mark.parametrize("size", [(1, 1), (31, 33), (4000, 7), (7, 4000)], ids=str)
 def test_row_41_extreme_sizes_are_read_and_augmented(content, write, size):
-    from botvision.data.augmentation import training_transform
-    from botvision.data.instances import CocoInstances
+    from botvision.datasets.coco.augmentation import training_transform
+    from botvision.datasets.coco.dataset import CocoInstances
 
     width, height = size
     content["images"][0].update(width=width, height=height)

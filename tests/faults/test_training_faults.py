@@ -12,10 +12,10 @@ import yaml
 
 import botvision
 from botvision.errors import BotvisionError
-from botvision.models.weights import read_description, save_weights
 from botvision.recipes.running import resume_run, train_recipe
 from botvision.training.run_folder import RunFolder
 from botvision.training.state import read_state, write_state
+from botvision.weights.file import read_description, save_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -83,7 +83,7 @@ def test_row_35_no_room_found_when_flushing(tmp_path, monkeypatch):
 def test_row_35_no_room_for_the_handwriting(tmp_path, monkeypatch):
     from PIL import Image
 
-    from botvision.data.handwriting import write_handwriting
+    from botvision.datasets.handwriting import write_handwriting
 
     save = Image.Image.save
 

@@ -12,7 +12,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from botvision.detection.backbone import PyramidBackbone
+from botvision.tasks.detection.detectors.backbone import PyramidBackbone
 
 SIDE, WIDTH = 96, 16
 NARROW = {"img_size": SIDE, "layers": (1, 1, 1, 2), "zero_init_last": False}

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.testing import assert_close
 
-from botvision.models.conversion import convert_attention
+from botvision.models.foreign import convert_attention
 
 
 def tiny(**options):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from botvision.attention import MultiHeadSelfAttention2d
-from botvision.models.weights import save_weights
+from botvision.weights.file import save_weights
 
 
 def tiny(**options):

@@ -8,10 +8,10 @@ from torchvision.transforms.v2 import functional as F
 
 import botvision
 from botvision.attention import MultiHeadSelfAttention2d
-from botvision.data.images import read_image
 from botvision.errors import BotvisionError
-from botvision.models.weights import save_weights
+from botvision.images.decode import read_image
 from botvision.predict.attention_maps import attention_maps, draw_attention_maps
+from botvision.weights.file import save_weights
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_pixel_outside(at, predictor, picture):
 
 
 def test_model_without_attention(make_recipe, picture, tmp_path):
-    from botvision.detection.build import build_detector
+    from botvision.tasks.detection.build import build_detector
 
     recipe = make_recipe("model.backbone=resnet18")
     description = {

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from botvision.classification.metrics import BEST_CLASSES
-from botvision.data.images import read_image
-from botvision.models.weights import read_description
+from botvision.images.decode import read_image
 from botvision.predict.class_predictor import class_predictor
+from botvision.tasks.classification.metrics import BEST_CLASSES
+from botvision.weights.file import read_description
 
 
 def val(cli, *arguments):

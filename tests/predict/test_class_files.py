@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import botvision
-from botvision.data.images import read_image
+from botvision.images.decode import read_image
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 import botvision
-from botvision.data.coco import read_annotations
-from botvision.data.images import read_image
-from botvision.detection.coco_metrics import CocoMetrics
+from botvision.datasets.coco.annotations import read_annotations
 from botvision.errors import BotvisionError
-from botvision.models.weights import read_description, read_tensors, save_weights
+from botvision.images.decode import read_image
 from botvision.predict.evaluation import evaluate_weights
+from botvision.tasks.detection.metrics import CocoMetrics
+from botvision.weights.file import read_description, read_tensors, save_weights
 
 IDS = {10 * digit + 3: str(digit - 1) for digit in range(1, 11)}
 
@@ -98,7 +98,7 @@ def test_array_that_is_no_picture(array, predictor):
 
 
 def test_faster_rcnn_has_no_masks(make_recipe, tmp_path, val_picture):
-    from botvision.detection.build import build_detector
+    from botvision.tasks.detection.build import build_detector
 
     recipe = make_recipe("model.detector=faster_rcnn")
     description = {
@@ -114,7 +114,7 @@ def test_faster_rcnn_has_no_masks(make_recipe, tmp_path, val_picture):
 
 def test_loading_asks_for_no_pretrained_weights(trained_run, tmp_path, monkeypatch):
     # They are in the file; to fetch others first would need the network.
-    import botvision.detection.backbone as backbone
+    import botvision.tasks.detection.detectors.backbone as backbone
 
     description = read_description(trained_run.last)
     description["model"]["backbone_arguments"] = {"pretrained": True}

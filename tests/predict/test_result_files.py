@@ -8,8 +8,8 @@ import pytest
 from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
-from botvision.data.images import find_images
 from botvision.errors import BotvisionError
+from botvision.images.decode import find_images
 from botvision.predict.result_files import predict_files
 
 

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 import botvision
-from botvision.detection.settings import DetrSettings, RcnnSettings, read_detector_settings
 from botvision.errors import BotvisionError
-from botvision.models.weights import read_description
 from botvision.recipes.reading import check_recipe, read_recipe
+from botvision.tasks.detection.settings import DetrSettings, RcnnSettings, read_detector_settings
 from botvision.training.run_folder import RunFolder
+from botvision.weights.file import read_description
 
 TINY = (
     "model.backbone=botnet_tiny",
@@ -160,7 +160,7 @@ def test_loaded_weights_find_what_the_run_found(whole_run, data):
 
 
 def test_attention_maps_of_what_is_shown(whole_run, data):
-    from botvision.data.images import read_image
+    from botvision.images.decode import read_image
     from botvision.predict.attention_maps import attention_maps
 
     predictor = botvision.load(whole_run.last)
@@ -175,7 +175,7 @@ def test_attention_maps_of_what_is_shown(whole_run, data):
 
 @pytest.mark.parametrize("detector", ["detr", "faster_rcnn"])
 def test_training_pictures_are_padded_by_the_detector_alone(detector, data):
-    from botvision.detection.task import DetectionTask
+    from botvision.tasks.detection.task import DetectionTask
 
     task = DetectionTask(
         read_detector_settings({"detector": detector, "backbone": "botnet_tiny", "image_size": 64}),

@@ -7,13 +7,13 @@ import pytest
 import timm
 import torch
 
-from botvision.classification.build import build_classifier
-from botvision.detection.build import build_detector
 from botvision.recipes.composition import recipe_names
 from botvision.recipes.reading import read_recipe
 from botvision.recipes.running import build_task
 from botvision.recipes.schema import ClassificationRecipe
-from botvision.training.optimisation import build_optimiser
+from botvision.tasks.classification.build import build_classifier
+from botvision.tasks.detection.build import build_detector
+from botvision.training.optimization import build_optimiser
 
 # Pictures and regions are few and small; networks, heads and optimisers are the recipe's.
 SMALL = {

@@ -13,10 +13,10 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from botvision.errors import BotvisionError, Interrupted
-from botvision.models.weights import read_description
 from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder
 from botvision.training.settings import TrainingSettings
+from botvision.weights.file import read_description
 
 
 class Points(Dataset):

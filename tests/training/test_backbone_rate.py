@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from botvision.errors import BotvisionError
-from botvision.training.optimisation import build_optimiser
+from botvision.training.optimization import build_optimiser
 from botvision.training.settings import TrainingSettings
 
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from botvision.errors import BotvisionError
-from botvision.models.weights import read_description
 from botvision.training.run_folder import RunFolder
+from botvision.weights.file import read_description
 
 
 def test_reaches_the_least_squares(regress):

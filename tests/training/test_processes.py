@@ -13,9 +13,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from botvision.models.weights import read_description
 from botvision.recipes.running import train_recipe
 from botvision.training.run_folder import RunFolder
+from botvision.weights.file import read_description
 
 TRAIN = Path("annotations") / "instances_train.json"
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from botvision.attention.chunked import chunked_attention
-from botvision.attention.flex import flex_attention
+from botvision.attention.experimental.flex import flex_attention
+from botvision.attention.experimental.triton_attention import triton_attention
 from botvision.attention.fused import fused_attention
 from botvision.attention.reference import reference_attention
-from botvision.attention.triton_attention import triton_attention
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "reference": reference_attention,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from botvision.benchmark.measuring import reason_of
-from botvision.data.coco import instance_mask, read_annotations
+from botvision.datasets.coco.annotations import instance_mask, read_annotations
 
 _TIMED = 2000  # images whose records are timed
 _DRAWN = 100  # images whose masks are timed

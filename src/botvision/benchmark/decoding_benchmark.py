@@ -14,8 +14,8 @@ from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms.v2 import functional as F
 
 from botvision.benchmark.machine import Machine, describe_machine
-from botvision.data.images import find_images, read_image
 from botvision.errors import BotvisionError
+from botvision.images.decode import find_images, read_image
 
 OURS = "botvision"
 

@@ -12,9 +12,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from botvision.benchmark.machine import Machine, describe_machine
-from botvision.data.figures import plain_text, save_figure
 from botvision.errors import BotvisionError
 from botvision.files import write_json
+from botvision.images.figures import plain_text, save_figure
 from botvision.processes import processes
 from botvision.recipes.running import resume_run, train_recipe
 from botvision.recipes.schema import Recipe

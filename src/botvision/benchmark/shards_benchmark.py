@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from botvision.benchmark.environment import environment
 from botvision.benchmark.machine import Machine, describe_machine
-from botvision.classification.sharded_split import ShardedClassPictures
-from botvision.data.data_folders import open_data_folder
-from botvision.data.loading import load_batches
-from botvision.data.shard_files import ShardFiles
-from botvision.data.shard_index import read_index
-from botvision.data.shard_writing import Sample, write_manifest, write_shards
+from botvision.datasets.folders.sharded_split import ShardedClassPictures
+from botvision.datasets.loading import load_batches
+from botvision.shards.files import ShardFiles
+from botvision.shards.index import read_index
+from botvision.shards.mirror import open_data_folder
+from botvision.shards.write import Sample, write_manifest, write_shards
 from botvision.training.sampling import BatchPlan, StepBatches
 
 _PICTURES = 64  # of a shard, and of a batch

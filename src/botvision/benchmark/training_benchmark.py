@@ -17,10 +17,10 @@ from botvision.benchmark.training_steps import BatchesInMemory, Clock, Turns, Wi
 from botvision.processes import processes
 from botvision.recipes.running import build_task
 from botvision.recipes.schema import Recipe
+from botvision.tasks.task import Task
 from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder
 from botvision.training.sampling import BatchPlan
-from botvision.training.task import Task
 
 WARM_UP = 3  # steps; the loop draws their batches
 _READ = 16  # items whose reading is timed

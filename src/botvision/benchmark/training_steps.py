@@ -12,12 +12,12 @@ from accelerate import Accelerator
 from torch.utils.data import Dataset
 
 from botvision.benchmark.measuring import wait_for
-from botvision.data.seeds import derived_seed
+from botvision.seeds import derived_seed
+from botvision.tasks.task import Progress, Task
 from botvision.training.preparation import prepare
 from botvision.training.sampling import BatchPlan
 from botvision.training.settings import TrainingSettings
 from botvision.training.speed import StepFigures
-from botvision.training.task import Progress, Task
 
 _HELD = 4  # batches in memory
 

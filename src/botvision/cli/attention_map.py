@@ -18,8 +18,8 @@ def attention_map(
 
     Example: botvision attention-map photo.jpg --at 60,80 --weights runs/demo/run/best.safetensors
     """
-    from botvision.data.images import read_image
     from botvision.errors import BotvisionError
+    from botvision.images.decode import read_image
     from botvision.predict.attention_maps import attention_maps, draw_attention_maps
     from botvision.predict.loading import load
 

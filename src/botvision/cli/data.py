@@ -11,7 +11,7 @@ from botvision.cli.data_shard import shard
 from botvision.errors import BotvisionError, nearest
 
 if TYPE_CHECKING:
-    from botvision.data.conversion import ConversionReport
+    from botvision.datasets.formats.convert import ConversionReport
 
 app = typer.Typer(help="Make, get, check, convert and shard data sets.", no_args_is_help=True)
 app.command("check")(check)
@@ -39,7 +39,7 @@ def handwriting(
     from rich.console import Console
 
     from botvision.cli.display import counting
-    from botvision.data.handwriting import write_handwriting
+    from botvision.datasets.handwriting import write_handwriting
 
     with counting(Console(), "write scenes") as progress:
         write_handwriting(folder, train=train, val=val, size=size, seed=seed, progress=progress)
@@ -72,8 +72,8 @@ def convert(
     from rich.console import Console
 
     from botvision.cli.display import counting_steps
-    from botvision.data.conversion import convert as convert_folder
-    from botvision.data.layouts import Format
+    from botvision.datasets.formats.convert import convert as convert_folder
+    from botvision.datasets.layouts import Format
 
     formats = get_args(Format)
     if source_format not in ("auto", *formats):
@@ -110,7 +110,7 @@ def get(
     from rich.console import Console
 
     from botvision.cli.display import counting_steps
-    from botvision.data.public_sets import PUBLIC_SETS, get_public_set
+    from botvision.datasets.public.public_sets import PUBLIC_SETS, get_public_set
 
     if name == "imagenet":
         _imagenet(folder)
@@ -138,7 +138,7 @@ def _imagenet(folder: Path) -> None:
     from rich.console import Console
 
     from botvision.cli.display import counting_steps
-    from botvision.data.imagenet import INSTRUCTIONS, check_imagenet
+    from botvision.datasets.public.imagenet import INSTRUCTIONS, check_imagenet
 
     if not folder.is_dir():
         print(INSTRUCTIONS.format(folder=folder))

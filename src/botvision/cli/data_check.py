@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from botvision.data.checking import DataReport
+    from botvision.datasets.check.report import DataReport
 
 _SHOWN = 20  # findings of each severity; --json has all
 
@@ -45,8 +45,8 @@ def check(
     import os
 
     from botvision.cli.display import counting_steps, open_console
-    from botvision.data.checking import check_folder
-    from botvision.data.data_folders import open_data_folder
+    from botvision.datasets.check.report import check_folder
+    from botvision.shards.mirror import open_data_folder
 
     console = open_console(as_json=as_json)
     with counting_steps(console) as progress:
@@ -61,7 +61,7 @@ def check(
         )
     written = []
     if output is not None:
-        from botvision.data.check_pictures import save_pictures
+        from botvision.datasets.check.check_pictures import save_pictures
 
         written = save_pictures(report, output)
     if as_json:

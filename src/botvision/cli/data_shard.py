@@ -27,10 +27,10 @@ def shard(
     """
     from rich.console import Console
 
-    from botvision.classification.class_sharding import shard_classes
     from botvision.cli.display import counting_steps
-    from botvision.data.coco_sharding import shard_coco
-    from botvision.data.layouts import find_layouts
+    from botvision.datasets.coco.sharding import shard_coco
+    from botvision.datasets.folders.sharding import shard_classes
+    from botvision.datasets.layouts import find_layouts
 
     found = find_layouts(Path(folder)) if Path(folder).is_dir() else []
     size = shard_mib * 2**20

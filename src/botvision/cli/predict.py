@@ -38,8 +38,8 @@ def predict(
     import json
 
     from botvision.cli.display import counting, open_console
-    from botvision.data.images import find_images
     from botvision.errors import BotvisionError
+    from botvision.images.decode import find_images
     from botvision.predict import ClassPredictor, load
     from botvision.predict.class_files import predict_class_files
     from botvision.predict.result_files import predict_files

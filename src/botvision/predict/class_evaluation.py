@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from botvision.classification.charts import draw_calibration, draw_confusion, draw_per_class
-from botvision.classification.class_images import ClassImages
-from botvision.classification.evaluation import classify
-from botvision.classification.metrics import measure
+from botvision.datasets.folders.dataset import ClassImages
 from botvision.errors import BotvisionError
 from botvision.predict.class_predictor import ClassPredictor
+from botvision.tasks.classification.charts import draw_calibration, draw_confusion, draw_per_class
+from botvision.tasks.classification.evaluation import classify
+from botvision.tasks.classification.metrics import measure
 
 _BATCH_SIZE = 64
 

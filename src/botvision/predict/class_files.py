@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from PIL import Image
 
-from botvision.classification.metrics import BEST_CLASSES
-from botvision.classification.pictures import BLACK, captioned
-from botvision.data.images import read_image
-from botvision.data.pictures import mosaic
 from botvision.errors import BotvisionError
 from botvision.files import replacing, write_json
+from botvision.images.decode import read_image
+from botvision.images.draw import mosaic
 from botvision.predict.class_predictor import ClassPredictor
 from botvision.predict.result_files import file_names
+from botvision.tasks.classification.draw import BLACK, captioned
+from botvision.tasks.classification.metrics import BEST_CLASSES
 
 _AT_ONCE = 32
 _ON_THE_SHEET = 25

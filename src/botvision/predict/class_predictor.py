@@ -12,16 +12,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from botvision.classification.build import build_classifier
-from botvision.classification.evaluation import class_logits
-from botvision.classification.settings import ClassifierSettings
-from botvision.classification.transforms import evaluation_transform
+from botvision.datasets.folders.transforms import evaluation_transform
 from botvision.errors import BotvisionError
-from botvision.models.weights import load_tensors, read_tensors
 from botvision.predict.pictures import Picture, as_image
 from botvision.processes import processes
 from botvision.supervision_import import import_supervision
+from botvision.tasks.classification.build import build_classifier
+from botvision.tasks.classification.evaluation import class_logits
+from botvision.tasks.classification.settings import ClassifierSettings
 from botvision.training.settings import TrainingSettings
+from botvision.weights.file import load_tensors, read_tensors
 
 if TYPE_CHECKING:
     import supervision

@@ -4,16 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from botvision.data.augmentation import evaluation_transform
-from botvision.data.data_folders import open_data_folder
-from botvision.data.instances import CocoInstances
-from botvision.detection.evaluation import evaluate_detector
-from botvision.detection.settings import read_detector_settings
+from botvision.datasets.coco.augmentation import evaluation_transform
+from botvision.datasets.coco.dataset import CocoInstances
 from botvision.errors import BotvisionError
 from botvision.predict.class_evaluation import evaluate_classifier
 from botvision.predict.class_predictor import ClassPredictor
 from botvision.predict.loading import load_sized
 from botvision.predict.predictor import Predictor
+from botvision.shards.mirror import open_data_folder
+from botvision.tasks.detection.evaluation import evaluate_detector
+from botvision.tasks.detection.settings import read_detector_settings
 from botvision.training.settings import TrainingSettings
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from botvision.errors import BotvisionError
-from botvision.models.hub import CONFIG, HUB, from_pretrained, pretrained_file
-from botvision.models.hub_config import read_config
-from botvision.models.weights import read_description
 from botvision.predict.class_predictor import ClassPredictor, class_predictor, network_predictor
 from botvision.predict.predictor import Predictor, detector_predictor
+from botvision.weights.file import read_description
+from botvision.weights.hub import CONFIG, HUB, from_pretrained, pretrained_file
+from botvision.weights.hub_config import read_config
 
 
 def load(weights: str | Path) -> Predictor | ClassPredictor:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from botvision.data.images import read_image
+from botvision.images.decode import read_image
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 

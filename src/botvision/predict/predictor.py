@@ -9,17 +9,17 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
-from botvision.data.coco import Category
-from botvision.detection.build import build_detector
-from botvision.detection.coco_metrics import coco_results
-from botvision.detection.evaluation import detect
-from botvision.detection.settings import read_detector_settings
+from botvision.datasets.coco.annotations import Category
 from botvision.errors import BotvisionError
-from botvision.models.weights import load_tensors, read_tensors
 from botvision.predict.pictures import Picture, as_image
 from botvision.processes import processes
 from botvision.supervision_import import import_supervision
+from botvision.tasks.detection.build import build_detector
+from botvision.tasks.detection.evaluation import detect
+from botvision.tasks.detection.metrics import coco_results
+from botvision.tasks.detection.settings import read_detector_settings
 from botvision.training.settings import TrainingSettings
+from botvision.weights.file import load_tensors, read_tensors
 
 if TYPE_CHECKING:
     import supervision

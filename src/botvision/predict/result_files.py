@@ -7,11 +7,11 @@ from typing import Any
 
 from torchvision.transforms.v2 import functional as F
 
-from botvision.data.images import read_image
-from botvision.detection.pictures import draw_results
 from botvision.errors import BotvisionError
 from botvision.files import replacing, write_json
+from botvision.images.decode import read_image
 from botvision.predict.predictor import Predictor
+from botvision.tasks.detection.draw import draw_results
 
 
 def predict_files(

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from botvision.detection.settings import DETECTORS
 from botvision.errors import BotvisionError, nearest
+from botvision.tasks.detection.settings import DETECTORS
 
 _PIECES = "pieces"
 _SUFFIXES = (".yaml", ".yml")

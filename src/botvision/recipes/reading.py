@@ -6,11 +6,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from botvision.detection.settings import DETECTORS
 from botvision.errors import BotvisionError, nearest
 from botvision.recipes.composition import composed
 from botvision.recipes.composition import recipe_names as recipe_names
 from botvision.recipes.schema import Recipe, recipe_class
+from botvision.tasks.detection.settings import DETECTORS
 
 
 def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -5,17 +5,17 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from botvision.classification.task import ClassificationTask
-from botvision.data.data_folders import open_data_folder
-from botvision.detection.task import DetectionTask
 from botvision.errors import BotvisionError
 from botvision.processes import processes
 from botvision.recipes.reading import read_recipe
 from botvision.recipes.schema import ClassificationRecipe, Recipe
+from botvision.shards.mirror import open_data_folder
+from botvision.tasks.classification.task import ClassificationTask
+from botvision.tasks.detection.task import DetectionTask
+from botvision.tasks.task import Task
 from botvision.training.display import ShowRun
 from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder, run_folder_exists
-from botvision.training.task import Task
 
 
 def train_recipe(

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from botvision.classification.settings import ClassifierSettings, ClassImageSettings
-from botvision.detection.settings import AnyDetector, RcnnSettings
+from botvision.tasks.classification.settings import ClassifierSettings, ClassImageSettings
+from botvision.tasks.detection.settings import AnyDetector, RcnnSettings
 from botvision.training.settings import Fraction, Positive, TrainingSettings
 
 

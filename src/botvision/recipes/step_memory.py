@@ -19,8 +19,8 @@ from torch import nn
 from botvision.processes import processes_here
 from botvision.recipes.running import build_task
 from botvision.recipes.schema import Recipe
+from botvision.tasks.task import Task
 from botvision.training.preparation import Prepared, prepare
-from botvision.training.task import Task
 
 _LOOKED_AT = 16  # items, of which the largest fills the batches
 

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from botvision.data.figures import plain_text, save_figure
+from botvision.images.figures import plain_text, save_figure
 
 History = Sequence[Mapping[str, Any]]
 """Lines of ``metrics.jsonl``."""

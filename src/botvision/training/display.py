@@ -4,8 +4,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from botvision.tasks.task import Progress
 from botvision.training.speed import StepFigures
-from botvision.training.task import Progress
 
 
 class Display(Protocol):

@@ -9,14 +9,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from botvision.data.loading import DataWorkerError, load_batches
-from botvision.data.seeds import derived_seed
+from botvision.datasets.loading import DataWorkerError, load_batches
 from botvision.errors import BotvisionError, Interrupted
 from botvision.processes import processes
+from botvision.seeds import derived_seed
+from botvision.tasks.task import Task
 from botvision.training.display import Display, ShowRun
 from botvision.training.failures import check_losses, clip_gradient, one_line_failures
 from botvision.training.interruption import Request, interruptible
-from botvision.training.optimisation import learning_rate_at
+from botvision.training.optimization import learning_rate_at
 from botvision.training.preparation import determinism, prepare
 from botvision.training.profiling import profiling
 from botvision.training.recording import Recorder, check_trackers
@@ -26,7 +27,6 @@ from botvision.training.sampling import BatchPlan, StepBatches
 from botvision.training.settings import TrainingSettings
 from botvision.training.speed import StepFigures, Stopwatch, peak_memory
 from botvision.training.state import Progressed, collect_state, read_state, restore, write_state
-from botvision.training.task import Task
 
 
 def train(

@@ -14,11 +14,11 @@ from timm.utils import ModelEmaV3
 from torch import nn, optim
 
 from botvision.errors import BotvisionError
-from botvision.training.optimisation import build_optimiser
+from botvision.tasks.task import Task
+from botvision.training.optimization import build_optimiser
 from botvision.training.recomputation import keep_statistics_of_the_forward_pass
 from botvision.training.settings import TrainingSettings
 from botvision.training.sharding import ShardedCopy, shard
-from botvision.training.task import Task
 
 
 @dataclass

@@ -8,12 +8,12 @@ from torch import nn
 
 from botvision.errors import BotvisionError
 from botvision.files import write_json
-from botvision.models.weights import save_weights
+from botvision.tasks.task import Task
 from botvision.training.curves import draw_curves
 from botvision.training.run_folder import RunFolder
 from botvision.training.settings import TrainingSettings
 from botvision.training.speed import StepFigures
-from botvision.training.task import Task
+from botvision.weights.file import save_weights
 
 _BATCH_PICTURES = 3
 _INSTALLED_BY = {"tensorboard": "pip install botvision[track]", "wandb": "pip install wandb"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import Sampler
 
-from botvision.data.seeds import derived_seed
+from botvision.seeds import derived_seed
 from botvision.training.settings import TrainingSettings
 from botvision.training.shard_order import shard_order
 

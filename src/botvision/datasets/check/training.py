@@ -1,0 +1,73 @@
+"""The part of the data check that every training begins with."""
+
+from accelerate.utils import gather_object
+
+from botvision.datasets.check.findings import Finding
+from botvision.datasets.check.picture_checks import find_pictures, read_pictures
+from botvision.datasets.coco.dataset import CocoInstances
+from botvision.errors import BotvisionError
+from botvision.processes import processes
+
+
+def check_pictures(data: CocoInstances, *, skip_bad: bool = False, workers: int = 0) -> str:
+    """Look for the pictures of a data set, so that none is missed in the third hour of a run.
+
+    Args:
+        data: Those that are left out are taken out of it.
+        skip_bad: Leave out what cannot be read, and read every picture to know it; the processes
+            of a run share that work and come to the same result.
+        workers: Processes that read.
+
+    Returns:
+        A line on what was left out; empty if nothing was.
+
+    Raises:
+        BotvisionError: If a picture is missing, empty or outside its folder; with ``skip_bad``, if
+            it is outside or its size is not the annotation's.
+    """
+    where = data.annotations, data.pictures
+    found = list(find_pictures(*where, skip_bad=skip_bad))
+    findings = [finding for _, finding in found if finding is not None]
+    if skip_bad:
+        there = [place for place, finding in found if finding is None]
+        mine = there[processes().process_index :: processes().num_processes]
+        seen = read_pictures(*where, mine, workers=workers, skip_bad=True)
+        findings += gather_object([each.finding for each in seen if each.finding is not None])
+    _raise_first([finding for finding in findings if finding.severity == "error"])
+    if not findings:
+        return ""
+    total = len(data)
+    data.leave_out([finding.id for finding in findings if finding.id is not None])
+    return (
+        f"{len(findings):,} of {total:,} pictures of {data.annotations.path.name} left out: "
+        f"{findings[0].message}{_others(findings)}"
+    )
+
+
+def check_same_categories(train: CocoInstances, other: CocoInstances) -> None:
+    """Labels stand for places in the list of categories, so both lists have the same ids.
+
+    Raises:
+        BotvisionError: If not.
+    """
+    wanted, got = ([category.id for category in data.categories] for data in (train, other))
+    if wanted != got:
+        raise BotvisionError(
+            f"{other.annotations.path}: categories: expected the ids of "
+            f"{train.annotations.path.name}: {_listed(wanted, got)}, got {_listed(got, wanted)}"
+        )
+
+
+def _listed(ids: list[int], others: list[int]) -> str:
+    own = [each for each in ids if each not in others]
+    return f"{len(ids)} ids" + (f", {own[0]} among them" if own else "")
+
+
+def _raise_first(errors: list[Finding]) -> None:
+    if errors:
+        hint = "botvision data check lists all that is wrong"
+        raise BotvisionError(f"{errors[0].message}{_others(errors)}; {hint}")
+
+
+def _others(findings: list[Finding]) -> str:
+    return f", and {len(findings) - 1:,} more" if len(findings) > 1 else ""

@@ -1,0 +1,107 @@
+"""Writing a COCO folder as shards."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from botvision.datasets.check.picture_checks import find_pictures
+from botvision.datasets.coco.annotations import CocoAnnotations, read_annotations
+from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
+from botvision.errors import BotvisionError
+from botvision.images.sources import PictureSource, open_pictures
+from botvision.new_folders import new_folder
+from botvision.shards.write import Sample, stored_order, write_manifest, write_shards
+
+
+def shard_coco(
+    folder: Path,
+    out: Path,
+    *,
+    shard_size: int,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, tuple[int, int]]:
+    """Write a COCO folder whose pictures are in shards, ``images/<split>/00000.tar`` and so on.
+
+    Annotation files keep all that they hold, but for the order of the training images: pictures
+    that stand together in a file are often alike, and those of a shard are trained on together.
+    Pictures are not looked into.
+
+    Args:
+        folder: See ``find_coco_split``.
+        out: Folder to make.
+        shard_size: Bytes after which a shard ends.
+        progress: Called with what is being done, the pictures done and their number.
+
+    Returns:
+        The numbers of pictures and of shards of each split.
+
+    Raises:
+        BotvisionError: If the annotations are not as they should be, or a picture is missing.
+    """
+    splits = coco_splits(folder) or {"train": find_coco_split(folder, "train")}
+    counts = {}
+    with new_folder(out) as written:
+        (written / "annotations").mkdir()
+        for name, where in splits.items():
+            counts[name] = _shard_split(name, where, written, shard_size, progress)
+        write_manifest(written)
+    return counts
+
+
+def _shard_split(
+    name: str,
+    where: CocoSplit,
+    out: Path,
+    shard_size: int,
+    progress: Callable[[str, int, int], None],
+) -> tuple[int, int]:
+    annotations = read_annotations(where.annotations)
+    source = open_pictures(where.pictures)
+    _check(annotations, source)
+    content = json.loads(where.annotations.read_bytes())
+    images = content["images"]
+    images = content["images"] = [images[place] for place in stored_order(name, len(images))]
+    labels: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for record in content["annotations"]:
+        labels[record["image_id"]].append(record)
+    samples = (
+        Sample(
+            image["file_name"],
+            partial(source.content, image["file_name"]),
+            (".json", _as_json({"image": image, "annotations": labels[image["id"]]})),
+        )
+        for image in images
+    )
+    folder = out / "images" / name
+    folder.mkdir(parents=True)
+    shards = write_shards(
+        folder,
+        samples,
+        shard_size=shard_size,
+        progress=lambda done: progress(f"write {name}", done, len(images)),
+    )
+    (out / "annotations" / f"instances_{name}.json").write_bytes(_as_json(content))
+    return len(images), shards
+
+
+def _check(annotations: CocoAnnotations, pictures: PictureSource) -> None:
+    if not len(annotations.images):
+        raise BotvisionError(f"{annotations.path}: images: expected at least one, got none")
+    seen: set[str] = set()
+    for place, finding in find_pictures(annotations, pictures):
+        if finding is not None:
+            raise BotvisionError(f"{finding.message}; botvision data check lists all that is wrong")
+        name = annotations.images[place]["file_name"]
+        if name in seen:
+            raise BotvisionError(
+                f"{annotations.path}: file_name {name!r}: expected a record for each picture, got "
+                "two; leave one of them out"
+            )
+        seen.add(name)
+
+
+def _as_json(content: Any) -> bytes:
+    return json.dumps(content).encode()

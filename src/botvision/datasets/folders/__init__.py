@@ -1,0 +1,1 @@
+"""Classification data: class folders, tar files, Hub data sets."""

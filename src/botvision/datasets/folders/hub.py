@@ -1,0 +1,153 @@
+"""Data sets of the Hugging Face Hub, and folders of the forms that its library reads."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from botvision.datasets.folders.labelled_pictures import LabelledPictures, in_order
+from botvision.datasets.folders.splits import split_words
+from botvision.errors import BotvisionError
+from botvision.images.decode import decode_image
+
+HUB_PREFIX = "hfds/"  # timm's
+# Of columns, the first that there is: usual ones, CIFAR-100's, WebDataset's.
+_LABELS = ("label", "fine_label", "cls")
+_LABEL_TYPES = ("int", "uint", "string", "large_string")
+
+
+class HubPictures:
+    """Pictures of a table whose rows stay in files, which the library maps into memory.
+
+    Args:
+        rows: ``datasets.Dataset``.
+        column: Of the pictures.
+        source: What errors call the table.
+    """
+
+    def __init__(self, rows: Any, column: str, source: str) -> None:
+        from datasets import Image as ImageFeature
+
+        encoded = rows.select_columns(column).cast_column(column, ImageFeature(decode=False))
+        self._files = encoded.flatten()
+        self._content, self._path = f"{column}.bytes", f"{column}.path"
+        # Apart, so that asking for a name does not read the picture.
+        self._paths = self._files.select_columns(self._path)
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def name(self, index: int) -> str:
+        """The number of its row, from 0, and the path of its file if the table has one."""
+        path = self._paths[index][self._path]
+        return f"row {index}" + (f" ({path})" if path else "")
+
+    def content(self, index: int) -> bytes:
+        """See ``Pictures``."""
+        row = self._files[index]
+        content, path = row[self._content], row[self._path]
+        if content is not None:
+            encoded: bytes = content
+            return encoded
+        if path is None:
+            raise BotvisionError(f"{self._source}: row {index}: expected a picture, got none")
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise BotvisionError(f"{path}: {error.strerror}") from error
+
+    def read(self, index: int) -> Image.Image:
+        """See ``Pictures``."""
+        return decode_image(io.BytesIO(self.content(index)), f"{self._source}: {self.name(index)}")
+
+
+def hub_split(folder: str, split: str) -> LabelledPictures:
+    """A split of a data set that ``datasets.load_dataset`` reads; its code is never run.
+
+    timm's reader is told the split and the columns; here they are found.
+
+    Args:
+        folder: "hfds/" and a name on the Hub, or the path of a local folder.
+        split: See ``find_split``.
+
+    Raises:
+        BotvisionError: If the library or the data is missing, or the data not as it should be.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise BotvisionError(
+            f"{folder}: the library datasets cannot be imported ({error}); "
+            "pip install 'botvision[hf]'"
+        ) from error
+    try:
+        tables = datasets.load_dataset(folder.removeprefix(HUB_PREFIX))
+    except Exception as error:  # readers of a dozen formats raise anything
+        raise BotvisionError(
+            f"{folder}: cannot be loaded ({' '.join(str(error).split())}); expected hfds/ and the "
+            "name of a data set on the Hugging Face Hub, which needs the network the first time, "
+            "or the path of a folder"
+        ) from error
+    word = next((word for word in split_words(split) if word in tables), None)
+    if word is None:
+        raise BotvisionError(
+            f"{folder}: no split {split!r}, got {', '.join(map(str, tables))}; say which with "
+            "data.train_split, data.val_split or --split"
+        )
+    source, rows = f"{folder}, split {word}", tables[word]
+    column = _image_column(rows.features, source)
+    names, classes = _classes(rows, source)
+    return LabelledPictures.of(source, HubPictures(rows, column, source), names, classes)
+
+
+def _image_column(features: Any, source: str) -> str:
+    from datasets import Image as ImageFeature
+
+    found = [name for name, feature in features.items() if isinstance(feature, ImageFeature)]
+    if "image" in found:
+        return "image"
+    if len(found) != 1:
+        raise BotvisionError(
+            f"{source}: expected one column of type Image, or one called 'image', got "
+            f"{_listed(features)}; cast or rename it with the library datasets"
+        )
+    return found[0]
+
+
+def _classes(rows: Any, source: str) -> tuple[list[str], tuple[str, ...]]:
+    """The name of each row's class, and all names in order."""
+    column = _label_column(rows.features, source)
+    values = rows[column][:]
+    for index, value in enumerate(values):
+        if value in (None, -1, ""):  # -1 is the library's word for no class
+            raise BotvisionError(
+                f"{source}: row {index}: expected a class in column {column!r}, got {value!r}; use "
+                "a split with classes, or remove the row"
+            )
+    known = getattr(rows.features[column], "names", None)
+    if known is not None:
+        return [known[value] for value in values], tuple(known)
+    names = [str(value) for value in values]
+    return names, in_order(names)
+
+
+def _label_column(features: Any, source: str) -> str:
+    from datasets import ClassLabel, Value
+
+    for name in _LABELS:
+        feature = features.get(name)
+        if isinstance(feature, ClassLabel | Value) and feature.dtype.startswith(_LABEL_TYPES):
+            return name
+    found = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
+    if len(found) != 1:
+        raise BotvisionError(
+            f"{source}: expected classes in a column called 'label', or one column of type "
+            f"ClassLabel, got {_listed(features)}; rename it with the library datasets"
+        )
+    return str(found[0])
+
+
+def _listed(features: Any) -> str:
+    return ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())

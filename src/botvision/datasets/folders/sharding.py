@@ -1,0 +1,90 @@
+"""Writing class folders as shards."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from botvision.datasets.folders.dataset import open_split
+from botvision.datasets.folders.hub import HUB_PREFIX
+from botvision.datasets.folders.labelled_pictures import LabelledPictures
+from botvision.errors import BotvisionError
+from botvision.new_folders import new_folder
+from botvision.shards.write import Sample, stored_order, write_manifest, write_shards
+
+_SPLITS = ("train", "val")
+
+
+def shard_classes(
+    folder: str,
+    out: Path,
+    *,
+    shard_size: int,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, tuple[int, int]]:
+    """Write the training and the validation split of class folders as shards.
+
+    They are ``<split>/00000.tar`` and so on; a picture's class is the number in the ``.cls`` file
+    beside it, and ``classes.txt`` names the classes. Training pictures are shuffled, for those of a
+    shard are trained on together. Pictures are not looked into.
+
+    Args:
+        folder: See ``find_split``.
+        out: Folder to make.
+        shard_size: Bytes after which a shard ends.
+        progress: Called with what is being done, the pictures done and their number.
+
+    Returns:
+        The numbers of pictures and of shards of each split.
+
+    Raises:
+        BotvisionError: If a split is missing or not as it should be, or validation has a class
+            that training lacks.
+    """
+    if folder.startswith(HUB_PREFIX):
+        raise BotvisionError(
+            f"{folder}: expected class folders; data sets of the Hub are streamed by its library"
+        )
+    splits = {name: open_split(folder, name) for name in _SPLITS}
+    classes = splits["train"].classes
+    for name in splits["val"].classes:
+        if name not in classes:
+            raise BotvisionError(
+                f"{splits['val'].source}: class {name!r}: expected the {len(classes)} classes of "
+                f"{splits['train'].source}; remove it, or train with it"
+            )
+    with new_folder(out) as written:
+        (written / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
+        counts = {
+            name: _write(name, found, classes, written / name, shard_size, progress)
+            for name, found in splits.items()
+        }
+        write_manifest(written)
+    return counts
+
+
+def _write(
+    name: str,
+    found: LabelledPictures,
+    classes: Sequence[str],
+    folder: Path,
+    shard_size: int,
+    progress: Callable[[str, int, int], None],
+) -> tuple[int, int]:
+    folder.mkdir()
+    order = stored_order(name, len(found.pictures))
+    numbers = [str(classes.index(each)).encode() for each in found.classes]
+    samples = (
+        Sample(
+            found.pictures.name(index),
+            partial(found.pictures.content, index),
+            (".cls", numbers[found.labels[index]]),
+        )
+        for index in order
+    )
+    shards = write_shards(
+        folder,
+        samples,
+        shard_size=shard_size,
+        progress=lambda done: progress(f"write {name}", done, len(order)),
+    )
+    return len(order), shards

@@ -1,0 +1,85 @@
+"""From pictures to what a classifier sees, through timm."""
+
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
+from timm.data import create_transform
+from timm.data.transforms_factory import transforms_imagenet_train
+from torch import Tensor
+from torchvision import transforms
+
+from botvision.errors import BotvisionError
+from botvision.tasks.classification.settings import ClassImageSettings
+
+Transform = Callable[[Image.Image], Tensor]
+Channels = tuple[float, ...]
+
+
+def training_transform(
+    settings: ClassImageSettings, image_size: int, *, mean: Channels, std: Channels
+) -> Transform:
+    """Random crops, flips and colours, normalised: float32 [3, image_size, image_size].
+
+    Draws from Python's, numpy's and torch's generators.
+
+    Raises:
+        BotvisionError: If the settings contradict each other or timm does not know the automatic
+            augmentation.
+    """
+    low, high = settings.crop_scale
+    if low > high:
+        raise BotvisionError(
+            f"data.crop_scale: expected the smaller share first, got [{low}, {high}]"
+        )
+    arguments: dict[str, Any] = {
+        "scale": settings.crop_scale,
+        "hflip": settings.flip,
+        "color_jitter": settings.colour_jitter or None,
+        "force_color_jitter": True,  # else timm leaves it out where there is an augmentation
+        "auto_augment": settings.augmentation,
+        "interpolation": "bicubic",
+        "mean": mean,
+        "std": std,
+        "re_prob": settings.erasing,
+        "re_mode": "pixel",
+        "separate": True,
+    }
+    try:
+        geometry, colours, normalisation = transforms_imagenet_train(image_size, **arguments)
+    except (AssertionError, KeyError, ValueError, TypeError) as error:
+        raise BotvisionError(
+            "data.augmentation: expected a configuration that timm knows, such as 'rand-m10-n2', "
+            f"'augmix-m5-w4-d2' or 'original', got {settings.augmentation!r}"
+        ) from error
+    if settings.crop_padding:
+        geometry = transforms.Compose(
+            [
+                _resize(image_size),
+                transforms.RandomCrop(image_size, padding=settings.crop_padding),
+                transforms.RandomHorizontalFlip(settings.flip),
+            ]
+        )
+    transform: Transform = transforms.Compose([geometry, colours, normalisation])
+    return transform
+
+
+def evaluation_transform(
+    image_size: int, crop_share: float, *, mean: Channels, std: Channels
+) -> Transform:
+    """The middle of the picture, normalised: float32 [3, image_size, image_size].
+
+    Args:
+        image_size: Side in pixels.
+        crop_share: Share of the shorter side that is looked at.
+        mean: Of the channels, pictures in 0..1.
+        std: Likewise.
+    """
+    transform: Transform = create_transform(
+        image_size, crop_pct=crop_share, interpolation="bicubic", mean=mean, std=std
+    )
+    return transform
+
+
+def _resize(image_size: int) -> transforms.Resize:
+    return transforms.Resize(image_size, interpolation=transforms.InterpolationMode.BICUBIC)

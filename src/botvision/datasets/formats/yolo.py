@@ -1,0 +1,252 @@
+"""Reading YOLO's folders: boxes and polygons in text files, as shares of the picture's sides."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from botvision.datasets.coco.writing import CocoPicture, box_annotation, polygon_area
+from botvision.datasets.formats.labelled_sets import (
+    LabelledSet,
+    Progress,
+    polygon_corners,
+    read_text,
+    split_of,
+)
+from botvision.datasets.layouts import yolo_files
+from botvision.errors import BotvisionError
+from botvision.images.decode import IMAGE_SUFFIXES
+
+_ROUNDING = 1e-5  # writers with 6 decimals exceed 0..1 by less
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Names by index, and how many fields of a line are keypoints."""
+
+    names: dict[int, str]
+    keypoint_fields: int
+
+
+def read_yolo(folder: Path, *, progress: Progress) -> LabelledSet:
+    """Read a YOLO detection or segmentation folder.
+
+    ``data.yaml`` gives the classes and the picture folders of ``train``, ``val`` and ``test``;
+    without one, ``images/`` (or ``images/<split>/``) and ``classes.txt`` are taken. The labels are
+    where YOLO looks for them: in the path with ``labels`` for ``images``, or beside the picture.
+    A class keeps its index as category id. Of lines with keypoints the box is taken.
+
+    Args:
+        folder: The user's folder; nothing in it is changed.
+        progress: Called with the pictures read and their number.
+
+    Raises:
+        BotvisionError: Naming the file and the line.
+    """
+    result = LabelledSet(folder)
+    description = next((p for p in yolo_files(folder) if p.suffix in (".yaml", ".yml")), None)
+    if description:
+        content = _read_yaml(description)
+        classes = _yaml_classes(description, content)
+        splits = _yaml_splits(result, description, content)
+    else:
+        classes = _listed_classes(folder)
+        splits = _folder_splits(folder)
+    result.categories = [{"id": index, "name": name} for index, name in classes.names.items()]
+    total, done = sum(map(len, splits.values())), 0
+    places: dict[Path, Path] = {}
+    for split, pictures in splits.items():
+        result.splits[split] = []
+        for picture in pictures:
+            size = result.size(picture, str(description or folder))
+            path = result.inside(_label_path(folder, picture), str(picture))
+            places[path.parent] = picture.parent
+            annotations = list(_annotations(result, path, size, classes)) if path.exists() else []
+            result.splits[split].append(CocoPicture(picture, *size, annotations))
+            done += 1
+            progress(done, total)
+    _check_orphans(places)
+    return result
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
+        raise BotvisionError(f"{path}: line {line}: not YAML") from error
+    if not isinstance(content, dict):
+        raise BotvisionError(f"{path}: expected names, train and val, got {content!r:.60}")
+    return content
+
+
+def _yaml_classes(path: Path, content: dict[str, Any]) -> _Classes:
+    names = content.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        raise BotvisionError(f"{path}: names: expected the classes' names, got {names!r:.60}")
+    try:
+        by_index = {int(index): str(name) for index, name in sorted(names.items())}
+    except (TypeError, ValueError) as error:
+        raise BotvisionError(
+            f"{path}: names: expected names by index, got {names!r:.60}"
+        ) from error
+    count = content.get("nc", len(names))
+    if count != len(names):
+        raise BotvisionError(f"{path}: nc: expected {len(names)} as there are names, got {count!r}")
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return _Classes(by_index, 0)
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)):
+        raise BotvisionError(f"{path}: kpt_shape: expected two whole numbers, got {shape!r:.60}")
+    return _Classes(by_index, shape[0] * shape[1])
+
+
+def _listed_classes(folder: Path) -> _Classes:
+    for path in (folder / "classes.txt", folder / "labels" / "classes.txt"):
+        if path.is_file():
+            return _Classes(dict(enumerate(read_text(path).strip().split("\n"))), 0)
+    raise BotvisionError(
+        f"{folder}: names: expected them in data.yaml (names: [cat, dog]) or, one a line, in "
+        "classes.txt, got neither"
+    )
+
+
+def _yaml_splits(result: LabelledSet, path: Path, content: dict[str, Any]) -> dict[str, list[Path]]:
+    base = result.root
+    if root := content.get("path"):
+        named = base / str(root)
+        if named.is_dir() and named.resolve().is_relative_to(base.resolve()):
+            base = named
+        else:
+            # Of the computer that it was made on, or meant from another folder.
+            result.notes.append(f"{path}: path: {root} is not in {base}, which is taken instead")
+    splits = {}
+    for word in ("train", "val", "valid", "test"):
+        value = content.get(word)
+        split = split_of(word)
+        if not value or split is None or split in splits:
+            continue
+        entries = value if isinstance(value, list) else [value]
+        splits[split] = [
+            picture
+            for entry in entries
+            for picture in _pictures(_entry(result, path, word, base, str(entry)))
+        ]
+        if not splits[split]:
+            raise BotvisionError(f"{path}: {word}: expected pictures, got none in {value}")
+    if not splits:
+        raise BotvisionError(f"{path}: expected train and val with picture folders, got neither")
+    return splits
+
+
+def _entry(result: LabelledSet, path: Path, word: str, base: Path, value: str) -> Path:
+    """The folder or list that an entry of data.yaml names."""
+    where = f"{path}: {word}"
+    # Roboflow writes ../train/images for what is beside its data.yaml.
+    shorter = re.sub(r"^(\.\./)+", "", value)
+    if shorter != value and (base / shorter).exists():
+        result.notes.append(f"{where}: {value} is taken as {shorter}, as Roboflow means it")
+        return result.inside(base / shorter, where)
+    named = result.inside(base / value, where)
+    if named.exists():
+        return named
+    raise BotvisionError(
+        f"{where}: expected a picture folder or a list, got {value}: nothing there"
+    )
+
+
+def _pictures(place: Path) -> Iterator[Path]:
+    if place.is_dir():
+        yield from sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    elif place.suffix == ".txt":
+        yield from (place.parent / line for line in read_text(place).split("\n") if line.strip())
+    else:
+        yield place
+
+
+def _folder_splits(folder: Path) -> dict[str, list[Path]]:
+    images = folder / "images"
+    inner = {
+        split: p for p in sorted(images.glob("*")) if p.is_dir() and (split := split_of(p.name))
+    }
+    splits = {split: list(_pictures(p)) for split, p in (inner or {"train": images}).items()}
+    if not any(splits.values()):
+        raise BotvisionError(f"{images}: expected pictures, got none")
+    return splits
+
+
+def _label_path(folder: Path, picture: Path) -> Path:
+    parts = list(picture.relative_to(folder).parts)
+    for place in range(len(parts) - 2, -1, -1):
+        if parts[place] == "images":
+            parts[place] = "labels"
+            break
+    return folder.joinpath(*parts).with_suffix(".txt")
+
+
+def _annotations(
+    result: LabelledSet, path: Path, size: tuple[int, int], classes: _Classes
+) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        fields = line.split()
+        if fields:
+            annotation = _annotation(result, f"{path}: line {number}", fields, size, classes)
+            if annotation:
+                yield annotation
+
+
+def _annotation(
+    result: LabelledSet, where: str, fields: list[str], size: tuple[int, int], classes: _Classes
+) -> dict[str, Any] | None:
+    if classes.keypoint_fields and len(fields) == 5 + classes.keypoint_fields:
+        fields = fields[:5]
+    if len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
+        raise BotvisionError(
+            f"{where}: expected a class and 4 numbers of a box or at least 3 points, got "
+            f"{len(fields)} fields"
+        )
+    try:
+        category, *numbers = (float(value) for value in fields)
+    except ValueError as error:
+        raise BotvisionError(f"{where}: expected numbers, got {' '.join(fields):.60}") from error
+    if category not in classes.names:
+        indices = f"{min(classes.names)} to {max(classes.names)}"
+        raise BotvisionError(f"{where}: class: expected {indices}, got {fields[0]}")
+    for value, text in zip(numbers, fields[1:], strict=True):
+        if not -_ROUNDING <= value <= 1 + _ROUNDING:
+            raise BotvisionError(
+                f"{where}: expected shares of the picture's sides from 0 to 1, got {text}"
+            )
+    width, height = size
+    if len(numbers) == 4:
+        x, y, w, h = numbers
+        corners = ((x - w / 2) * width, (y - h / 2) * height)
+        box = result.box((*corners, (x + w / 2) * width, (y + h / 2) * height), size)
+        return box_annotation(box, int(category)) if box else None
+    polygon = [value * size[place % 2] for place, value in enumerate(numbers)]
+    box = result.box(polygon_corners([polygon]), size)
+    if not box:
+        return None
+    return box_annotation(box, int(category), area=polygon_area([polygon]), segmentation=[polygon])
+
+
+def _check_orphans(places: dict[Path, Path]) -> None:
+    """A label file whose picture is missing shows that pictures were lost.
+
+    Args:
+        places: The picture folder of each label folder.
+    """
+    for labels, pictures in sorted(places.items()):
+        stems = {p.stem for p in pictures.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
+        for path in sorted(labels.glob("*.txt")):
+            if path.stem in stems:
+                continue
+            # Lists and classes of the whole set may lie there too.
+            first = path.read_text(encoding="utf-8", errors="replace").split(maxsplit=1)[:1]
+            if first and first[0].isdecimal():
+                raise BotvisionError(f"{path}: expected a picture {path.stem}.* in {pictures}")

@@ -1,0 +1,1 @@
+"""Images: decoding, sources of images, drawing."""

@@ -1,0 +1,1 @@
+"""Shards: tar files of images with an index, read locally or from an address."""

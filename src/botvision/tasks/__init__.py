@@ -1,0 +1,1 @@
+"""Tasks: everything the program knows about each kind of model."""

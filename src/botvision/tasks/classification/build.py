@@ -1,0 +1,96 @@
+"""Classifiers from the settings of a recipe or of a weights file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models.resnet import ResNet
+from torch import nn
+
+from botvision.errors import BotvisionError
+from botvision.models import create_model, list_models
+from botvision.tasks.classification.settings import ClassifierSettings
+from botvision.weights.backbone import TrunkReport, load_trunk
+from botvision.weights.file import read_description
+
+_STEM_STRIDE = 4  # of a ResNet's first convolution and pooling
+
+
+def build_classifier(settings: ClassifierSettings, num_classes: int) -> nn.Module:
+    """A classifier with random weights.
+
+    Args:
+        settings: Which, and its arguments.
+        num_classes: Number of classes.
+
+    Raises:
+        BotvisionError: If the model is unknown or does not take its arguments or its stem.
+    """
+    name, small = settings.classifier, settings.stem == "cifar"
+    arguments: dict[str, Any] = {"num_classes": num_classes, "drop_rate": settings.dropout}
+    if settings.drop_path:
+        arguments["drop_path_rate"] = settings.drop_path
+    try:
+        if name in list_models():
+            # Position tables are made for the maps of this image behind a stem of stride 4.
+            arguments["img_size"] = settings.image_size * (_STEM_STRIDE if small else 1)
+        elif timm.is_model(name) and timm.get_pretrained_cfg(name).fixed_input_size:
+            arguments["img_size"] = settings.image_size
+        model = create_model(name, **arguments, **settings.classifier_arguments)
+    except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise BotvisionError(f"model.classifier {name}: {reason}") from error
+    if small:
+        if not isinstance(model, ResNet):
+            raise BotvisionError(
+                f"model.stem: 'cifar' is for ResNets and BoTNets, got {name}, a "
+                f"{type(model).__name__}; use 'imagenet'"
+            )
+        _keep_resolution(model)
+    return model
+
+
+def load_classifier_trunk(
+    model: nn.Module, source: str | Path, classes: Sequence[str]
+) -> TrunkReport:
+    """Start a classifier from trained weights.
+
+    The head is taken from a classifier of ours with the same classes, as when the image size alone
+    changes; it stays new otherwise. Attention stays new where the source is a ResNet.
+
+    Args:
+        model: The classifier.
+        source: See ``botvision.weights.backbone.load_trunk``.
+        classes: Its classes, in the order of its outputs.
+
+    Returns:
+        Which tensors were taken and which are new.
+
+    Raises:
+        BotvisionError: If the source cannot be read or is another network.
+    """
+    try:
+        return load_trunk(model, source, head=_classes_of(source) == list(classes))
+    except ValueError as error:
+        raise BotvisionError(f"model.trunk: {error}") from error
+
+
+def _classes_of(source: str | Path) -> Any:
+    """Classes of a classifier of ours; None of anything else."""
+    if Path(source).suffix != ".safetensors":
+        return None
+    try:
+        return read_description(Path(source)).get("classes")
+    except BotvisionError:  # another package's file; what is wrong with it, reading it tells
+        return None
+
+
+def _keep_resolution(model: Any) -> None:
+    """Put CIFAR's stem into a ResNet (He et al. 2016, section 4.2)."""
+    width = model.bn1.num_features
+    model.conv1 = nn.Conv2d(model.in_chans, width, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    for level in model.feature_info:
+        level["reduction"] = max(1, level["reduction"] // _STEM_STRIDE)

@@ -1,0 +1,63 @@
+"""Detectors from the settings of a recipe or of a weights file."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from botvision.errors import BotvisionError
+from botvision.tasks.detection.detectors.batch_norm import tune_batch_norm
+from botvision.tasks.detection.detectors.detr import detr
+from botvision.tasks.detection.detectors.rcnn import faster_rcnn, mask_rcnn
+from botvision.tasks.detection.settings import DetectorSettings
+from botvision.weights import backbone as trunk
+from botvision.weights.backbone import TrunkReport
+
+_BUILDERS = {"mask_rcnn": mask_rcnn, "faster_rcnn": faster_rcnn, "detr": detr}
+_NO_ARGUMENTS = {"detector", "trunk", "batch_norm", "batch_norm_momentum", "batch_norm_eps"}
+_MASK_ONLY = {"mask_head_channels", "mask_head_layers"}
+
+
+def build_detector(settings: DetectorSettings, num_classes: int) -> nn.Module:
+    """A detector with random weights.
+
+    Args:
+        settings: Which, and its arguments.
+        num_classes: Classes including the background.
+
+    Raises:
+        BotvisionError: If the backbone is unknown or does not take its arguments.
+    """
+    left_out = _NO_ARGUMENTS | (set() if settings.masks else _MASK_ONLY)
+    arguments = settings.model_dump(exclude=left_out)
+    build: Any = _BUILDERS[settings.detector]
+    try:
+        detector: nn.Module = build(num_classes=num_classes, **arguments)
+    except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise BotvisionError(f"model.backbone {settings.backbone}: {reason}") from error
+    tune_batch_norm(detector, settings.batch_norm_momentum, settings.batch_norm_eps)
+    return detector
+
+
+def load_trunk(detector: nn.Module, source: str | Path) -> TrunkReport:
+    """Start a detector's backbone from a trained detector, a BoTNet or a ResNet.
+
+    The feature pyramid and the heads stay as they are, and so does the attention where the source
+    is a ResNet, as in the paper (section 4).
+
+    Args:
+        detector: The detector.
+        source: A weights file of ours, or what ``read_checkpoint`` takes: other packages' files and
+            names of trained networks.
+
+    Returns:
+        Which tensors were taken and which are new.
+
+    Raises:
+        BotvisionError: If the source cannot be read or its backbone is another one.
+    """
+    try:
+        return trunk.load_trunk(detector.get_submodule("backbone.body"), source, head=False)
+    except ValueError as error:
+        raise BotvisionError(f"model.trunk: {error}") from error

@@ -1,0 +1,225 @@
+"""DETR over any timm backbone, as a torchvision detector: what the paper leaves to future work."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from botvision.errors import BotvisionError
+from botvision.tasks.detection.detectors.backbone import DeepestMap
+from botvision.tasks.detection.detectors.detr_boxes import detections_of, relative_targets
+from botvision.tasks.detection.detectors.detr_losses import set_losses
+
+
+def detr(
+    backbone: str,
+    num_classes: int,
+    *,
+    image_size: int = 1024,
+    queries: int = 100,
+    width: int = 256,
+    heads: int = 8,
+    feedforward_width: int = 2048,
+    encoder_layers: int = 6,
+    decoder_layers: int = 6,
+    dropout: float = 0.1,
+    auxiliary_loss: bool = True,
+    backbone_arguments: dict[str, Any] | None = None,
+) -> "Detr":
+    """DETR (Carion et al. 2020) on the deepest map of a backbone; needs the extra ``detr``.
+
+    Images are a list of float tensors [3, H, W] in 0..1 of any size. Boxes are x1 y1 x2 y2 in
+    pixels of the image given. Labels run from 1; 0 is the background.
+
+    The defaults are the authors'. Encoder, decoder, position encoding, matching and losses are
+    those of Hugging Face Transformers. The backbone is not built by it, for it would freeze every
+    BatchNorm, draw the weights anew and take no arguments: here it trains as a whole, from
+    random weights unless ``backbone_arguments`` asks for others.
+
+    Args:
+        backbone: Name of a timm model that gives feature maps, ours included.
+        num_classes: Classes including the background.
+        image_size: Side of the square that images are fitted into.
+        queries: Most objects found in an image; in training, objects beyond are not learnt.
+        width: Channels of encoder and decoder, a multiple of 4 and of ``heads``.
+        heads: Attention heads of encoder and decoder.
+        feedforward_width: Width of their feed-forward layers.
+        encoder_layers: Layers of the encoder.
+        decoder_layers: Layers of the decoder.
+        dropout: In encoder and decoder.
+        auxiliary_loss: Whether all layers of the decoder learn to predict, not the last alone.
+        backbone_arguments: More arguments of the backbone.
+
+    Raises:
+        BotvisionError: If Transformers or SciPy is missing.
+        ValueError: If the backbone is unknown or the width does not fit.
+    """
+    if width % 4 or width % heads:
+        raise ValueError(f"width: expected a multiple of 4 and of {heads} heads, got {width}")
+    try:
+        import scipy.optimize  # noqa: F401 - the matching needs it, later
+        from transformers import DetrConfig
+    except ImportError as error:
+        raise BotvisionError(
+            f"detector detr: {error.name} is missing; pip install 'botvision[detr]'"
+        ) from error
+    config = DetrConfig(
+        num_queries=queries,
+        d_model=width,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=feedforward_width,
+        decoder_ffn_dim=feedforward_width,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        dropout=dropout,
+    )
+    network = DeepestMap(backbone, image_size=image_size, arguments=backbone_arguments)
+    return Detr(network, config, num_classes, image_size=image_size, auxiliary_loss=auxiliary_loss)
+
+
+class Detr(nn.Module):
+    """Backbone, encoder and decoder, see ``detr``.
+
+    Args:
+        backbone: Gives one map of an image.
+        config: Transformers' ``DetrConfig``; what it says about the backbone and the auxiliary
+            loss is not looked at.
+        num_classes: Classes including the background.
+        image_size: Side of the square that images are fitted into.
+        auxiliary_loss: See ``detr``.
+
+    Attributes:
+        transform: torchvision's resizing, normalisation and padding.
+    """
+
+    def __init__(
+        self,
+        backbone: DeepestMap,
+        config: Any,
+        num_classes: int,
+        *,
+        image_size: int,
+        auxiliary_loss: bool,
+    ) -> None:
+        from transformers.models.detr.modeling_detr import (
+            DetrDecoder,
+            DetrEncoder,
+            DetrMLPPredictionHead,
+            DetrSinePositionEmbedding,
+        )
+
+        super().__init__()
+        width = config.d_model
+        self.transform = _FitIntoSquare(image_size, list(backbone.mean), list(backbone.std))
+        self.backbone = backbone
+        self.projection = nn.Conv2d(backbone.out_channels, width, kernel_size=1)
+        self.positions: nn.Module = DetrSinePositionEmbedding(width // 2, normalize=True)
+        self.encoder: nn.Module = DetrEncoder(config)
+        self.queries = nn.Embedding(config.num_queries, width)
+        self.decoder: Any = DetrDecoder(config)
+        self.class_head = nn.Linear(width, num_classes)  # the background in the last place
+        self.box_head: nn.Module = DetrMLPPredictionHead(width, width, 4, num_layers=3)
+        self._auxiliary_loss = auxiliary_loss
+        for part in (self.encoder, self.decoder):
+            for parameter in part.parameters():
+                # As the authors; Transformers draws all weights with a deviation of 0.02.
+                if parameter.ndim > 1:
+                    nn.init.xavier_uniform_(parameter)
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses in training, detections in evaluation.
+
+        Args:
+            images: Float [3, H, W] in 0..1.
+            targets: In training, for each image ``boxes`` [n, 4], x1 y1 x2 y2 in pixels, and
+                ``labels`` [n], from 1.
+
+        Returns:
+            In training ``set_losses``' losses. In evaluation for each image ``boxes`` [queries, 4],
+            x1 y1 x2 y2 in pixels, ``labels`` [queries], from 1, and ``scores`` [queries], the best
+            first.
+
+        Raises:
+            ValueError: In training without targets.
+        """
+        if self.training and targets is None:
+            raise ValueError("targets: expected boxes and labels in training, got none")
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        batch, targets = self.transform(images, targets)
+        decoded = self._decode(batch)
+        # bfloat16 has 8 bits, which is a pixel at 128 and eight at 1024.
+        with torch.autocast(decoded.device.type, enabled=False):
+            logits = self.class_head(decoded.float())
+            boxes = self.box_head(decoded.float()).sigmoid()
+            if not self.training:
+                return detections_of(logits[-1], boxes[-1], sizes)
+            assert targets is not None
+            return set_losses(logits, boxes, relative_targets(targets, batch.image_sizes))
+
+    def _decode(self, images: ImageList) -> Tensor:
+        """What decoder layers make of the queries, [layers, B, queries, width].
+
+        The last layer, and in training those whose predictions are trained as well.
+        """
+        maps = self.backbone(images.tensors)
+        visible = _visible(images, maps.shape[-2:])
+        positions = self.positions(
+            shape=maps.shape, device=maps.device, dtype=images.tensors.dtype, mask=visible
+        )
+        positions, visible = positions.flatten(2).transpose(1, 2), visible.flatten(1)
+        encoded = self.encoder(
+            inputs_embeds=self.projection(maps).flatten(2).transpose(1, 2),
+            attention_mask=visible,
+            spatial_position_embeddings=positions,
+        )
+        queries = self.queries.weight.expand(len(maps), -1, -1)
+        decoded = self.decoder(
+            inputs_embeds=torch.zeros_like(queries),
+            encoder_hidden_states=encoded.last_hidden_state,
+            encoder_attention_mask=visible,
+            spatial_position_embeddings=positions,
+            object_queries_position_embeddings=queries,
+            output_hidden_states=True,
+        )
+        last: Tensor = decoded.last_hidden_state
+        if not (self.training and self._auxiliary_loss):
+            return last[None]
+        # Transformers' own auxiliary loss also feeds the normalised states to the next layer,
+        # which the authors do not. The first state is the input, the last one ``last``.
+        between = [self.decoder.layernorm(state) for state in decoded.hidden_states[1:-1]]
+        return torch.stack([*between, last])
+
+
+class _FitIntoSquare(GeneralizedRCNNTransform):
+    """torchvision's transform, always padding to the whole square.
+
+    What a backbone with attention sees of an image would otherwise depend on the others in its
+    batch. In training only images that are too large are resized: the augmentation has drawn
+    the scale of the others.
+    """
+
+    def __init__(self, side: int, mean: list[float], std: list[float]) -> None:
+        super().__init__(side, side, mean, std, size_divisible=side)
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Fit an image [3, H, W] and its boxes into the square."""
+        if self.training and max(image.shape[-2:]) <= self.max_size:
+            return image, target
+        resized: tuple[Tensor, dict[str, Tensor] | None] = super().resize(image, target)
+        return resized
+
+
+def _visible(images: ImageList, size: torch.Size) -> Tensor:
+    """Which cells of a map [H, W] show image rather than padding, bool [B, H, W]."""
+    shown = images.tensors.new_zeros(len(images.tensors), 1, *images.tensors.shape[-2:])
+    for place, (height, width) in zip(shown, images.image_sizes, strict=True):
+        place[:, :height, :width] = 1
+    return F.interpolate(shown, size=list(size)).squeeze(1).bool()  # a cell's first pixel decides

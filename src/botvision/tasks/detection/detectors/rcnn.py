@@ -1,0 +1,140 @@
+"""Mask R-CNN and Faster R-CNN over BoTNet feature pyramids, as torchvision detectors."""
+
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+from botvision.tasks.detection.detectors.backbone import LEVELS, PyramidBackbone
+from botvision.tasks.detection.detectors.masks import ExactMaskTransform
+from botvision.tasks.detection.detectors.roi_align import PyramidRoIAlign
+
+_STRIDES = (4, 8, 16, 32, 64)
+_BOX_SIZE, _MASK_SIZE = 7, 14
+_Detector = TypeVar("_Detector", FasterRCNN, MaskRCNN)
+
+
+def mask_rcnn(
+    backbone: str,
+    num_classes: int,
+    *,
+    mask_head_channels: int = 256,
+    mask_head_layers: int = 4,
+    sampling_ratio: int = 2,
+    **options: Any,
+) -> MaskRCNN:
+    """Mask R-CNN over p2..p6, the paper's detector (tables 2 to 8).
+
+    Images are a list of float tensors [3, H, W] in 0..1 of any size. Boxes are x1 y1 x2 y2 in
+    pixels of the image given. Labels run from 1; 0 is the background.
+
+    Args:
+        backbone: Name of a timm model, ours included.
+        num_classes: Classes including the background.
+        mask_head_channels: Width of the mask head.
+        mask_head_layers: Its 3x3 convolutions before the deconvolution.
+        sampling_ratio: Points sampled along each side of a pooling bin.
+        options: Those of ``faster_rcnn``.
+
+    Returns:
+        A torchvision ``MaskRCNN``.
+
+    Raises:
+        ValueError: If the backbone is unknown.
+    """
+    network, arguments = _common(backbone, num_classes, sampling_ratio=sampling_ratio, **options)
+    heads = (mask_head_channels,) * mask_head_layers
+    arguments |= {
+        "mask_roi_pool": PyramidRoIAlign(LEVELS, _MASK_SIZE, sampling_ratio),
+        "mask_head": MaskRCNNHeads(network.out_channels, heads, 1),
+        "mask_predictor": MaskRCNNPredictor(mask_head_channels, mask_head_channels, num_classes),
+    }
+    detector = MaskRCNN(network, **arguments)
+    detector.transform = ExactMaskTransform(
+        detector.transform.min_size,
+        detector.transform.max_size,
+        detector.transform.image_mean,
+        detector.transform.image_std,
+    )
+    return _in_float32(detector)
+
+
+def faster_rcnn(backbone: str, num_classes: int, **options: Any) -> FasterRCNN:
+    """Faster R-CNN over p2..p6.
+
+    Inputs and outputs as ``mask_rcnn``, without masks.
+
+    Args:
+        backbone: Name of a timm model, ours included.
+        num_classes: Classes including the background.
+        options: ``image_size`` (1024): side that the longer side of an image is resized to;
+            ``fpn_channels`` (256); ``box_head_width`` (1024); ``anchor_scale`` (8): side of a
+            level's anchors in its strides; ``sampling_ratio`` (2);
+            ``backbone_arguments``; and torchvision's ``rpn_...`` and ``box_...`` arguments.
+
+    Returns:
+        A torchvision ``FasterRCNN``.
+
+    Raises:
+        ValueError: If the backbone is unknown.
+    """
+    network, arguments = _common(backbone, num_classes, **options)
+    return _in_float32(FasterRCNN(network, **arguments))
+
+
+def _common(
+    backbone: str,
+    num_classes: int,
+    *,
+    image_size: int = 1024,
+    fpn_channels: int = 256,
+    box_head_width: int = 1024,
+    anchor_scale: float = 8,
+    sampling_ratio: int = 2,
+    backbone_arguments: dict[str, Any] | None = None,
+    **torchvision_arguments: Any,
+) -> tuple[PyramidBackbone, dict[str, Any]]:
+    network = PyramidBackbone(
+        backbone, image_size=image_size, channels=fpn_channels, arguments=backbone_arguments
+    )
+    anchors = AnchorGenerator(
+        sizes=tuple((anchor_scale * stride,) for stride in _STRIDES),
+        aspect_ratios=((0.5, 1.0, 2.0),) * len(_STRIDES),
+    )
+    arguments = {
+        "min_size": image_size,
+        "max_size": image_size,
+        "image_mean": list(network.mean),
+        "image_std": list(network.std),
+        "rpn_anchor_generator": anchors,
+        "box_roi_pool": PyramidRoIAlign(LEVELS, _BOX_SIZE, sampling_ratio),
+        "box_head": TwoMLPHead(fpn_channels * _BOX_SIZE**2, box_head_width),
+        "box_predictor": FastRCNNPredictor(box_head_width, num_classes),
+        **torchvision_arguments,
+    }
+    return network, arguments
+
+
+def _in_float32(detector: _Detector) -> _Detector:
+    """Keep coordinates, scores and losses in float32 when the network runs under autocast.
+
+    torchvision makes anchors and decodes boxes in the type of what the heads put out; bfloat16
+    has 8 bits, which is half a pixel at 128 and four at 1024.
+    """
+    heads = detector.roi_heads
+    for module in (detector.backbone, detector.rpn.head, heads.box_predictor):
+        module.register_forward_hook(_outputs_in_float32)
+    if heads.has_mask():
+        heads.mask_predictor.register_forward_hook(_outputs_in_float32)
+    return detector
+
+
+def _outputs_in_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float()
+    if isinstance(output, dict):
+        return type(output)((name, level.float()) for name, level in output.items())
+    return type(output)(_outputs_in_float32(_module, _inputs, part) for part in output)

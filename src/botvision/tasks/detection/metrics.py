@@ -1,0 +1,172 @@
+"""COCO's box and mask metrics, computed by faster-coco-eval with original category ids."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from faster_coco_eval.core import mask as coco_mask
+from numpy.typing import NDArray
+from torch import Tensor
+
+from botvision.datasets.coco.annotations import Category, CocoAnnotations, box_polygons
+from botvision.datasets.coco.polygons import cut_to_surroundings
+
+_NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+_RECALLS = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
+METRIC_NAMES = _NAMES + _RECALLS
+"""COCO's twelve figures, as they are named after ``box_`` or ``mask_``."""
+_PER_CLASS = ("ap", "ap_small", "ap_medium", "ap_large")  # in the order of the evaluation's areas
+
+
+def coco_results(
+    output: dict[str, Tensor], image_id: int, categories: Sequence[Category]
+) -> list[dict[str, Any]]:
+    """One image's detections in COCO's results format.
+
+    Args:
+        output: A torchvision detector's output: ``boxes`` [n, 4] x1 y1 x2 y2 in pixels,
+            ``labels`` [n] from 1, ``scores`` [n] and perhaps ``masks`` [n, 1, H, W] in 0..1.
+        image_id: COCO's image id.
+        categories: Classes in label order.
+
+    Returns:
+        Records with ``image_id``, ``category_id``, ``bbox`` [x, y, width, height], ``score`` and,
+        for a mask, ``segmentation`` as compressed run lengths (threshold 0.5).
+    """
+    boxes = output["boxes"].detach().cpu().double()
+    boxes[:, 2:] -= boxes[:, :2]
+    results: list[dict[str, Any]] = [
+        {
+            "image_id": image_id,
+            "category_id": categories[label - 1].id,
+            "bbox": box,
+            "score": score,
+        }
+        for box, label, score in zip(
+            boxes.tolist(), output["labels"].tolist(), output["scores"].tolist(), strict=True
+        )
+    ]
+    if "masks" in output and results:
+        binary = (output["masks"][:, 0] >= 0.5).cpu().numpy().astype(np.uint8)
+        encoded = coco_mask.encode(np.asfortranarray(binary.transpose(1, 2, 0)))
+        for result, rle in zip(results, encoded, strict=True):
+            result["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+    return results
+
+
+class CocoMetrics:
+    """Collects detections image by image and computes COCO's metrics.
+
+    The truth is what ``read_annotations`` accepts: what it leaves out could not be found, and no
+    part of a box that lies outside the picture either. Crowds are there; detections in them count
+    as neither right nor wrong.
+
+    Args:
+        annotations: The truth.
+        masks: Whether to evaluate masks besides boxes.
+
+    Attributes:
+        results: What was processed, in COCO's results format.
+        precision: Of "box" and perhaps "mask", by the last ``evaluate``: [IoU thresholds 0.5, 0.55
+            .. 0.95, recalls 0, 0.01 .. 1, classes by id], of objects of all sizes; -1 in classes
+            without truth.
+    """
+
+    def __init__(self, annotations: CocoAnnotations, *, masks: bool) -> None:
+        # The evaluation takes ids for numbers; texts come last so that numbers keep their order,
+        # in which detections of equal scores are taken.
+        ids = sorted(annotations.instances, key=lambda each: (isinstance(each, str), each))
+        self._numbers = {image_id: number for number, image_id in enumerate(ids, start=1)}
+        self._truth = COCO(_truth(annotations, self._numbers))
+        self._kinds = {"box": "bbox", "mask": "segm"} if masks else {"box": "bbox"}
+        self.results: list[dict[str, Any]] = []
+        self.precision: dict[str, NDArray[np.float64]] = {}
+
+    def reset(self) -> None:
+        """Forget what was processed."""
+        self.results = []
+
+    def process(self, results: list[dict[str, Any]]) -> None:
+        """Add one image's results, see ``coco_results``."""
+        self.results.extend(results)
+
+    def evaluate(self) -> dict[str, Any]:
+        """COCO's twelve figures of each kind, and the AP of each class and size.
+
+        Returns:
+            ``box_ap``, ``box_ap50``, ``box_ap75``, ``box_ap_small`` ... ``box_ar_large``, the
+            same with ``mask_``, each in 0..1, or -1 where there is no truth of that size; and
+            ``box_ap_per_class``, ``box_ap_small_per_class``, ``box_ap_medium_per_class`` and
+            ``box_ap_large_per_class`` (``mask_...``): AP by category name.
+        """
+        metrics: dict[str, Any] = {}
+        for kind, iou_type in self._kinds.items():
+            # Without its box a mask's size class is that of the mask, as in COCO's own results.
+            left_out = () if kind == "box" else ("bbox",)
+            results = [
+                {key: value for key, value in result.items() if key not in left_out}
+                | {"image_id": self._numbers[result["image_id"]]}
+                for result in self.results
+            ]
+            evaluation = COCOeval_faster(
+                self._truth, self._truth.loadRes(results), iouType=iou_type, separate_eval=False
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # means over classes that have no truth
+                evaluation.run()
+            for name, value in zip(_NAMES + _RECALLS, evaluation.stats[:12], strict=True):
+                metrics[f"{kind}_{name}"] = float(value)
+            # [IoU thresholds, recalls, classes, areas]: of the largest number of detections
+            precision = evaluation.eval["precision"][..., -1]
+            self.precision[kind] = precision[..., 0].copy()
+            for area, name in enumerate(_PER_CLASS):
+                per_class = self._per_class(precision[..., area], evaluation.params.catIds)
+                metrics[f"{kind}_{name}_per_class"] = per_class
+        return metrics
+
+    def _per_class(
+        self, precision: NDArray[np.float64], categories: Sequence[int]
+    ) -> dict[str, float]:
+        names = {c["id"]: c["name"] for c in self._truth.dataset["categories"]}
+        per_class = {}
+        for place, category in enumerate(categories):
+            values = precision[:, :, place]
+            present = values[values > -1]
+            per_class[names[category]] = float(present.mean()) if present.size else -1.0
+        return per_class
+
+
+def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str, Any]:
+    """A COCO file's content.
+
+    Args:
+        annotations: The truth.
+        numbers: What stands for the ids of its images.
+    """
+    instances: list[dict[str, Any]] = []
+    images = list(annotations.images)
+    for image in images:
+        image_id = image["id"]
+        for record in annotations.instances[image_id]:
+            box = record["bbox"]
+            # Without one the box is filled, as in training.
+            outline = record["segmentation"] or box_polygons(box)
+            if isinstance(outline, list):
+                outline = cut_to_surroundings(outline, image["height"], image["width"])
+            instances.append(
+                {
+                    "area": box[2] * box[3],
+                    **record,
+                    # The evaluation takes a match with annotation 0 for none.
+                    "id": len(instances) + 1,
+                    "image_id": numbers[image_id],
+                    "segmentation": outline,
+                }
+            )
+    return {
+        "images": [{**image, "id": numbers[image["id"]]} for image in images],
+        "categories": [{"id": each.id, "name": each.name} for each in annotations.categories],
+        "annotations": instances,
+    }

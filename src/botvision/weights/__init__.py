@@ -1,0 +1,1 @@
+"""Weights files, backbone initialization and the Hugging Face Hub."""

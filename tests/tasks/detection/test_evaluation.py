@@ -1,0 +1,149 @@
+"""Evaluation: the same figures however it is split, and no masks kept but as run lengths."""
+
+import gc
+import json
+import shutil
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from botvision.datasets import loading
+from botvision.datasets.coco.augmentation import evaluation_transform
+from botvision.datasets.coco.dataset import CocoInstances
+from botvision.predict.evaluation import evaluate_weights
+from botvision.recipes.running import train_recipe
+from botvision.tasks.detection import evaluation
+from botvision.tasks.detection.build import build_detector
+from botvision.tasks.detection.evaluation import evaluate_detector
+from botvision.training.run_folder import RunFolder
+from botvision.weights.file import read_description
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+def ignore(done, total):
+    pass
+
+
+@pytest.fixture(scope="module")
+def many_sizes(handwriting, tmp_path_factory):
+    """The scenes, every other one narrow: beside a wide one it is padded, beside a narrow not."""
+    folder = tmp_path_factory.mktemp("data") / "sizes"
+    shutil.copytree(handwriting, folder)
+    for split in ("train", "val"):
+        path = folder / "annotations" / f"instances_{split}.json"
+        content = json.loads(path.read_text())
+        for number, record in enumerate(content["images"]):
+            picture = folder / "images" / record["file_name"]
+            height, width = 64, (60, 24)[number % 2]
+            Image.open(picture).resize((width, height)).save(picture)
+            record.update(height=height, width=width)
+        content["annotations"] = [
+            {key: value for key, value in each.items() if key != "segmentation"}
+            for each in content["annotations"]
+        ]
+        path.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def detector(make_recipe):
+    torch.manual_seed(0)
+    return build_detector(make_recipe().model, 11)
+
+
+def evaluate(detector, folder, workers=0):
+    data = CocoInstances(folder, "val", transform=evaluation_transform())
+    _, metrics = evaluate_detector(
+        detector,
+        data,
+        precision="bfloat16",
+        batch_size=2,
+        masks=True,
+        workers=workers,
+        progress=ignore,
+    )
+    return metrics.results
+
+
+def ordered(results):
+    assert results
+    return sorted(results, key=json.dumps)
+
+
+def test_workers_change_nothing(detector, many_sizes):
+    assert evaluate(detector, many_sizes, workers=2) == evaluate(detector, many_sizes)
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_processes_change_nothing(number, detector, many_sizes, monkeypatch):
+    # To the last bit, as batches of the same pictures are padded in the same way.
+    alone = evaluate(detector, many_sizes)
+    shared = []
+    for index in range(number):
+        place = SimpleNamespace(process_index=index, num_processes=number)
+        monkeypatch.setattr(loading, "processes", lambda place=place: place)
+        shared += evaluate(detector, many_sizes)
+    assert ordered(shared) == ordered(alone)
+
+
+def test_masks_are_let_go_batch_by_batch(detector, handwriting, monkeypatch):
+    held, alive = [], []
+    detect = evaluation.detect
+
+    def watched(*arguments):
+        gc.collect()
+        alive.append(sum(each() is not None for each in held))
+        outputs = detect(*arguments)
+        held.extend(weakref.ref(output["masks"]) for output in outputs)
+        return outputs
+
+    monkeypatch.setattr(evaluation, "detect", watched)
+    results = evaluate(detector, handwriting)
+    assert alive[0] == 0
+    assert len(alive) == 3
+    assert max(alive) <= 2  # the batch before, whose name is still bound
+    assert all(isinstance(each["segmentation"]["counts"], str) for each in results)
+
+
+def settings(workers, folder):
+    return ["training.epochs=1", f"training.workers={workers}", f"data.folder={json.dumps(folder)}"]
+
+
+def test_val_gives_the_figures_of_a_run_with_workers(make_recipe, many_sizes, tmp_path, display):
+    train_recipe(make_recipe(*settings(2, str(many_sizes))), tmp_path / "run", display=display)
+    last = RunFolder(tmp_path / "run").last
+    found = evaluate_weights(last, None, batch_size=2, progress=ignore)
+    assert found == read_description(last)["metrics"]
+    assert found["box_ap_per_class"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_val_gives_the_figures_of_two_processes(workers, make_recipe, many_sizes, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    chosen = make_recipe(*settings(workers, str(many_sizes)), "training.batch_size=4")
+    chosen = chosen.model_copy(
+        update={"training": chosen.training.model_copy(update={"images_at_once": 2})}
+    )
+    recipe.write_text(yaml.safe_dump(chosen.model_dump(mode="json")))
+    botvision = Path(sys.executable).with_name("botvision")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "--no-python", str(botvision), "train", str(recipe), "--name", "run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stderr
+    last = RunFolder(tmp_path / "runs" / "instance_segmentation" / "run").last
+    found = evaluate_weights(last, None, batch_size=2, progress=ignore)
+    assert found == read_description(last)["metrics"]
