@@ -40,7 +40,7 @@ TINY = (
     "training.log_every=1",
     "training.evaluate_every=1",
     "training.save_every=1",
-    "training.workers=0",
+    "training.num_workers=0",
 )
 
 
@@ -177,7 +177,7 @@ def predictor(trained_run):
 
 
 @pytest.fixture(scope="session")
-def val_picture(handwriting):
+def val_image(handwriting):
     """Path of a validation scene."""
     return handwriting / "images" / "val_000000.jpg"
 

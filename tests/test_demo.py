@@ -85,7 +85,7 @@ def test_writes_all_it_promises(demo, tmp_path, tree):
     }
     assert summary["box_ap"] == summary["metrics"]["box_ap"]
     assert summary["mask_ap"] == summary["metrics"]["mask_ap"]
-    assert set(summary["seconds_of"]) == {"data", "training", "evaluation", "pictures"}
+    assert set(summary["seconds_of"]) == {"data", "training", "evaluation", "images"}
     assert summary["seconds"] >= 0.9 * sum(summary["seconds_of"].values())
     made_by = summary["made_by"]
     assert made_by["scenes"] == {"train": 4, "val": 3}
@@ -94,8 +94,8 @@ def test_writes_all_it_promises(demo, tmp_path, tree):
     predictions = json.loads((folder / "predictions" / "predictions.json").read_text())
     assert len(predictions["images"]) == 3
     assert len(list((folder / "predictions").glob("*.png"))) == 3
-    with Image.open(folder / "attention.png") as picture:
-        assert picture.width > 500
+    with Image.open(folder / "attention.png") as image:
+        assert image.width > 500
     # A second one refuses and touches nothing, until it is told to.
     before = tree(folder)
     with pytest.raises(BotvisionError, match="holds a finished demo; give --overwrite or --output"):

@@ -73,7 +73,7 @@ def test_a_writer_that_renames_onto_the_temporary_path(target):
 
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
 @pytest.mark.parametrize("exists", [False, True])
-def test_permissions_honour_the_umask(target, mask, exists):
+def test_permissions_honor_the_umask(target, mask, exists):
     if exists:
         target.touch(mode=0o600)
     before = os.umask(mask)

@@ -15,7 +15,7 @@ BLOCK = re.compile(r"<!-- tested -->\n```(bash|python)\n(.*?)```", re.DOTALL)
 # What makes a full run small enough for a test; nothing else of a command is changed.
 SMALLER = {
     "--train 2400 --val 200": "--train 16 --val 4",
-    "--name first": "--name first --set training.epochs=1 --set training.workers=0",
+    "--name first": "--name first --set training.epochs=1 --set training.num_workers=0",
     "botvision models\n": "botvision models botnet50\n",
 }
 

@@ -82,8 +82,8 @@ def test_versions_agree() -> None:
     assert botvision.__version__ in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_the_licence_is_the_one_declared() -> None:
+def test_the_license_is_the_one_declared() -> None:
     assert pyproject()["project"]["license"] == "Apache-2.0"
-    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert "Apache License" in licence
-    assert "END OF TERMS AND CONDITIONS" in licence
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text

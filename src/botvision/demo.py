@@ -26,7 +26,7 @@ from botvision.training.run_folder import RunFolder
 
 _SCENES = {"train": 2400, "val": 200}
 _QUICK_SCENES = {"train": 64, "val": 16}
-_QUICK = ("training.epochs=2", "training.warmup_steps=2", "training.workers=0")
+_QUICK = ("training.epochs=2", "training.warmup_steps=2", "training.num_workers=0")
 _MARK = ".botvision-demo.json"  # tells a demo's folder from any other that holds "data" or "run"
 _WRITTEN = ("data", "run", "predictions", "attention.png", "summary.json")
 _PREDICTED = 12  # validation scenes to draw
@@ -78,7 +78,7 @@ def run_demo(
             train_recipe(read_recipe("demo", overrides), run.path, display=display)
     with _timed(parts, "evaluation"), counting("evaluate") as progress:
         metrics = evaluate_weights(run.best, data, batch_size=16, progress=progress)
-    with _timed(parts, "pictures"), counting("draw") as progress:
+    with _timed(parts, "images"), counting("draw") as progress:
         _draw(folder, data, run.best, progress)
 
     summary = {
@@ -133,10 +133,8 @@ def _draw(folder: Path, data: Path, weights: Path, progress: Callable[[int, int]
     first = truth.images[0]
     x, y, width, height = truth.instances[first["id"]][0]["bbox"]
     at = (int(x + width / 2), int(y + height / 2))
-    picture = read_image(images / first["file_name"])
-    draw_attention_maps(
-        picture, at, attention_maps(predictor, picture, at), folder / "attention.png"
-    )
+    image = read_image(images / first["file_name"])
+    draw_attention_maps(image, at, attention_maps(predictor, image, at), folder / "attention.png")
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def test_the_same_length_is_identity(relative):
 
 
 @pytest.mark.parametrize("length", [3, 9, 13, 27])
-def test_relative_centre_and_ends_stay(length):
+def test_relative_center_and_ends_stay(length):
     table = torch.randn(9, 4)
     resized = resize_position_table(table, length, relative=True)
     assert resized.shape == (length, 4)
@@ -117,8 +117,8 @@ def test_relative_offsets_are_stretched_with_the_map():
     assert_close(resized, torch.linspace(-4, 4, 17).unsqueeze(1))
 
 
-def test_absolute_table_is_read_at_cell_centres():
-    # Centres of 2 cells over 4 lie between cells 0 and 1, and between cells 2 and 3.
+def test_absolute_table_is_read_at_cell_centers():
+    # Centers of 2 cells over 4 lie between cells 0 and 1, and between cells 2 and 3.
     table = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     resized = resize_position_table(table, 2, relative=False)
     assert_close(resized, torch.tensor([[0.5], [2.5]]))

@@ -63,7 +63,7 @@ def test_readers_give_the_same_records(path, reader, capsys):
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for shared memory")
 def test_a_report(tmp_path):
     notes = []
-    settings = DataSettings(images=100, instances=500, workers=1, rounds=1)
+    settings = DataSettings(images=100, instances=500, num_workers=1, rounds=1)
     report = benchmark_data(settings, tmp_path, progress=notes.append)
     assert [reader.name for reader in report.readers] == list(annotation_readers.READERS)
     for reader in report.readers:

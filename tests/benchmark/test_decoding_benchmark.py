@@ -1,4 +1,4 @@
-"""The benchmark of decoding: its figures on a few small pictures."""
+"""The benchmark of decoding: its figures on a few small images."""
 
 import json
 
@@ -16,7 +16,7 @@ def test_a_report(cli, tmp_path):
     assert (status, error) == (0, "")
     report = json.loads(out)
     assert report == json.loads((tmp_path / "out" / "benchmark.json").read_text())
-    assert report["pictures"] == 2
+    assert report["images"] == 2
     assert report["megapixels"] == pytest.approx(64 * 48 / 1e6)
     ours, pillow, draft, torchvision = report["decoders"]
     assert (ours["name"], ours["ratio"], ours["most_difference"]) == ("botvision", 1, 0)
@@ -33,4 +33,4 @@ def test_no_jpegs(cli, tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     status, _, error = cli("benchmark", "decoding", "--data", tmp_path)
     assert status == 2
-    assert error == f"error: {tmp_path}: holds no JPEG pictures\n"
+    assert error == f"error: {tmp_path}: holds no JPEG images\n"

@@ -20,7 +20,7 @@ SMALL = (
     "model.image_size=32",
     "training.epochs=2",
     "training.batch_size=4",
-    "training.workers=0",
+    "training.num_workers=0",
 )
 
 
@@ -72,8 +72,8 @@ def test_runs_are_kept_and_added_to(recipes, tmp_path, display):
         assert row.seconds > 0
     summary = json.loads((folder / "summary.json").read_text())
     assert [row["mean"] for row in summary["recipes"]] == [row.mean for row in rows]
-    with Image.open(folder / "summary.png") as picture:
-        assert picture.width > 800
+    with Image.open(folder / "summary.png") as image:
+        assert image.width > 800
     assert repeat(recipes(*NAMES), 2, folder, display)[1] == []
 
 

@@ -9,11 +9,11 @@ from botvision.benchmark.machine import _cpu_model, describe_machine
 from botvision.benchmark.report_files import write_report
 
 
-def colours(path):
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        assert min(picture.size) > 400
-        return {colour for count, colour in picture.convert("RGB").getcolors(2**24) if count > 100}
+def colors(path):
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 400
+        return {color for count, color in image.convert("RGB").getcolors(2**24) if count > 100}
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_attention(layers, sizes, attention_report, round_trip, tmp_path):
     for _ in range(2):  # the second time over the first
         write_report(report, tmp_path)
     assert json.loads((tmp_path / "benchmark.json").read_text()) == round_trip(report)
-    assert len(colours(tmp_path / "benchmark.png")) > 4
+    assert len(colors(tmp_path / "benchmark.png")) > 4
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark.json", "benchmark.png"}
 
 
@@ -33,7 +33,7 @@ def test_backbones(backbone_report, round_trip, tmp_path):
     report = backbone_report(models=["botnet_tiny@64", "resnet10t@32"])
     write_report(report, tmp_path)
     assert json.loads((tmp_path / "benchmark.json").read_text()) == round_trip(report)
-    assert len(colours(tmp_path / "benchmark.png")) > 4
+    assert len(colors(tmp_path / "benchmark.png")) > 4
 
 
 def test_nothing_could_be_measured(backbone_report, attention_report, tmp_path, monkeypatch):
@@ -42,7 +42,7 @@ def test_nothing_could_be_measured(backbone_report, attention_report, tmp_path, 
     )
     for report in (backbone_report(), attention_report(sizes=["4x4", "4x8"])):
         write_report(report, tmp_path)
-        colours(tmp_path / "benchmark.png")
+        colors(tmp_path / "benchmark.png")
 
 
 def test_machine():

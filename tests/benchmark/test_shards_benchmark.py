@@ -5,7 +5,7 @@ import json
 
 def test_a_report(cli, tmp_path):
     arguments = ("benchmark", "shards", "--shards", 6, "--rate", 50, "--latency", 0.2)
-    arguments += ("--step", 0.1, "--workers", 1, "--output", tmp_path)
+    arguments += ("--step", 0.1, "--num-workers", 1, "--output", tmp_path)
     status, out, error = cli(*arguments, "--json")
     assert (status, error) == (0, "")
     report = json.loads(out)
@@ -23,7 +23,7 @@ def test_a_report(cli, tmp_path):
 
 
 def test_the_table(cli, tmp_path):
-    arguments = ("--shards", 2, "--rate", 100, "--latency", 0, "--step", 0, "--workers", 0)
+    arguments = ("--shards", 2, "--rate", 100, "--latency", 0, "--step", 0, "--num-workers", 0)
     status, out, _ = cli("benchmark", "shards", *arguments, "--output", tmp_path)
     assert status == 0
     assert "fetched ahead" in out

@@ -57,11 +57,11 @@ def kept(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "split", [[], ["training.batch_size=4", "training.images_at_once=2"]], ids=["whole", "parts"]
+    "split", [[], ["training.batch_size=4", "training.micro_batch_size=2"]], ids=["whole", "parts"]
 )
 def test_bare_steps_are_the_loops(split, make_recipe, kept):
     # Same data, draws and rates: with nothing but a step in the loop, the weights agree to the bit.
-    recipe = make_recipe("training.gradient_clip=null", "training.ema_decay=null", *split)
+    recipe = make_recipe("training.clip_grad_norm=null", "training.ema_decay=null", *split)
     report = benchmark_training(recipe, steps=3, progress=quiet)
     (turns,) = kept
     loop = dict(turns.batches.task.model.state_dict())
@@ -123,7 +123,7 @@ def test_the_table():
 
     report = TrainingReport(
         machine=describe_machine("cpu"),
-        recipe={"name": "demo", "training": {"workers": 2}},
+        recipe={"name": "demo", "training": {"num_workers": 2}},
         steps=5,
         images=3,
         waiting=0.042,

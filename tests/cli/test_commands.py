@@ -22,7 +22,7 @@ COMMANDS = [
 
 
 def plain(text):
-    """Without the frames, colours and line breaks of the terminal."""
+    """Without the frames, colors and line breaks of the terminal."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
 
 
@@ -120,20 +120,20 @@ def test_val(cli, trained_run):
     assert "ap of 3" in plain(out)
 
 
-def test_predict(cli, trained_run, val_picture, tmp_path):
-    arguments = ["predict", val_picture, "--weights", trained_run.last, "--score", 0]
+def test_predict(cli, trained_run, val_image, tmp_path):
+    arguments = ["predict", val_image, "--weights", trained_run.last, "--score", 0]
     status, out, _ = cli(*arguments, "--output", tmp_path / "out", "--json")
     assert status == 0
     content = json.loads(out)
     assert content == json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert len(content["annotations"]) == 10
     status, out, _ = cli(*arguments, "--output", tmp_path / "again")
-    assert "10 instances in 1 pictures" in plain(out)
+    assert "10 instances in 1 images" in plain(out)
 
 
-def test_attention_map(cli, trained_run, val_picture, tmp_path):
+def test_attention_map(cli, trained_run, val_image, tmp_path):
     status, out, _ = cli(
-        *("attention-map", val_picture, "--at", "10,20", "--weights", trained_run.last),
+        *("attention-map", val_image, "--at", "10,20", "--weights", trained_run.last),
         *("--output", tmp_path / "map.png"),
     )
     assert status == 0

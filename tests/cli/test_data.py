@@ -36,7 +36,7 @@ def test_convert(cli, yolo, tmp_path):
         "class cat: 2 instances",
         "class dog: 2 instances",
         "left out: 2 of 6 annotations: box without area",
-        "boxes cut at the picture's edge: 2",
+        "boxes cut at the image's edge: 2",
         f"the COCO folder is {tmp_path / 'out'}",
     ):
         assert line in out.splitlines(), out
@@ -93,10 +93,10 @@ def test_imagenet(cli, tmp_path, monkeypatch):
     assert status == 0
     assert f"{tmp_path / 'imagenet'}/train/n01440764/" in out
     monkeypatch.setattr(imagenet, "CLASSES", 1)
-    monkeypatch.setattr(imagenet, "PICTURES", {"train": 1, "val": 1})
+    monkeypatch.setattr(imagenet, "IMAGES", {"train": 1, "val": 1})
     for split in ("train", "val"):
         (tmp_path / "imagenet" / split / "n01440764").mkdir(parents=True)
         (tmp_path / "imagenet" / split / "n01440764" / "a.JPEG").touch()
     status, out, _ = cli("data", "get", "imagenet", tmp_path / "imagenet")
     assert status == 0
-    assert "val: 1 pictures of 1,000 classes, complete" in out
+    assert "val: 1 images of 1,000 classes, complete" in out

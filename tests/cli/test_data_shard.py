@@ -32,15 +32,15 @@ def test_command(cli, handwriting, tmp_path, tree):
     before = tree(handwriting)
     status, out, error = cli("data", "shard", handwriting, tmp_path / "out")
     assert status == 0, error
-    assert "train: 8 pictures in 1 shards" in out
-    assert "val: 6 pictures in 1 shards" in out
+    assert "train: 8 images in 1 shards" in out
+    assert "val: 6 images in 1 shards" in out
     assert tree(handwriting) == before
     status, _, error = cli("data", "shard", handwriting, tmp_path / "out")
     assert status == 2
     assert error.startswith(f"error: {tmp_path / 'out'}: already exists")
     status, out, error = cli("data", "check", tmp_path / "out", "--json")
     assert status == 0, error
-    assert json.loads(out)["splits"]["train"]["pictures"]["accepted"] == 8
+    assert json.loads(out)["splits"]["train"]["images"]["accepted"] == 8
 
 
 @pytest.mark.parametrize("make", [lambda _: None, lambda folder: folder.mkdir()])
@@ -81,7 +81,7 @@ def test_training_is_the_same_from_anywhere(make_recipe, shards, display, tmp_pa
             shown.step = step
             yield shown
 
-    recipe = make_recipe("training.workers=2", data=f"file://{shards}")
+    recipe = make_recipe("training.num_workers=2", data=f"file://{shards}")
     with pytest.raises(Interrupted):
         train_recipe(recipe, far.path, display=stopping)
     assert [step for step, _ in display[-1].steps] == [1, 2, 3]

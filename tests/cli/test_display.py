@@ -119,8 +119,8 @@ def test_a_classifier_has_one_loss_and_other_metrics():
 def test_notes_stay_above_the_display():
     console = terminal(80)
     with TrainingDisplay.showing(console, 0, 10, ()) as shown:
-        shown.note("weights [bold] of trunk.safetensors: 0.5")
-    assert "weights [bold] of trunk.safetensors: 0.5\n" in console.file.getvalue()
+        shown.note("weights [bold] of backbone.safetensors: 0.5")
+    assert "weights [bold] of backbone.safetensors: 0.5\n" in console.file.getvalue()
 
 
 def test_an_evaluation_has_a_bar_that_goes_again():
@@ -165,7 +165,7 @@ def test_log_has_a_line_an_evaluation_and_few_others(monkeypatch):
 
 
 def test_nothing_is_shown_before_something_is_done():
-    # An error before the first picture is then the only line.
+    # An error before the first image is then the only line.
     console = terminal(80)
     with pytest.raises(ValueError, match="wrong"), counting(console, "predict"):
         raise ValueError("wrong")

@@ -64,15 +64,15 @@ def edited(folder, split, change):
         ["attention-map", "nowhere", "--at", "1,1", "--weights", "{weights}"],
         ["train", "--resume", "nowhere"],
         ["val", "nowhere"],
-        ["predict", "{picture}", "--weights", "nowhere"],
-        ["attention-map", "{picture}", "--at", "1,1", "--weights", "nowhere"],
+        ["predict", "{image}", "--weights", "nowhere"],
+        ["attention-map", "{image}", "--at", "1,1", "--weights", "nowhere"],
         ["train", "nowhere.yaml"],
-        ["train", "demo", "--data", "{data}", "--set", "model.trunk=nowhere.pth"],
+        ["train", "demo", "--data", "{data}", "--set", "model.backbone_weights=nowhere.pth"],
     ],
     ids=" ".join,
 )
-def test_missing(arguments, refused, trained_run, val_picture, handwriting):
-    known = {"weights": trained_run.best, "picture": val_picture, "data": handwriting}
+def test_missing(arguments, refused, trained_run, val_image, handwriting):
+    known = {"weights": trained_run.best, "image": val_image, "data": handwriting}
     assert re.search(r"nowhere(\.\w+)?: ", refused(*[a.format(**known) for a in arguments]))
 
 
@@ -114,23 +114,23 @@ def test_no_other_recipe_on_resume(refused, trained_run):
     assert "training.epochs 2 -> 3" in message
 
 
-@pytest.mark.parametrize("content", [b"this is no picture", b"", b"\xff\xd8\xff\xe0 cut short"])
+@pytest.mark.parametrize("content", [b"this is no image", b"", b"\xff\xd8\xff\xe0 cut short"])
 @pytest.mark.parametrize("command", ["predict", "attention-map"])
-def test_picture_that_is_none(command, content, refused, trained_run, tmp_path):
+def test_image_that_is_none(command, content, refused, trained_run, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(content)
     more = ["--at", "1,1"] if command == "attention-map" else []
     assert "photo.jpg" in refused(command, "photo.jpg", "--weights", trained_run.best, *more)
 
 
-def test_folder_with_one_picture_that_is_none(refused, trained_run, tmp_path):
+def test_folder_with_one_image_that_is_none(refused, trained_run, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "photos" / "a.png")
-    (tmp_path / "photos" / "b.png").write_text("this is no picture")
+    (tmp_path / "photos" / "b.png").write_text("this is no image")
     message = refused("predict", "photos", "--weights", trained_run.best, "--output", "out")
     assert "b.png" in message
 
 
-def test_folder_without_pictures(refused, trained_run, tmp_path):
+def test_folder_without_images(refused, trained_run, tmp_path):
     (tmp_path / "photos").mkdir()
     assert "photos" in refused("predict", "photos", "--weights", trained_run.best)
 
@@ -181,16 +181,16 @@ def make_weights(kind, path, trained_run):
         "garbled description",
     ],
 )
-def test_weights_that_are_no_detectors(kind, refused, trained_run, val_picture, tmp_path):
+def test_weights_that_are_no_detectors(kind, refused, trained_run, val_image, tmp_path):
     make_weights(kind, tmp_path / "weights.safetensors", trained_run)
-    message = refused("predict", val_picture, "--weights", "weights.safetensors")
+    message = refused("predict", val_image, "--weights", "weights.safetensors")
     assert "weights.safetensors: " in message
 
 
-def test_trunk_of_another_model(refused, recipe, handwriting, tmp_path):
+def test_backbone_of_another_model(refused, recipe, handwriting, tmp_path):
     save_weights(tmp_path / "r.safetensors", botvision.create_model("resnet18"), {})
     assert "another model" in refused(
-        "train", recipe, "--data", handwriting, "--set", "model.trunk=r.safetensors"
+        "train", recipe, "--data", handwriting, "--set", "model.backbone_weights=r.safetensors"
     )
 
 
@@ -228,54 +228,52 @@ def test_annotations_that_are_not_json(split, refused, recipe, data):
     assert "not JSON at offset" in message
 
 
-def test_pictures_that_are_missing(refused, recipe, data):
+def test_images_that_are_missing(refused, recipe, data):
     (data / "images" / "train_000003.jpg").unlink()
     assert "train_000003.jpg" in refused("train", recipe, "--data", data)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_training_picture_that_is_none(workers, cli, recipe, data, tmp_path):
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_training_image_that_is_none(num_workers, cli, recipe, data, tmp_path):
     # What only reading shows comes when the run has begun, but it is still one line.
     for path in (data / "images").glob("train_*"):
-        path.write_text("this is no picture")
+        path.write_text("this is no image")
     status, _, error = cli(
         *("train", recipe, "--data", data, "--runs", tmp_path / "runs"),
-        *("--set", f"training.workers={workers}"),
+        *("--set", f"training.num_workers={num_workers}"),
     )
     assert status == 2
     assert error.splitlines()[-1].startswith("error: ")
-    assert "expected a picture" in error.splitlines()[-1]
+    assert "expected an image" in error.splitlines()[-1]
     assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("at", ["64,0", "0,64", "5", "1,2,3", "-1,5", "x,y", "1.5,2"])
-def test_position_that_is_none(at, refused, trained_run, val_picture):
-    message = refused("attention-map", val_picture, f"--at={at}", "--weights", trained_run.best)
+def test_position_that_is_none(at, refused, trained_run, val_image):
+    message = refused("attention-map", val_image, f"--at={at}", "--weights", trained_run.best)
     assert f"--at {at}: expected" in message
 
 
 @pytest.mark.parametrize("output", ["nowhere/attention.png", "attention.txt"])
-def test_attention_map_that_cannot_be_written(output, refused, trained_run, val_picture):
-    arguments = ["attention-map", val_picture, "--at", "1,1", "--weights", trained_run.best]
+def test_attention_map_that_cannot_be_written(output, refused, trained_run, val_image):
+    arguments = ["attention-map", val_image, "--at", "1,1", "--weights", trained_run.best]
     assert output in refused(*arguments, "--output", output)
 
 
-def test_attention_map_onto_its_picture(refused, trained_run, val_picture, tmp_path):
-    shutil.copy(val_picture, tmp_path / "attention.png")  # the name of the default output
+def test_attention_map_onto_its_image(refused, trained_run, val_image, tmp_path):
+    shutil.copy(val_image, tmp_path / "attention.png")  # the name of the default output
     refused("attention-map", "attention.png", "--at", "1,1", "--weights", trained_run.best)
 
 
-def test_predictions_onto_the_pictures(refused, trained_run, handwriting, tmp_path):
+def test_predictions_onto_the_images(refused, trained_run, handwriting, tmp_path):
     shutil.copytree(handwriting / "images", tmp_path / "photos")
     message = refused("predict", "photos", "--weights", trained_run.best, "--output", "photos")
     assert "--output photos: expected another folder" in message
 
 
-def test_output_that_is_a_file(refused, trained_run, val_picture, tmp_path):
+def test_output_that_is_a_file(refused, trained_run, val_image, tmp_path):
     (tmp_path / "out").write_text("a file")
-    assert "out" in refused(
-        "predict", val_picture, "--weights", trained_run.best, "--output", "out"
-    )
+    assert "out" in refused("predict", val_image, "--weights", trained_run.best, "--output", "out")
 
 
 def test_handwriting_folder_that_exists(refused, tmp_path):

@@ -1,4 +1,4 @@
-"""``botvision data preview``: the pictures that the training begins an epoch with."""
+"""``botvision data preview``: the images that the training begins an epoch with."""
 
 import numpy as np
 import pytest
@@ -20,30 +20,30 @@ def preview(cli, tiny, handwriting, tmp_path):
 
 
 @pytest.mark.parametrize(("epoch", "count"), [(2, 4), (1, 3)])
-def test_the_pictures_are_those_of_the_training(preview, make_recipe, tmp_path, epoch, count):
+def test_the_images_are_those_of_the_training(preview, make_recipe, tmp_path, epoch, count):
     changes = ("data.copy_paste=0.5", "training.seed=3")
     options = [part for change in changes for part in ("--set", change)]
     status, out, error = preview("--epoch", epoch, "--count", count, *options)
     assert (status, error) == (0, "")
-    assert out.startswith(f"{count} pictures of epoch {epoch} are in ")
+    assert out.startswith(f"{count} images of epoch {epoch} are in ")
     task = build_task(make_recipe(*changes))
     data = task.train_data()
     # Training's own batches, of another size.
-    plan = BatchPlan(images_at_once=2, processes=1, accumulation=1, rate_factor=1)
+    plan = BatchPlan(micro_batch_size=2, processes=1, accumulation=1, rate_factor=1)
     batches = StepBatches(len(data), plan, 5, seed=3, first_step=4 * epoch)
     keys = [key for _, batch in zip(range(2), batches, strict=False) for key in batch][:count]
     assert {key[0] for key in keys} == {epoch}
-    expected = task.batch_picture(task.collate([data[key] for key in keys]))
-    with Image.open(tmp_path / "out.png") as picture:
-        assert np.array_equal(np.asarray(picture), np.asarray(expected))
+    expected = task.batch_image(task.collate([data[key] for key in keys]))
+    with Image.open(tmp_path / "out.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(expected))
 
 
-def test_no_more_pictures_than_there_are(preview, tmp_path):
+def test_no_more_images_than_there_are(preview, tmp_path):
     status, out, _ = preview(output=tmp_path / "out.jpg")
     assert status == 0
-    assert out.startswith("8 pictures of epoch 0")
-    with Image.open(tmp_path / "out.jpg") as picture:
-        assert picture.format == "JPEG"
+    assert out.startswith("8 images of epoch 0")
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert image.format == "JPEG"
 
 
 def test_classification(cli, tmp_path):
@@ -59,7 +59,7 @@ def test_classification(cli, tmp_path):
         *("--output", tmp_path / "out.png", "--count", 5, "--set", "data.mixup=0.2"),
     )
     assert (status, error) == (0, "")
-    assert out.startswith("4 pictures of epoch 0")  # they are mixed in pairs
+    assert out.startswith("4 images of epoch 0")  # they are mixed in pairs
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_classification(cli, tmp_path):
         (("--output", "a.txt"), "a.txt: expected a file name in .jpg"),
         (("--output", "none/a.jpg"), "none/a.jpg: no such folder"),
         (("--set", "data.copy_paste=1.5"), "data.copy_paste: "),
-        (("--set", "data.colour_jitter=-1"), "data.colour_jitter: "),
+        (("--set", "data.color_jitter=-1"), "data.color_jitter: "),
         (("--set", "data.folder=none"), ""),
     ],
 )

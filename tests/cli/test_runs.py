@@ -1,4 +1,4 @@
-"""``botvision runs``: the list, the comparison and the picture."""
+"""``botvision runs``: the list, the comparison and the image."""
 
 import json
 
@@ -70,9 +70,9 @@ def test_comparison(folder, cli):
 def test_plot(arguments, folder, cli, tmp_path):
     status, _, error = cli("runs", *arguments, "--plot", "curves.png")
     assert (status, error) == (0, "")
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.format == "PNG"
-        assert picture.width > 1000
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.format == "PNG"
+        assert image.width > 1000
 
 
 def test_no_runs_yet(cli, tmp_path):

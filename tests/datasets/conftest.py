@@ -11,7 +11,7 @@ CATEGORIES = [{"id": 90, "name": "cup"}, {"id": 1, "name": "cat"}, {"id": 5, "na
 
 @pytest.fixture
 def write_coco(tmp_path):
-    """A function that writes a COCO folder: noise pictures of the sizes the records say."""
+    """A function that writes a COCO folder: noise images of the sizes the records say."""
 
     def write(images, annotations=(), *, categories=CATEGORIES, split="train"):
         folder = tmp_path / "coco"
@@ -43,8 +43,8 @@ def random_polygons():
         for _ in range(number):
             polygons = []
             for _ in range(rng.integers(1, 4)):
-                centre = rng.uniform((0, 0), (width, height))
-                corners = centre + rng.uniform(-18, 18, (rng.integers(3, 9), 2))
+                center = rng.uniform((0, 0), (width, height))
+                corners = center + rng.uniform(-18, 18, (rng.integers(3, 9), 2))
                 # Corners on the edge and between pixels, but all inside the image.
                 corners = np.clip(corners, 0, (width, height)).round(rng.integers(0, 3))
                 polygons.append(corners.ravel().tolist())

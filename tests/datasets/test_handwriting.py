@@ -70,9 +70,9 @@ def test_the_global_generator_is_not_touched(scenes):
 def test_seeds_numbers_and_splits_give_different_scenes(scenes):
     drawn = [scenes[split].scene(number) for split in SPLITS for number in range(6)]
     drawn += [HandwritingScenes("train", size=96, seed=seed).scene(0) for seed in (0, 4)]
-    pictures = {scene.image.tobytes() for scene in drawn}
+    images = {scene.image.tobytes() for scene in drawn}
     masks = {scene.masks.tobytes() for scene in drawn}
-    assert len(pictures) == len(masks) == len(drawn)
+    assert len(images) == len(masks) == len(drawn)
 
 
 def test_the_seed_chooses_the_backgrounds_as_well():
@@ -143,7 +143,7 @@ def test_masks_are_disjoint_and_mostly_visible(scenes, written):
 
 
 def test_masks_lie_on_the_ink(scenes):
-    # Ink has one colour, but for noise and a soft edge: moved by three pixels in any direction,
+    # Ink has one color, but for noise and a soft edge: moved by three pixels in any direction,
     # the masks hold more of the photograph.
     def spread(scene, masks):
         deviations = []

@@ -41,9 +41,9 @@ def annotations_of(folder, split):
 
 def test_layout(folder):
     found = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    pictures = [f"images/{s}_{n:06d}.jpg" for s, count in COUNTS.items() for n in range(count)]
+    images = [f"images/{s}_{n:06d}.jpg" for s, count in COUNTS.items() for n in range(count)]
     files = [f"annotations/instances_{s}.json" for s in COUNTS]
-    assert found == sorted(files + pictures)
+    assert found == sorted(files + images)
 
 
 def test_records(folder, split):
@@ -75,7 +75,7 @@ def test_boxes_areas_and_masks_are_those_of_the_scenes(folder, split):
             assert np.array_equal(oracle.decode(annotation["segmentation"]), mask)
 
 
-def test_pictures_are_those_of_the_scenes(folder, split):
+def test_images_are_those_of_the_scenes(folder, split):
     scenes = HandwritingScenes(split, size=SIZE, seed=1)
     for number in range(COUNTS[split]):
         with Image.open(folder / "images" / f"{split}_{number:06d}.jpg") as image:
@@ -166,7 +166,7 @@ def test_missing_parents_are_made(tmp_path):
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_permissions_honour_the_umask(tmp_path, mask):
+def test_permissions_honor_the_umask(tmp_path, mask):
     before = os.umask(mask)
     try:
         write_handwriting(tmp_path / "a", train=1, val=0, size=32, progress=silent)

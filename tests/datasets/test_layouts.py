@@ -1,4 +1,4 @@
-"""Layouts that people have are recognised by their files, and COCO's splits are found."""
+"""Layouts that people have are recognized by their files, and COCO's splits are found."""
 
 import json
 
@@ -33,7 +33,7 @@ def make(tmp_path):
     return run
 
 
-# name: (files, annotation file of "train", picture folder of "train")
+# name: (files, annotation file of "train", image folder of "train")
 COCO_FOLDERS = {
     "ours": (["images/a.jpg", "annotations/instances_train.json"], None, "images"),
     "with the year": (["images/a.jpg", "annotations/instances_train2017.json"], None, "images"),
@@ -43,7 +43,7 @@ COCO_FOLDERS = {
          "annotations/person_keypoints_train2017.json"],
         "annotations/instances_train2017.json", "train2017",
     ),
-    "pictures by split in images": (
+    "images by split in images": (
         ["images/train2017/a.jpg", "images/val2017/b.jpg", "annotations/instances_train2017.json"],
         "annotations/instances_train2017.json", "images/train2017",
     ),
@@ -55,7 +55,7 @@ COCO_FOLDERS = {
     "short name": (["images/a.jpg", "annotations/train.json"], None, "images"),
     "short name, own folders": (["train/a.jpg", "annotations/train.json", "val/"], None, "train"),
     "beside the folders": (["images/train/a.jpg", "train.json"], "train.json", "images/train"),
-    "beside the pictures' folder": (["train/a.jpg", "train.json"], "train.json", "train"),
+    "beside the images' folder": (["train/a.jpg", "train.json"], "train.json", "train"),
     "training": (["images/a.jpg", "annotations/instances_training.json"], None, "images"),
     "the exact name first": (
         ["images/a.jpg", "annotations/instances_train.json",
@@ -70,17 +70,17 @@ COCO_FOLDERS = {
 
 
 @pytest.mark.parametrize(
-    ("files", "annotations", "pictures"), COCO_FOLDERS.values(), ids=COCO_FOLDERS
+    ("files", "annotations", "images"), COCO_FOLDERS.values(), ids=COCO_FOLDERS
 )
-def test_coco_folders(make, files, annotations, pictures):
+def test_coco_folders(make, files, annotations, images):
     folder = make(*files)
     assert detect_layout(folder).format == "coco"
     found = find_split(folder, "train")
-    assert found == (folder / (annotations or files[1]), folder / pictures)
+    assert found == (folder / (annotations or files[1]), folder / images)
     assert (found[1] / "a.jpg").is_file()
 
 
-def test_names_with_the_pictures_folder(make):
+def test_names_with_the_images_folder(make):
     """Where file names begin with the split, images/ and not images/train/ is meant."""
     text = json.dumps({"images": [{"file_name": "train\u002fä.jpg", "id": 1}]})
     folder = make("images/train/ä.jpg", "annotations/instances_train.json", text=text)
@@ -123,9 +123,9 @@ def test_a_set_that_is_not_split(make):
     folder = make("_annotations.coco.json", "a.jpg")
     assert detect_layout(folder).format == "coco"
     (whole,) = coco_splits(folder).values()
-    assert (whole.annotations, whole.pictures) == (folder / "_annotations.coco.json", folder)
+    assert (whole.annotations, whole.images) == (folder / "_annotations.coco.json", folder)
     for split in ("train", "val"):
-        with pytest.raises(BotvisionError, match=r"botvision data convert .* --split-share"):
+        with pytest.raises(BotvisionError, match=r"botvision data convert .* --val-fraction"):
             find_split(folder, split)
 
 
@@ -138,7 +138,7 @@ OTHERS = {
     "yolo by another name": (["coco8.yaml", "images/a.jpg"], "nc: 1\nnames: [cat]", "coco8.yaml"),
     "yolo without data.yaml": (["images/a.jpg", "labels/a.txt"], "0 0 0 1 1", "labels/a.txt"),
     "voc": (["JPEGImages/a.jpg", "Annotations/a.xml"], "<annotation/>", "Annotations/a.xml"),
-    "voc beside pictures": (["a.jpg", "a.xml"], "<annotation/>", "a.xml"),
+    "voc beside images": (["a.jpg", "a.xml"], "<annotation/>", "a.xml"),
     "voc by split": (["train/a.jpg", "train/a.xml"], "<annotation/>", "train/a.xml"),
     "labelme": (["a.jpg", "a.json"], LABELME, "a.json"),
     "labelme by split": (["train/a.jpg", "train/a.json"], LABELME, "train/a.json"),
@@ -190,7 +190,7 @@ def test_no_layout(make, files):
             ["images/", "annotations/instances_train1.json", "annotations/instances_train2.json"],
             "got instances_train1.json, instances_train2.json",
         ),
-        (["annotations/instances_train.json"], "expected pictures in images/ or train2017/"),
+        (["annotations/instances_train.json"], "expected images in images/ or train2017/"),
         (["annotations/instances_trainer.json", "images/"], "got no such file"),
     ],
 )

@@ -17,23 +17,23 @@ class Squares(Dataset):
 
     def __getitem__(self, key):
         if key == 13:
-            raise BotvisionError("picture 13: truncated; delete it")
+            raise BotvisionError("image 13: truncated; delete it")
         if key == 99:
             time.sleep(0.5)  # what it has read before is on its way
             os.kill(os.getpid(), signal.SIGKILL)
         return key * key, os.getpid(), [signal.getsignal(s) for s in (signal.SIGINT, 15)]
 
 
-def load(batches, workers):
-    return load_batches(Squares(), batches, collate=list, workers=workers)
+def load(batches, num_workers):
+    return load_batches(Squares(), batches, collate=list, num_workers=num_workers)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_batches_in_their_order(workers):
-    found = list(load([[1, 2], [3], [4, 5]], workers))
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_in_their_order(num_workers):
+    found = list(load([[1, 2], [3], [4, 5]], num_workers))
     assert [[square for square, _, _ in batch] for batch in found] == [[1, 4], [9], [16, 25]]
     owners = {owner for batch in found for _, owner, _ in batch}
-    assert (os.getpid() in owners) is (workers == 0)
+    assert (os.getpid() in owners) is (num_workers == 0)
 
 
 def test_workers_ignore_what_asks_the_run_to_stop():
@@ -41,11 +41,11 @@ def test_workers_ignore_what_asks_the_run_to_stop():
     assert handlers == [signal.SIG_IGN] * 2
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_error_of_an_item_is_its_own_line(workers):
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_error_of_an_item_is_its_own_line(num_workers):
     with pytest.raises(BotvisionError) as raised:
-        list(load([[1], [13]], workers))
-    assert str(raised.value) == "picture 13: truncated; delete it"
+        list(load([[1], [13]], num_workers))
+    assert str(raised.value) == "image 13: truncated; delete it"
 
 
 def test_killed_worker_is_one_line():
@@ -56,7 +56,7 @@ def test_killed_worker_is_one_line():
     message = str(raised.value)
     assert "\n" not in message
     assert message.startswith("a data worker died, perhaps for want of memory (")
-    assert message.endswith("; lower training.workers")
+    assert message.endswith("; lower training.num_workers")
 
 
 class Cut:
@@ -82,15 +82,19 @@ class Failing(Dataset):
 
 @pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "reset"), OSError("gone")])
 def test_worker_that_dies_while_it_hands_over_is_one_line(error):
-    with pytest.raises(DataWorkerError, match=r"a data worker died, .*; lower training\.workers$"):
-        list(load_batches(Failing(), [[error]], collate=list, workers=1))
+    with pytest.raises(
+        DataWorkerError, match=r"a data worker died, .*; lower training\.num_workers$"
+    ):
+        list(load_batches(Failing(), [[error]], collate=list, num_workers=1))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_error_of_a_living_worker_is_its_own(workers):
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_error_of_a_living_worker_is_its_own(num_workers):
     with pytest.raises(RuntimeError, match="wrong shape") as raised:
         list(
-            load_batches(Failing(), [[RuntimeError("wrong shape")]], collate=list, workers=workers)
+            load_batches(
+                Failing(), [[RuntimeError("wrong shape")]], collate=list, num_workers=num_workers
+            )
         )
     assert not isinstance(raised.value, DataWorkerError)
 
@@ -122,4 +126,4 @@ def test_other_errors_are_left_alone():
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        list(load_batches(Broken(), [[1]], collate=list, workers=0))
+        list(load_batches(Broken(), [[1]], collate=list, num_workers=0))

@@ -37,7 +37,7 @@ def annotate(content):
 
 @pytest.fixture
 def write(tmp_path, content):
-    """A function that writes the content, and pictures of the sizes it names."""
+    """A function that writes the content, and images of the sizes it names."""
 
     def run():
         folder = tmp_path / "coco"

@@ -21,10 +21,10 @@ def found(write):
     def run(spoil=lambda folder: None, **options):
         folder = write()
         spoil(folder)
-        given = {"image_size": 64, "workers": 0, "progress": lambda what, done, total: None}
+        given = {"image_size": 64, "num_workers": 0, "progress": lambda what, done, total: None}
         report = check_folder(folder, ["train"], **{**given, **options})
         content = report.as_json()
-        for counts in (content["splits"]["train"][part] for part in ("annotations", "pictures")):
+        for counts in (content["splits"]["train"][part] for part in ("annotations", "images")):
             assert counts["accepted"] + counts["skipped"] + counts["refused"] == counts["total"]
         return content
 
@@ -141,7 +141,7 @@ def test_row_31_truncated_json(found):
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
-def test_rows_21_to_24_and_26_and_30_pictures(content, found, tmp_path, skip_bad):
+def test_rows_21_to_24_and_26_and_30_images(content, found, tmp_path, skip_bad):
     for number, name in enumerate(["m.png", "z.png", "h.jpg", "t.jpg", "s.png", "l.png"]):
         content["images"].append({"id": number, "file_name": name, "width": 64, "height": 48})
 
@@ -150,7 +150,7 @@ def test_rows_21_to_24_and_26_and_30_pictures(content, found, tmp_path, skip_bad
         (images / "m.png").unlink()
         (images / "z.png").write_bytes(b"")
         (images / "h.jpg").write_bytes((images / "h.jpg").read_bytes()[:-40])
-        (images / "t.jpg").write_text("This is no picture.\n" * 100)
+        (images / "t.jpg").write_text("This is no image.\n" * 100)
         Image.new("RGB", (48, 64)).save(images / "s.png")
         (images / "l.png").rename(tmp_path / "l.png")
         (images / "l.png").symlink_to(tmp_path / "l.png")
@@ -163,14 +163,14 @@ def test_rows_21_to_24_and_26_and_30_pictures(content, found, tmp_path, skip_bad
     (turned,) = [f for f in result["findings"] if f["id"] == 4]
     assert (turned["expected"], turned["value"]) == ("48 x 64", "64 x 48")
     assert "EXIF" in turned["message"]
-    assert result["splits"]["train"]["pictures"]["accepted"] == 1
+    assert result["splits"]["train"]["images"]["accepted"] == 1
 
 
-def test_row_21_no_picture_is_left(found):
+def test_row_21_no_image_is_left(found):
     result = found(lambda folder: (folder / "images" / "a.png").unlink(), skip_bad=True)
     assert not result["trainable"]
     assert [f["said"] for f in result["findings"] if f["severity"] == "error"] == [
-        "no picture can be read"
+        "no image can be read"
     ]
 
 
@@ -214,14 +214,14 @@ def test_rows_21_to_24_training_leaves_out_with_skip_bad(handwriting, make_recip
     folder = tmp_path / "data"
     shutil.copytree(handwriting, folder)
     (folder / "images" / "val_000001.jpg").unlink()
-    with pytest.raises(BotvisionError, match=r"val_000001\.jpg: no such picture"):
+    with pytest.raises(BotvisionError, match=r"val_000001\.jpg: no such image"):
         build_task(make_recipe(data=folder))
-    (folder / "images" / "train_000002.jpg").write_text("no picture")
+    (folder / "images" / "train_000002.jpg").write_text("no image")
     task = build_task(make_recipe("data.skip_bad=true", data=folder))
     notes = [note for note in task.notes if "left out" in note]
     assert [note[: note.index(":")] for note in notes] == [
-        "1 of 8 pictures of instances_train.json left out",
-        "1 of 6 pictures of instances_val.json left out",
+        "1 of 8 images of instances_train.json left out",
+        "1 of 6 images of instances_val.json left out",
     ]
     assert len(task.train_data()) == 7
     task.evaluate(task.model, lambda done, total: None)

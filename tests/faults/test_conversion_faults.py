@@ -28,7 +28,7 @@ def refused(tmp_path, tree):
 
 @pytest.fixture
 def yolo(tmp_path):
-    """A function of a line of labels and of data.yaml that gives a folder of two pictures."""
+    """A function of a line of labels and of data.yaml that gives a folder of two images."""
 
     def make(line="1 0.5 0.5 0.5 0.5", yaml="train: images\nnames: [cat, dog]\n"):
         folder = tmp_path / "yolo"
@@ -72,10 +72,10 @@ def test_yolo_lines(refused, yolo, line, words):
         ("train: images\nnames: {a: cat}", ["names: expected names by index"]),
         ("train: images\nnames: [cat, dog]\nnc: 3", ["nc: expected 2", "got 3"]),
         ("names: [cat, dog]", ["train and val"]),
-        ("train: pictures\nnames: [cat, dog]", ["train: expected a picture folder", "pictures"]),
+        ("train: images\nnames: [cat, dog]", ["train: expected an image folder", "images"]),
         ("train: ../../etc\nnames: [cat, dog]", ["train: expected a path inside"]),
         ("train: /etc\nnames: [cat, dog]", ["train: expected a path inside", "/etc"]),
-        ("train: labels\nnames: [cat, dog]", ["train: expected pictures, got none"]),
+        ("train: labels\nnames: [cat, dog]", ["train: expected images, got none"]),
         ("train: [images\nnames: x", ["line 2", "not YAML"]),
         ("- train", ["expected names, train and val"]),
         ("train: images\nnames: !!python/object/apply:os.system ['touch evil']", ["not YAML"]),
@@ -93,13 +93,13 @@ def test_yolo_lists_that_lead_out(refused, yolo, tmp_path):
         (folder / "train.txt").write_text(f"./images/a.png\n{line}\n")
         refused(folder, "expected a path inside", "other.png")
     (folder / "train.txt").write_text("./images/a.png\n./images/none.png\n")
-    refused(folder, "expected the picture", "none.png")
+    refused(folder, "expected the image", "none.png")
 
 
-def test_a_yolo_picture_that_is_missing(refused, yolo):
+def test_a_yolo_image_that_is_missing(refused, yolo):
     folder = yolo()
     (folder / "images" / "a.png").unlink()
-    refused(folder, folder / "labels" / "a.txt", "expected a picture a.*")
+    refused(folder, folder / "labels" / "a.txt", "expected an image a.*")
 
 
 @pytest.mark.parametrize("part", ["images/a.png", "labels/a.txt", "images", "labels"])
@@ -115,13 +115,13 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n", EPS])
-def test_what_is_no_picture(refused, yolo, content):
+def test_what_is_no_image(refused, yolo, content):
     folder = yolo()
     (folder / "images" / "a.png").write_bytes(content)
-    refused(folder, folder / "images" / "a.png", "expected a picture")
+    refused(folder, folder / "images" / "a.png", "expected an image")
 
 
-def test_one_picture_cannot_be_split(refused, yolo):
+def test_one_image_cannot_be_split(refused, yolo):
     folder = yolo()
     (folder / "images" / "b.png").unlink()
     refused(folder, "got 1 in all")
@@ -136,7 +136,7 @@ CAT = f"<name>cat</name>{box()}"
 
 @pytest.fixture
 def voc(tmp_path):
-    """A function of an object's and a head's XML that gives a folder of two pictures."""
+    """A function of an object's and a head's XML that gives a folder of two images."""
 
     def make(content=CAT, head="<filename>a.png</filename>", text=None):
         folder = tmp_path / "voc"
@@ -198,10 +198,10 @@ def test_a_voc_list(refused, voc):
     refused(folder, f"{path}: line 2", "inside")
 
 
-def test_a_voc_picture_that_is_missing(refused, voc):
+def test_a_voc_image_that_is_missing(refused, voc):
     folder = voc(head="<filename>b.png</filename>")
     (folder / "JPEGImages" / "b.png").unlink()
-    refused(folder, "b.xml", "filename", "expected a picture")
+    refused(folder, "b.xml", "filename", "expected an image")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def labelme(tmp_path):
         (None, {"shapes": {}}, ["shapes: expected a list"]),
         (None, {"shapes": [1]}, ["shape 1", "expected an object"]),
         (None, {"imagePath": None}, ["imagePath"]),
-        (None, {"imagePath": "none.png"}, ["imagePath", "expected the picture", "none.png"]),
+        (None, {"imagePath": "none.png"}, ["imagePath", "expected the image", "none.png"]),
         (None, {"imagePath": "../../none.png"}, ["imagePath", "inside"]),
         (None, {"imagePath": "/etc/passwd"}, ["imagePath", "inside"]),
         (None, {"imageWidth": 30}, ["imageWidth", "expected 40", "got 30"]),

@@ -1,4 +1,4 @@
-"""Rows of the fault corpus about pictures."""
+"""Rows of the fault corpus about images."""
 
 import io
 import json
@@ -39,7 +39,7 @@ BAD = {
     "row_22_zero_bytes": b"",
     "row_23_half_a_jpeg": jpeg()[: len(jpeg()) // 2],
     "row_23_jpeg_without_its_end": jpeg()[:-40],
-    "row_24_text": b"This is no picture.\n" * 100,
+    "row_24_text": b"This is no image.\n" * 100,
     "row_24_html": b"<!DOCTYPE html><title>404</title>",
     "row_29_bomb": png(50_000, 50_000),
     "row_29_beyond_twice_the_limit": png(20_000, 11_000),
@@ -61,7 +61,7 @@ def test_rows_22_23_24_29_bad_files(tmp_path, name):
 
 
 def test_row_21_missing_file(tmp_path):
-    with pytest.raises(BotvisionError, match=r"a\.jpg: no such picture"):
+    with pytest.raises(BotvisionError, match=r"a\.jpg: no such image"):
         read_image(tmp_path / "a.jpg")
 
 
@@ -79,7 +79,7 @@ def test_rows_21_to_24_in_a_data_set(write, kind):
         _ = data[0, 0]
 
 
-# Orientation n is stored such that these turns give the upright picture; TIFF 6.0, page 36.
+# Orientation n is stored such that these turns give the upright image; TIFF 6.0, page 36.
 STORED = {
     1: lambda upright: upright,
     2: np.fliplr,
@@ -171,8 +171,8 @@ def make_palette(transparency):
 
 
 def make_la():
-    grey = np.array([[10, 255], [90, 255], [170, 128], [250, 0]], np.uint8)
-    return Image.fromarray(grey[QUARTERS], "LA"), [(v,) * 3 for v in grey[:, 0]], {"suffix": "png"}
+    gray = np.array([[10, 255], [90, 255], [170, 128], [250, 0]], np.uint8)
+    return Image.fromarray(gray[QUARTERS], "LA"), [(v,) * 3 for v in gray[:, 0]], {"suffix": "png"}
 
 
 def make_bits():
@@ -184,9 +184,9 @@ def make_bits():
 MODES = {
     "CMYK": make_cmyk,
     "palette": lambda: make_palette(None),
-    "palette, one colour transparent": lambda: make_palette(1),
-    "palette, alpha of each colour": lambda: make_palette(bytes([255, 0, 128, 255])),
-    "grey and alpha": make_la,
+    "palette, one color transparent": lambda: make_palette(1),
+    "palette, alpha of each color": lambda: make_palette(bytes([255, 0, 128, 255])),
+    "gray and alpha": make_la,
     "1 bit": make_bits,
 }
 
@@ -261,7 +261,7 @@ def test_row_29_the_memory_of_a_bomb_would_be_seen(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["..", "absolute", "link to a file", "link to a folder", "folder"])
-def test_row_30_pictures_outside_the_folder(content, write, tmp_path, kind):
+def test_row_30_images_outside_the_folder(content, write, tmp_path, kind):
     from botvision.datasets.coco.dataset import CocoInstances
 
     outside = tmp_path / "outside"
@@ -280,7 +280,7 @@ def test_row_30_pictures_outside_the_folder(content, write, tmp_path, kind):
         record["file_name"] = "link/a.png"
         (folder / "images" / "link").symlink_to(outside)
     else:
-        # A sibling whose name begins like the picture folder's.
+        # A sibling whose name begins like the image folder's.
         record["file_name"] = "../images2/a.png"
         (folder / "images2").mkdir()
         Image.new("RGB", (40, 30)).save(folder / "images2" / "a.png")
@@ -292,7 +292,7 @@ def test_row_30_pictures_outside_the_folder(content, write, tmp_path, kind):
         assert word in str(caught.value)
 
 
-def test_row_30_a_linked_picture_folder_is_the_users_own(write, tmp_path):
+def test_row_30_a_linked_image_folder_is_the_users_own(write, tmp_path):
     from botvision.datasets.coco.dataset import CocoInstances
 
     folder = write()

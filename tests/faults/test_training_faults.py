@@ -62,7 +62,7 @@ def test_row_35_no_room_for_state_or_weights(kind, room, forked, tmp_path):
     model = torch.nn.Linear(400, 500)
     path = tmp_path / kind
     progressed = {"step": 1, "evaluated": 0, "best": None, "since_best": 0}
-    state = {"average": None, "optimiser": {}, "batch_size": 1, "recipe": {}}
+    state = {"average": None, "optimizer": {}, "batch_size": 1, "recipe": {}}
 
     def write(step):
         if kind == "weights":
@@ -116,7 +116,7 @@ def test_row_35_command_is_one_line_and_the_run_goes_on(
 
 def test_row_37_killed_data_workers(make_recipe, trained_run, forked_command, tmp_path):
     recipe = tmp_path / "recipe.yaml"
-    content = make_recipe("training.workers=2", "training.save_every=100", "name=lost")
+    content = make_recipe("training.num_workers=2", "training.save_every=100", "name=lost")
     recipe.write_text(yaml.safe_dump(content.model_dump(mode="json")))
     run = RunFolder(tmp_path / "instance_segmentation" / "lost")
     started = forked_command("train", recipe, "--runs", tmp_path)
@@ -166,7 +166,7 @@ def test_row_38_what_changes_no_result_may_differ(run_copy, trained_run, handwri
     moved.symlink_to(handwriting)
     status, _, error = cli(
         *("train", "--resume", run_copy.path, "--data", moved),
-        *("--set", "training.workers=2", "--set", "training.save_every=2"),
+        *("--set", "training.num_workers=2", "--set", "training.save_every=2"),
         *("--set", "training.log_every=3"),
     )
     assert (status, error) == (0, "")

@@ -1,4 +1,4 @@
-"""Reading pictures: any format and mode comes out as upright RGB, and what is none is an error."""
+"""Reading images: any format and mode comes out as upright RGB, and what is none is an error."""
 
 import io
 import random
@@ -16,10 +16,10 @@ from botvision.images.decode import (
     upright_size,
 )
 
-COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
-# Where the colour of each pixel lies in COLOURS: two columns, two rows, none alike.
+COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
+# Where the color of each pixel lies in COLORS: two columns, two rows, none alike.
 QUARTERS = np.repeat(np.repeat([[0, 1], [2, 3]], 20, axis=0), 24, axis=1)
-PICTURE = COLOURS[QUARTERS]
+IMAGE = COLORS[QUARTERS]
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,10 @@ PICTURE = COLOURS[QUARTERS]
     ],
 )
 def test_formats(tmp_path, name, tolerance):
-    Image.fromarray(PICTURE).save(tmp_path / name)
+    Image.fromarray(IMAGE).save(tmp_path / name)
     image = read_image(tmp_path / name)
     assert image.mode == "RGB"
-    difference = np.abs(np.asarray(image, int) - PICTURE)
+    difference = np.abs(np.asarray(image, int) - IMAGE)
     # Lossy formats blur the edges of the quarters only.
     assert np.percentile(difference, 80) <= min(tolerance, 4)
     assert (tmp_path / name).suffix.lower() in IMAGE_SUFFIXES
@@ -46,33 +46,33 @@ def test_formats(tmp_path, name, tolerance):
 
 def test_the_content_tells_the_format(tmp_path):
     path = tmp_path / "a.jpg"
-    Image.fromarray(PICTURE).save(path, "PNG")
-    assert np.array_equal(np.asarray(read_image(path)), PICTURE)
+    Image.fromarray(IMAGE).save(path, "PNG")
+    assert np.array_equal(np.asarray(read_image(path)), IMAGE)
 
 
-def test_the_file_is_closed_and_the_picture_decoded(tmp_path):
+def test_the_file_is_closed_and_the_image_decoded(tmp_path):
     path = tmp_path / "a.png"
-    Image.fromarray(PICTURE).save(path)
+    Image.fromarray(IMAGE).save(path)
     image = read_image(path)  # an open file would be a ResourceWarning
     path.unlink()
-    assert np.array_equal(np.asarray(image), PICTURE)
+    assert np.array_equal(np.asarray(image), IMAGE)
 
 
 @pytest.mark.parametrize("value", [0, 77, 255])
-def test_grey(tmp_path, value):
+def test_gray(tmp_path, value):
     Image.new("L", (5, 4), value).save(tmp_path / "a.png")
     assert (np.asarray(read_image(tmp_path / "a.png")) == value).all()
 
 
 @pytest.mark.parametrize("side", [(1, 1), (1, 300), (300, 1)], ids=str)
-def test_thin_pictures(tmp_path, side):
+def test_thin_images(tmp_path, side):
     Image.new("RGB", side, (1, 2, 3)).save(tmp_path / "a.png")
     image = read_image(tmp_path / "a.png")
     assert image.size == side
     assert image.getpixel((0, 0)) == (1, 2, 3)
 
 
-def test_the_first_picture_of_an_animation(tmp_path):
+def test_the_first_image_of_an_animation(tmp_path):
     first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     assert read_image(tmp_path / "a.gif").getpixel((3, 3)) == (255, 0, 0)
@@ -82,11 +82,11 @@ def test_the_first_picture_of_an_animation(tmp_path):
 def test_an_orientation_that_is_none(tmp_path, value):
     exif = Image.Exif()
     exif[0x0112] = value
-    Image.fromarray(PICTURE).save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png")), PICTURE)
+    Image.fromarray(IMAGE).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png")), IMAGE)
 
 
-def test_a_folder_is_no_picture(tmp_path):
+def test_a_folder_is_no_image(tmp_path):
     with pytest.raises(BotvisionError, match=tmp_path.name):
         read_image(tmp_path)
 
@@ -102,7 +102,7 @@ def encoded(kind):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF"])
-def test_damaged_files_are_an_error_or_a_picture(tmp_path, kind):
+def test_damaged_files_are_an_error_or_a_image(tmp_path, kind):
     # Under the suite's rule that warnings are errors, so Pillow's warnings must not leak either:
     # a program that predicts over a folder would drown in them.
     if kind == "AVIF" and kind not in Image.registered_extensions().values():
@@ -131,17 +131,17 @@ def test_damaged_files_are_an_error_or_a_picture(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_upright_size_is_that_of_the_picture(tmp_path, kind, orientation):
+def test_the_upright_size_is_that_of_the_image(tmp_path, kind, orientation):
     # Pillow gives that of a turned TIFF file upright, and those of others as they are stored.
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(PICTURE).save(tmp_path / "a", kind, exif=exif)
+    Image.fromarray(IMAGE).save(tmp_path / "a", kind, exif=exif)
     assert upright_size(tmp_path / "a") == ((40, 48) if orientation > 4 else (48, 40))
     assert read_image(tmp_path / "a").size == upright_size(tmp_path / "a")
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
-def test_numbers_of_a_mask_are_no_colours(tmp_path, mode):
+def test_numbers_of_a_mask_are_no_colors(tmp_path, mode):
     numbers = np.arange(256, dtype=np.uint8).reshape(8, 32)
     image = Image.fromarray(numbers).convert(mode)
     if mode == "P":
@@ -165,14 +165,14 @@ def test_numbers_of_what_is_no_mask(tmp_path, mode):
 
 
 @pytest.mark.parametrize("read", [read_image, upright_size, read_numbers])
-def test_whoever_reads_a_picture_reads_no_other_formats_and_none_too_large(
+def test_whoever_reads_a_image_reads_no_other_formats_and_none_too_large(
     tmp_path, monkeypatch, read
 ):
     path = tmp_path / "a.png"
-    with pytest.raises(BotvisionError, match=r"a\.png: no such picture"):
+    with pytest.raises(BotvisionError, match=r"a\.png: no such image"):
         read(path)
-    Image.fromarray(PICTURE).save(path, "EPS")  # Pillow would start Ghostscript for this one
-    with pytest.raises(BotvisionError, match=r"a\.png: expected a picture \(JPEG, PNG, .*\), got"):
+    Image.fromarray(IMAGE).save(path, "EPS")  # Pillow would start Ghostscript for this one
+    with pytest.raises(BotvisionError, match=r"a\.png: expected an image \(JPEG, PNG, .*\), got"):
         read(path)
     Image.new("L", (48, 40)).save(path)
     monkeypatch.setenv("BOTVISION_MOST_PIXELS", "1920")
@@ -186,13 +186,13 @@ def test_whoever_reads_a_picture_reads_no_other_formats_and_none_too_large(
         read(path)
 
 
-def test_one_picture_is_found(tmp_path):
-    path = tmp_path / "a.picture"  # named by the user, so any suffix will do
+def test_one_image_is_found(tmp_path):
+    path = tmp_path / "a.image"  # named by the user, so any suffix will do
     path.touch()
     assert list(find_images(path)) == [path]
 
 
-def test_pictures_of_a_folder_in_sorted_order(tmp_path):
+def test_images_of_a_folder_in_sorted_order(tmp_path):
     for name in ("b.png", "a.JPG", "notes.txt", "z/c.webp", "c/d.tiff", "c/e.json", "f"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -200,20 +200,20 @@ def test_pictures_of_a_folder_in_sorted_order(tmp_path):
     assert found == ["a.JPG", "b.png", "c/d.tiff", "z/c.webp"]
 
 
-def test_pictures_are_sorted_whatever_the_file_system_does(tmp_path):
+def test_images_are_sorted_whatever_the_file_system_does(tmp_path):
     for number in reversed(range(40)):
         (tmp_path / f"{number * 7 % 40:02}.png").touch()
     assert [path.name for path in find_images(tmp_path)] == [f"{n:02}.png" for n in range(40)]
 
 
-def test_folders_named_like_pictures_are_none(tmp_path):
+def test_folders_named_like_images_are_none(tmp_path):
     (tmp_path / "a.png").mkdir()
     (tmp_path / "a.png" / "b.png").touch()
     assert list(find_images(tmp_path)) == [tmp_path / "a.png" / "b.png"]
 
 
 def test_nothing_is_found(tmp_path):
-    with pytest.raises(BotvisionError, match=r"holds no pictures \(\.bmp, \.jpeg"):
+    with pytest.raises(BotvisionError, match=r"holds no images \(\.bmp, \.jpeg"):
         list(find_images(tmp_path))
     with pytest.raises(BotvisionError, match="none: no such file or folder"):
         list(find_images(tmp_path / "none"))
@@ -237,24 +237,24 @@ def test_32_bits_are_an_error(tmp_path, dtype):
 
 def test_the_limit_is_the_environments(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
-    Image.fromarray(PICTURE).save(path)
-    pixels = PICTURE.shape[0] * PICTURE.shape[1]
+    Image.fromarray(IMAGE).save(path)
+    pixels = IMAGE.shape[0] * IMAGE.shape[1]
     monkeypatch.setenv("BOTVISION_MOST_PIXELS", str(pixels))
-    assert read_image(path).size == PICTURE.shape[1::-1]
+    assert read_image(path).size == IMAGE.shape[1::-1]
     monkeypatch.setenv("BOTVISION_MOST_PIXELS", str(pixels - 1))
     with pytest.raises(BotvisionError, match=rf"at most {pixels - 1:,} pixels, got 48 x 40; .*set"):
         read_image(path)
 
 
 def test_the_environments_limit_may_be_beyond_pillows(tmp_path, monkeypatch):
-    # For Pillow's own limit to be met by a small picture, it is lowered.
+    # For Pillow's own limit to be met by a small image, it is lowered.
     path = tmp_path / "a.png"
-    Image.fromarray(PICTURE).save(path)
+    Image.fromarray(IMAGE).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(BotvisionError, match="set BOTVISION_MOST_PIXELS"):
         read_image(path)
     monkeypatch.setenv("BOTVISION_MOST_PIXELS", "5000")
-    assert np.array_equal(np.asarray(read_image(path)), PICTURE)
+    assert np.array_equal(np.asarray(read_image(path)), IMAGE)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-5", "1e6", "many", "²"])

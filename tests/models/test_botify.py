@@ -198,7 +198,7 @@ def test_inside_a_torchvision_detector():
     assert detector.backbone.body.layer4[0].conv2.attention.qkv.weight.grad.abs().sum() > 0
 
 
-def test_frozen_batch_normalisation_stays_and_new_parameters_are_trainable():
+def test_frozen_batch_normalization_stays_and_new_parameters_are_trainable():
     frozen = torchvision.ops.FrozenBatchNorm2d
     network = torchvision.models.resnet18(norm_layer=frozen).requires_grad_(False)
     block = botvision.botify(network).layer4[1]

@@ -69,7 +69,7 @@ def test_last_gamma_starts_at_zero():
     assert tiny(zero_init_last=False).layer4[0].bn3.weight.min() == 1
 
 
-def test_attention_keeps_its_own_initialisation():
+def test_attention_keeps_its_own_initialization():
     # timm's ResNet would give the projection He's, which is for convolutions before a ReLU.
     with torch.random.fork_rng():
         weight = tiny().layer4[1].conv2.attention.qkv.weight

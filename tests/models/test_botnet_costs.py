@@ -94,10 +94,10 @@ def test_parameters_with_basic_blocks():
         return convolutions + tables + 2 * (512 + 512 + 2048) + shortcut
 
     stem = 3 * 64 * 7 * 7 + 2 * 64
-    trunk = sum(basic(*widths) for widths in ((64, 64), (64, 128), (128, 256)))
-    trunk += sum(basic(width, width) for width in (64, 128, 256))
+    backbone = sum(basic(*widths) for widths in ((64, 64), (64, 128), (128, 256)))
+    backbone += sum(basic(width, width) for width in (64, 128, 256))
     c5 = transformer(256, 14) + transformer(2048, 7)
-    assert parameters(on_meta("botnet18")) == stem + trunk + c5 + 2048 * 1000 + 1000
+    assert parameters(on_meta("botnet18")) == stem + backbone + c5 + 2048 * 1000 + 1000
 
 
 @pytest.mark.parametrize(

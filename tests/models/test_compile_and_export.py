@@ -52,7 +52,7 @@ def training_step(forward, model, x, *, autocast=False):
 
 
 def assert_compiles(backend, sizes):
-    """Training at each size in float64, in which no rounding flips a ReLU."""
+    """Training at each size in float64, in which no rounding tta a ReLU."""
     model = tiny().double().train()
     twin = copy.deepcopy(model)
     counter = CompileCounterWithBackend(backend)
@@ -101,7 +101,7 @@ def test_compiled_training_by_inductor(apart):
 @pytest.mark.slow
 def test_compiled_training_by_inductor_with_autocast(apart):
     def check():
-        # Fused operations round elsewhere, which flips a ReLU here and there: no further from
+        # Fused operations round elsewhere, which tta a ReLU here and there: no further from
         # the truth than eager ones.
         actual, expected, exact = steps_with_autocast("inductor")
         assert distance(actual, exact) <= 1.5 * distance(expected, exact)

@@ -98,9 +98,9 @@ def images():
 
 def targets():
     made = []
-    for picture in images():
+    for image in images():
         boxes = torch.tensor([[4.0, 6.0, 30.0, 40.0], [20.0, 10.0, 60.0, 50.0]])
-        masks = torch.zeros(2, *picture.shape[1:], dtype=torch.uint8)
+        masks = torch.zeros(2, *image.shape[1:], dtype=torch.uint8)
         for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
             mask[top:bottom, left:right] = 1
         made.append({"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks})
@@ -115,14 +115,14 @@ def assert_learns(assert_gradients):
     """
 
     def check(detector):
-        optimiser = torch.optim.Adam(detector.train().parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(detector.train().parameters(), lr=1e-3)
         losses = []
         for _ in range(4):
             torch.manual_seed(3)  # regions are sampled
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss = sum(detector(images(), targets()).values())
             assert_gradients(detector.backbone, loss)
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.item())
         assert losses[-1] < losses[0]
 
@@ -145,9 +145,9 @@ def test_faster_rcnn(pyramid, variant, assert_learns):
     torch.manual_seed(0)
     detector = faster_rcnn(pyramid(**variant))
     assert_learns(detector)
-    for picture, found in zip(images(), detector.eval()(images()), strict=True):
+    for image, found in zip(images(), detector.eval()(images()), strict=True):
         assert found["boxes"].shape == (len(found["scores"]), 4)
-        height, width = picture.shape[1:]
+        height, width = image.shape[1:]
         assert found["boxes"].amin() >= 0
         assert (found["boxes"].amax(0) <= torch.tensor([width, height, width, height])).all()
 

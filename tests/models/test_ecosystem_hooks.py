@@ -60,11 +60,11 @@ def test_pruned_projection_trains():
     model = tiny()
     prune.l1_unstructured(projection(model), "weight", 0.5)
     before = projection(model).weight.clone()
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model(image()).square().sum().backward()
-        optimiser.step()
+        optimizer.step()
     model(image())
     after = projection(model).weight
     assert torch.equal(after == 0, before == 0)

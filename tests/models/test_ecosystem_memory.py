@@ -27,8 +27,8 @@ def image(side=64, dtype=torch.float32):
 
 def training_step(model, x, *, autocast=False):
     """Output, gradients and running statistics of a model in training, and then a step."""
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
-    optimiser.zero_grad()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    optimizer.zero_grad()
     x = x.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         out = model.train()(x)
@@ -36,7 +36,7 @@ def training_step(model, x, *, autocast=False):
     loss.backward()
     result = {"output": out.detach(), "loss": loss.detach(), "image": x.grad}
     result |= {f"gradient of {name}": p.grad.clone() for name, p in model.named_parameters()}
-    optimiser.step()
+    optimizer.step()
     return result | {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
@@ -92,7 +92,7 @@ def test_checkpointing_saves_memory(name, variant):
 
 
 def maps_of(model, x):
-    """Every map that a layer of the trunk hands on."""
+    """Every map that a layer of the backbone hands on."""
     maps = []
 
     def keep(module, args, out):

@@ -22,11 +22,11 @@ def trained(name="botnet_tiny", **options):
     """A classifier after a few steps, so that no statistics are those of a new one."""
     torch.manual_seed(0)
     model = timm.create_model(name, **{"img_size": 64, "num_classes": 10, **options})
-    optimiser = torch.optim.AdamW(model.train().parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-3)
     for _ in range(3):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         nn.functional.cross_entropy(model(image()), torch.arange(8)).backward()
-        optimiser.step()
+        optimizer.step()
     return model.eval()
 
 
@@ -35,7 +35,7 @@ def image():
     return torch.randn(8, 3, 64, 64, generator=generator)
 
 
-def quantised(model, config):
+def quantized(model, config):
     """A copy; without the option torchao changes the compiler's settings for the whole process."""
     twin = copy.deepcopy(model)
     quantize_(twin, config(set_inductor_config=False))
@@ -49,11 +49,11 @@ def distance(actual, expected):
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_the_classifier_is_quantised(variant, config):
+def test_the_classifier_is_quantized(variant, config):
     model = trained(**variant)
-    narrow = quantised(model, config)
+    narrow = quantized(model, config)
     # The attention's projection is computed as a matrix product, but its weight is that of a 1x1
-    # convolution, which torchao leaves alone as it does the trunk's.
+    # convolution, which torchao leaves alone as it does the backbone's.
     names = {n for n, p in narrow.named_parameters() if isinstance(p, TorchAOBaseTensor)}
     assert names == {"fc.weight"}
     assert narrow.fc.weight.qdata.dtype == torch.int8

@@ -51,13 +51,13 @@ def batch():
 
 
 def train(model, x, y, average=lambda loss: loss):
-    optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
     losses = []
     for _ in range(STEPS):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x), y)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(average(loss.detach()).item())
     return losses
 

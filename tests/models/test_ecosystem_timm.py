@@ -85,7 +85,7 @@ def test_another_classifier(variant, assert_descends):
     assert_descends(model.double().train(), lambda: classification_loss(model, x))
 
 
-def test_a_trunk_without_its_unused_end():
+def test_a_backbone_without_its_unused_end():
     model = tiny()
     expected = model.eval().forward_intermediates(image(), [2], intermediates_only=True)
     model.prune_intermediate_layers([2], prune_head=True)
@@ -108,31 +108,31 @@ def test_data_config(name, side, crop):
     assert transform(Image.new("RGB", (300, 200))).shape == (3, side, side)
 
 
-def assert_learns(model, optimiser):
+def assert_learns(model, optimizer):
     """A step moves every parameter, and the loss on the same batch falls."""
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     loss = classification_loss(model.train(), image())
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     unmoved = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
     assert not unmoved
     assert classification_loss(model, image()) < loss
 
 
-def rates_by_parameter(model, optimiser):
+def rates_by_parameter(model, optimizer):
     """Scale of the learning rate and weight decay of each parameter, by name."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         names[id(parameter)]: (group.get("lr_scale", 1.0), group["weight_decay"])
-        for group in optimiser.param_groups
+        for group in optimizer.param_groups
         for parameter in group["params"]
     }
 
 
 def test_layer_decay(variant):
     model = tiny(**variant)
-    optimiser = create_optimizer_v2(model, "adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.5)
-    found = rates_by_parameter(model, optimiser)
+    optimizer = create_optimizer_v2(model, "adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.5)
+    found = rates_by_parameter(model, optimizer)
     assert found.keys() == dict(model.named_parameters()).keys()
     # Stem, five blocks and the classifier: each half as fast as what comes after it.
     depth = {"conv1": 6, "bn1": 6, "layer1.0": 5, "layer2.0": 4, "layer3.0": 3}
@@ -141,7 +141,7 @@ def test_layer_decay(variant):
         (levels,) = (n for prefix, n in depth.items() if name.startswith(f"{prefix}."))
         assert scale == 0.5**levels, name
         assert decay == (0.05 if model.get_parameter(name).ndim > 1 else 0), name
-    assert_learns(model, optimiser)
+    assert_learns(model, optimizer)
 
 
 def test_groups_of_stages():
@@ -152,27 +152,27 @@ def test_groups_of_stages():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "lion", "adafactor", "muon"])
-def test_optimisers_of_timm(name):
+def test_optimizers_of_timm(name):
     model = tiny()
     assert_learns(model, create_optimizer_v2(model, name, lr=1e-4))
 
 
 def test_schedule_and_average():
     model = tiny()
-    optimiser = create_optimizer_v2(model, "sgd", lr=0.01, weight_decay=1e-4)
-    schedule, _ = create_scheduler_v2(optimiser, "cosine", num_epochs=4, warmup_epochs=1)
+    optimizer = create_optimizer_v2(model, "sgd", lr=0.01, weight_decay=1e-4)
+    schedule, _ = create_scheduler_v2(optimizer, "cosine", num_epochs=4, warmup_epochs=1)
     average = ModelEmaV3(model, decay=0.5)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train()
     for epoch in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         classification_loss(model, image()).backward()
-        optimiser.step()
+        optimizer.step()
         if epoch == 0:
             first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         average.update(model)
         schedule.step(epoch + 1)
-    assert 0 < optimiser.param_groups[0]["lr"] < 0.01
+    assert 0 < optimizer.param_groups[0]["lr"] < 0.01
     second = model.state_dict()
     for name, tensor in average.module.state_dict().items():
         if tensor.is_floating_point():

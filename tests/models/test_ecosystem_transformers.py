@@ -50,8 +50,8 @@ def test_training(variant, assert_descends):
     assert_descends(backbone, loss)
 
 
-def test_initialisation_is_left_alone():
-    # Transformers initialises what it knows again after building a model.
+def test_initialization_is_left_alone():
+    # Transformers initializes what it knows again after building a model.
     attention = build()._backbone.layer4[1].conv2.attention
     assert attention.qkv.weight.std().item() == pytest.approx(attention.dim**-0.5, rel=0.02)
     d = attention.dim // attention.num_heads
@@ -66,8 +66,8 @@ def test_last_stage_alone():
     assert torch.equal(everything[4], feature)
 
 
-def test_frozen_normalisation():
-    # Transformers' DETR freezes every batch normalisation; the attention still learns.
+def test_frozen_normalization():
+    # Transformers' DETR freezes every batch normalization; the attention still learns.
     config = transformers.TimmBackboneConfig(
         backbone="botnet_tiny", out_indices=[4], freeze_batch_norm_2d=True
     )

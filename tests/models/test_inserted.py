@@ -88,7 +88,7 @@ def test_tables_fit_the_maps(output_stride):
 
 @pytest.mark.parametrize("zero_init_last", [True, False])
 @each
-def test_initialisation(name, zero_init_last):
+def test_initialization(name, zero_init_last):
     model = small(name, channels=(8, 8, 64, 64), zero_init_last=zero_init_last)
     blocks = [module for n, module in model.named_modules() if n.endswith("_inserted")]
     assert len(blocks) == len(NAMES[name])
@@ -150,7 +150,7 @@ def test_gradient_checkpointing_changes_no_gradient(name):
 
 
 @each
-def test_the_inserted_learns_at_its_neighbours_rate(name):
+def test_the_inserted_learns_at_its_neighbors_rate(name):
     # timm's layer-wise decay gives what it cannot place the rate of the classifier.
     model = small(name)
     groups = group_parameters(model, model.group_matcher(), reverse=True)

@@ -64,7 +64,7 @@ def test_starts_as_the_identity(mode):
 
 
 def test_learns_from_the_start():
-    # Zero is the normalisation's weight alone, so it has a gradient and the rest follows.
+    # Zero is the normalization's weight alone, so it has a gradient and the rest follows.
     block = NonLocal2d(8)
     block(torch.randn(2, 8, 5, 4)).square().sum().backward()
     assert block.norm.weight.grad.abs().max() > 0

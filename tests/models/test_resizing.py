@@ -2,7 +2,7 @@
 
 What holds exactly: at its own size a model interpolates nothing, whatever sizes it has seen; tables
 of S rows a side stretched to S' come back at S where S - 1 divides S' - 1, for then every old row
-is one of the new; and a relative table linear in the offset keeps its ends and its centre.
+is one of the new; and a relative table linear in the offset keeps its ends and its center.
 """
 
 import pytest

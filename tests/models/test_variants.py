@@ -84,7 +84,7 @@ def test_senets_are_timms_but_for_the_activation(ours, timms):
     assert {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
 
 
-def test_botnet26_has_the_trunk_of_timms_resnet26():
+def test_botnet26_has_the_backbone_of_timms_resnet26():
     with torch.device("meta"):
         botnet, resnet = create_model("botnet26"), timm.create_model("resnet26")
     missing, unexpected = botnet.load_state_dict(resnet.state_dict(), strict=False, assign=True)

@@ -15,12 +15,12 @@ from botvision.weights.file import save_weights
 
 
 @pytest.fixture
-def picture(val_picture):
-    return read_image(val_picture)
+def image(val_image):
+    return read_image(val_image)
 
 
-def test_maps_are_probabilities(predictor, picture):
-    maps = attention_maps(predictor, picture, (10, 50))
+def test_maps_are_probabilities(predictor, image):
+    maps = attention_maps(predictor, image, (10, 50))
     layers = [
         name
         for name, module in predictor.model.named_modules()
@@ -37,20 +37,20 @@ def test_maps_are_probabilities(predictor, picture):
 @pytest.mark.parametrize(
     ("at", "place"), [((0, 0), (0, 0)), ((63, 15), (0, 3)), ((31, 32), (2, 1))]
 )
-def test_the_pixel_is_the_one_asked_for(at, place, predictor, picture):
-    (first, *_) = attention_maps(predictor, picture, at)
+def test_the_pixel_is_the_one_asked_for(at, place, predictor, image):
+    (first, *_) = attention_maps(predictor, image, at)
     layer = predictor.model.get_submodule(first.layer)
     seen = []
     hook = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    predictor.results(F.pil_to_tensor(picture), 0, score=1.0)
+    predictor.results(F.pil_to_tensor(image), 0, score=1.0)
     hook.remove()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         expected = layer.attention_map(seen[0], *place)[0].float()
     assert torch.equal(first.heads, expected)
 
 
-def test_hooks_are_taken_away(predictor, picture):
-    attention_maps(predictor, picture, (0, 0))
+def test_hooks_are_taken_away(predictor, image):
+    attention_maps(predictor, image, (0, 0))
     assert not [m for m in predictor.model.modules() if m._forward_pre_hooks]
 
 
@@ -63,29 +63,29 @@ def test_padding_is_cut_off(predictor):
 
 
 @pytest.mark.parametrize("at", [(64, 0), (0, 64), (-1, 0), (0, -1)])
-def test_pixel_outside(at, predictor, picture):
-    with pytest.raises(BotvisionError, match="expected a pixel of the 64 x 64 picture"):
-        attention_maps(predictor, picture, at)
+def test_pixel_outside(at, predictor, image):
+    with pytest.raises(BotvisionError, match="expected a pixel of the 64 x 64 image"):
+        attention_maps(predictor, image, at)
 
 
-def test_model_without_attention(make_recipe, picture, tmp_path):
+def test_model_without_attention(make_recipe, image, tmp_path):
     from botvision.tasks.detection.build import build_detector
 
     recipe = make_recipe("model.backbone=resnet18")
     description = {
-        "model": recipe.model.model_dump(mode="json", exclude={"trunk"}),
+        "model": recipe.model.model_dump(mode="json", exclude={"backbone_weights"}),
         "categories": [{"id": 7, "name": "thing"}],
         "recipe": recipe.model_dump(mode="json"),
     }
     save_weights(tmp_path / "w.safetensors", build_detector(recipe.model, 2), description)
     predictor = botvision.load(tmp_path / "w.safetensors")
     with pytest.raises(BotvisionError, match="resnet18: expected a network with attention"):
-        attention_maps(predictor, picture, (0, 0))
+        attention_maps(predictor, image, (0, 0))
 
 
-def test_drawing(predictor, picture, tmp_path):
+def test_drawing(predictor, image, tmp_path):
     path = tmp_path / "attention.png"
-    draw_attention_maps(picture, (10, 50), attention_maps(predictor, picture, (10, 50)), path)
+    draw_attention_maps(image, (10, 50), attention_maps(predictor, image, (10, 50)), path)
     with Image.open(path) as drawn:
         assert drawn.width > drawn.height
         assert len(drawn.convert("RGB").getcolors(1 << 24)) > 100
@@ -97,7 +97,7 @@ def classifier(classifier_run):
     return botvision.load(classifier_run.best)
 
 
-def of_classifier(classifier, picture, place):
+def of_classifier(classifier, image, place):
     """The first layer's map at a place of it, by a forward pass of our own."""
     name, layer = next(
         (name, module)
@@ -106,7 +106,7 @@ def of_classifier(classifier, picture, place):
     )
     seen = []
     hook = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    classifier.probabilities([picture])
+    classifier.probabilities([image])
     hook.remove()
     rows, columns = seen[0].shape[2:]
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=True):
@@ -122,7 +122,7 @@ def test_classifiers_look_at_the_middle(size, at, place, classifier):
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
     image = Image.fromarray(noise)
     (first, *_) = attention_maps(classifier, image, at)
-    assert classifier.preparation.crop_share == 1
+    assert classifier.preparation.crop_pct == 1
     left = (size[0] - size[1]) / 2
     assert first.box == (left, 0, left + size[1], size[1])
     name, expected = of_classifier(classifier, image, place)

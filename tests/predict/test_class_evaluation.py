@@ -19,7 +19,7 @@ def val(cli, *arguments):
     return json.loads(out)
 
 
-def test_the_figures_are_the_trainings(cli, classifier_run, colours):
+def test_the_figures_are_the_trainings(cli, classifier_run, colors):
     for weights in (classifier_run.best, classifier_run.last):
         description = read_description(weights)
         found = val(cli, weights)
@@ -27,22 +27,22 @@ def test_the_figures_are_the_trainings(cli, classifier_run, colours):
         assert found.pop("skipped") == 0
         assert found == description["metrics"]
         assert found["top5"] >= found["top1"]
-    assert val(cli, classifier_run.best, "--data", colours, "--split", "train")["images"] == 56
+    assert val(cli, classifier_run.best, "--data", colors, "--split", "train")["images"] == 56
 
 
-def test_the_table_and_the_pictures(cli, classifier_run, tmp_path):
-    status, out, _ = cli("val", classifier_run.best, "--output", tmp_path / "new" / "pictures")
+def test_the_table_and_the_images(cli, classifier_run, tmp_path):
+    status, out, _ = cli("val", classifier_run.best, "--output", tmp_path / "new" / "images")
     assert status == 0
     for word in ("top1", "top5", "calibration_error", "accuracy of yellow"):
         assert word in out
-    names = {path.name for path in (tmp_path / "new" / "pictures").iterdir()}
+    names = {path.name for path in (tmp_path / "new" / "images").iterdir()}
     assert names == {"confusion_matrix.png", "calibration.png", "per_class.png"}
     for name in names:
-        assert read_image(tmp_path / "new" / "pictures" / name).width > 300
+        assert read_image(tmp_path / "new" / "images" / name).width > 300
 
 
-def test_flips(cli, classifier_run, colours):
-    files = sorted((colours / "val").rglob("*.png"))
+def test_flips(cli, classifier_run, colors):
+    files = sorted((colors / "val").rglob("*.png"))
     predictor = class_predictor(classifier_run.best, read_description(classifier_run.best))
     seen = torch.stack([predictor.transform(read_image(path)) for path in files])
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -80,8 +80,8 @@ def test_another_image_size(cli, classifier_run):
 
 
 @pytest.fixture
-def folder(colours, tmp_path):
-    shutil.copytree(colours / "val", tmp_path / "data" / "val")
+def folder(colors, tmp_path):
+    shutil.copytree(colors / "val", tmp_path / "data" / "val")
     return tmp_path / "data"
 
 
@@ -109,7 +109,7 @@ def test_fewer_classes_than_the_weights_know(cli, classifier_run, folder):
     assert {**found["per_class"], "red": whole["red"]} == whole
 
 
-def test_an_unreadable_picture_is_named_or_counted(cli, classifier_run, folder):
+def test_an_unreadable_image_is_named_or_counted(cli, classifier_run, folder):
     path = folder / "val" / "green" / "green3.png"
     path.write_bytes(path.read_bytes()[:200])
     assert "green3.png" in error(cli, "val", classifier_run.best, "--data", folder)
@@ -119,9 +119,9 @@ def test_an_unreadable_picture_is_named_or_counted(cli, classifier_run, folder):
     assert status == 0
     assert "34 images; 1 more could not be read" in out
     for each in (folder / "val").rglob("*.png"):
-        each.write_text("no picture")
+        each.write_text("no image")
     text = error(cli, "val", classifier_run.best, "--data", folder, "--skip-bad")
-    assert "none of the pictures can be read" in text
+    assert "none of the images can be read" in text
 
 
 @pytest.mark.parametrize("option", [["--tta"], ["--skip-bad"], ["--output", "x"]])

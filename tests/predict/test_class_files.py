@@ -1,4 +1,4 @@
-"""``botvision predict`` with a classifier: bars, predictions.json and a sheet of pictures."""
+"""``botvision predict`` with a classifier: bars, predictions.json and a sheet of images."""
 
 import json
 import shutil
@@ -10,9 +10,9 @@ from botvision.images.decode import read_image
 
 
 @pytest.fixture
-def photos(colours, tmp_path):
+def photos(colors, tmp_path):
     folder = tmp_path / "photos"
-    for path in sorted((colours / "val").rglob("*0.png")):
+    for path in sorted((colors / "val").rglob("*0.png")):
         (folder / path.parent.name[0]).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / path.parent.name[0] / path.name)
     return folder
@@ -74,16 +74,16 @@ def test_flips_change_the_figures(cli, classifier_run, photos, tmp_path):
     assert found[0] != found[1]
 
 
-def test_an_unreadable_picture(cli, classifier_run, photos, tmp_path):
-    (photos / "bad.jpg").write_text("no picture")
+def test_an_unreadable_image(cli, classifier_run, photos, tmp_path):
+    (photos / "bad.jpg").write_text("no image")
     arguments = ("predict", photos, "--weights", classifier_run.best, "--output", tmp_path / "out")
     status, _, err = cli(*arguments)
     assert status == 2
-    assert "bad.jpg: expected a picture" in err
+    assert "bad.jpg: expected an image" in err
     assert not (tmp_path / "out").exists()
     status, out, _ = cli(*arguments, "--skip-bad")
     assert status == 0
-    assert "1 pictures could not be read" in out
+    assert "1 images could not be read" in out
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     (skipped,) = content["skipped"]
     assert skipped["file_name"] == "bad.jpg"
@@ -92,13 +92,13 @@ def test_an_unreadable_picture(cli, classifier_run, photos, tmp_path):
         "predict", photos / "bad.jpg", "--weights", classifier_run.best, "--skip-bad"
     )
     assert status == 2
-    assert "none of the pictures can be read" in err
+    assert "none of the images can be read" in err
 
 
-def test_a_detector_skips_too_and_takes_no_flips(cli, trained_run, val_picture, tmp_path):
+def test_a_detector_skips_too_and_takes_no_flips(cli, trained_run, val_image, tmp_path):
     (tmp_path / "photos").mkdir()
-    shutil.copy(val_picture, tmp_path / "photos" / "a.png")
-    (tmp_path / "photos" / "b.png").write_text("no picture")
+    shutil.copy(val_image, tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "b.png").write_text("no image")
     arguments = (
         "predict",
         tmp_path / "photos",

@@ -1,4 +1,4 @@
-"""A trained classifier as a function of pictures, from each form that its weights come in."""
+"""A trained classifier as a function of images, from each form that its weights come in."""
 
 import json
 
@@ -27,8 +27,8 @@ def predictor(classifier_run):
 
 
 @pytest.fixture(scope="module")
-def files(colours):
-    return sorted((colours / "val").rglob("*.png"))[::4]
+def files(colors):
+    return sorted((colors / "val").rglob("*.png"))[::4]
 
 
 def by_hand(predictor, image, *, mirrored=False):
@@ -52,7 +52,7 @@ def by_hand(predictor, image, *, mirrored=False):
 @pytest.mark.parametrize(("side", "share"), [(224, 0.875), (100, 1.0), (64, 0.6)])
 def test_the_part_that_is_looked_at(size, side, share):
     width, height = size
-    # Colours say where a pixel was: red its column, green its row, in 0..1.
+    # Colors say where a pixel was: red its column, green its row, in 0..1.
     across = np.broadcast_to(np.arange(width) / width, (height, width))
     down = np.broadcast_to(np.arange(height)[:, None] / height, (height, width))
     pixels = np.stack([across, down, down], axis=2)
@@ -66,7 +66,7 @@ def test_the_part_that_is_looked_at(size, side, share):
     assert np.allclose(found * [width, height, width, height], expected, atol=step + 2)
 
 
-def test_a_picture_in_every_form(predictor, files):
+def test_a_image_in_every_form(predictor, files):
     assert isinstance(predictor, ClassPredictor)
     image = read_image(files[3])
     expected = by_hand(predictor, image)
@@ -84,11 +84,11 @@ def test_the_mean_over_the_mirror_image(predictor, files):
     both = by_hand(predictor, image), by_hand(predictor, image, mirrored=True)
     assert not torch.allclose(*both, atol=1e-4)
     torch.testing.assert_close(
-        predictor.probabilities([image], flips=True)[0], (both[0] + both[1]) / 2
+        predictor.probabilities([image], tta=True)[0], (both[0] + both[1]) / 2
     )
 
 
-def test_many_pictures_are_as_each_alone(predictor, files):
+def test_many_images_are_as_each_alone(predictor, files):
     together = predictor.probabilities(files, batch_size=4)
     assert together.shape == (len(files), 7)
     for path, row in zip(files, together, strict=True):
@@ -96,16 +96,16 @@ def test_many_pictures_are_as_each_alone(predictor, files):
     assert predictor.probabilities([]).shape == (0, 7)
 
 
-def test_what_is_no_picture(predictor, tmp_path):
+def test_what_is_no_image(predictor, tmp_path):
     (tmp_path / "a.png").write_text("text")
-    with pytest.raises(BotvisionError, match=r"a\.png: expected a picture"):
+    with pytest.raises(BotvisionError, match=r"a\.png: expected an image"):
         predictor(tmp_path / "a.png")
     with pytest.raises(ValueError, match="expected RGB uint8"):
         predictor(np.zeros((8, 8), np.uint8))
 
 
 def test_a_published_run_with_our_stem(predictor, classifier_run, files, tmp_path):
-    folder = save_pretrained(classifier_run.path, tmp_path / "colours")
+    folder = save_pretrained(classifier_run.path, tmp_path / "colors")
     loaded = botvision.load(folder)
     assert loaded.classes == predictor.classes
     assert torch.equal(loaded.probabilities(files), predictor.probabilities(files))
@@ -120,7 +120,7 @@ def test_a_published_run_with_our_stem(predictor, classifier_run, files, tmp_pat
 
 def test_a_published_run_is_timms(train_classifier, files, tmp_path):
     run = train_classifier("model.stem=imagenet", "model.image_size=64", "training.epochs=1")
-    folder = save_pretrained(run.path, tmp_path / "colours")
+    folder = save_pretrained(run.path, tmp_path / "colors")
     loaded = botvision.load(folder)
     assert loaded.preparation == botvision.load(run.best).preparation
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()

@@ -8,7 +8,7 @@ from botvision.recipes.composition import recipe_names
 TEXT = (Path(__file__).parents[2] / "docs" / "classification.md").read_text(encoding="utf-8")
 
 
-def test_the_loop_of_timms_parts_runs(colours, capsys):
+def test_the_loop_of_timms_parts_runs(colors, capsys):
     (code,) = [
         block
         for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -16,7 +16,7 @@ def test_the_loop_of_timms_parts_runs(colours, capsys):
     ]
     names = {"__name__": "documentation"}
     exec(compile(code, "docs/classification.md", "exec"), names)
-    names["main"](str(colours), size=32, epochs=1)
+    names["main"](str(colors), size=32, epochs=1)
     assert re.search(r"top-1 \d+\.\d %", capsys.readouterr().out)
 
 

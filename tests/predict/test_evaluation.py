@@ -17,7 +17,7 @@ TINY = {"num_classes": 3, "image_size": 64}
     [
         # The feature pyramid wants multiples of 32; DETR the whole square.
         (lambda: mask_rcnn("botnet_tiny", fpn_channels=8, **TINY), (96, 64)),
-        (lambda: detr("botnet_tiny", width=16, heads=2, **TINY), (96, 96)),
+        (lambda: detr("botnet_tiny", hidden_dim=16, num_heads=2, **TINY), (96, 96)),
     ],
     ids=["mask_rcnn", "detr"],
 )

@@ -1,4 +1,4 @@
-"""A ready predictor: pictures in, supervision's detections out."""
+"""A ready predictor: images in, supervision's detections out."""
 
 import json
 
@@ -19,19 +19,19 @@ IDS = {10 * digit + 3: str(digit - 1) for digit in range(1, 11)}
 
 
 @pytest.mark.parametrize("kind", ["text", "path", "image", "array", "copy", "reversed"])
-def test_every_kind_of_picture(kind, predictor, val_picture):
-    image = read_image(val_picture)
+def test_every_kind_of_image(kind, predictor, val_image):
+    image = read_image(val_image)
     array = np.asarray(image)  # read only, as Pillow gives it
-    picture = {
-        "text": str(val_picture),
-        "path": val_picture,
+    photo = {
+        "text": str(val_image),
+        "path": val_image,
         "image": image,
         "array": array,
         "copy": array.copy(),
         "reversed": np.ascontiguousarray(array[..., ::-1])[..., ::-1],  # as from OpenCV
     }[kind]
-    found = predictor(picture, score=0.0)
-    expected = predictor(val_picture, score=0.0)
+    found = predictor(photo, score=0.0)
+    expected = predictor(val_image, score=0.0)
     assert (type(found).__module__.split(".")[0], type(found).__name__) == (
         *("supervision", "Detections"),
     )
@@ -39,8 +39,8 @@ def test_every_kind_of_picture(kind, predictor, val_picture):
     assert np.array_equal(found.mask, expected.mask)
 
 
-def test_fields(predictor, val_picture):
-    found = predictor(val_picture, score=0.0)
+def test_fields(predictor, val_image):
+    found = predictor(val_image, score=0.0)
     count = len(found)
     assert count == 10
     assert found.xyxy.shape == (count, 4)
@@ -53,16 +53,16 @@ def test_fields(predictor, val_picture):
     assert [IDS[i] for i in found.class_id.tolist()] == found.data["class_name"].tolist()
 
 
-def test_score_is_the_smallest_that_is_kept(predictor, val_picture):
-    every = predictor(val_picture, score=0.0)
+def test_score_is_the_smallest_that_is_kept(predictor, val_image):
+    every = predictor(val_image, score=0.0)
     middle = float(np.sort(every.confidence)[5])
-    kept = predictor(val_picture, score=middle)
+    kept = predictor(val_image, score=middle)
     assert len(kept) == 5
     assert kept.confidence.min() == np.float32(middle)
 
 
-def test_nothing_found(predictor, val_picture):
-    found = predictor(val_picture, score=1.0)
+def test_nothing_found(predictor, val_image):
+    found = predictor(val_image, score=1.0)
     assert len(found) == 0
     assert found.mask.shape == (0, 64, 64)
     assert found.class_id.shape == (0,)
@@ -83,31 +83,31 @@ def test_any_size(size, predictor):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
-def test_any_mode(mode, predictor, val_picture):
-    predictor(read_image(val_picture).convert(mode))
+def test_any_mode(mode, predictor, val_image):
+    predictor(read_image(val_image).convert(mode))
 
 
 @pytest.mark.parametrize(
     "array",
     [np.zeros((64, 64), np.uint8), np.zeros((64, 64, 4), np.uint8), np.zeros((64, 64, 3))],
-    ids=["grey", "four channels", "float"],
+    ids=["gray", "four channels", "float"],
 )
-def test_array_that_is_no_picture(array, predictor):
-    with pytest.raises(ValueError, match=r"picture: expected RGB uint8 \[H, W, 3\], got "):
+def test_array_that_is_no_image(array, predictor):
+    with pytest.raises(ValueError, match=r"image: expected RGB uint8 \[H, W, 3\], got "):
         predictor(array)
 
 
-def test_faster_rcnn_has_no_masks(make_recipe, tmp_path, val_picture):
+def test_faster_rcnn_has_no_masks(make_recipe, tmp_path, val_image):
     from botvision.tasks.detection.build import build_detector
 
     recipe = make_recipe("model.detector=faster_rcnn")
     description = {
-        "model": recipe.model.model_dump(mode="json", exclude={"trunk"}),
+        "model": recipe.model.model_dump(mode="json", exclude={"backbone_weights"}),
         "categories": [{"id": 7, "name": "thing"}],
         "recipe": recipe.model_dump(mode="json"),
     }
     save_weights(tmp_path / "w.safetensors", build_detector(recipe.model, 2), description)
-    found = botvision.load(tmp_path / "w.safetensors")(val_picture, score=0.0)
+    found = botvision.load(tmp_path / "w.safetensors")(val_image, score=0.0)
     assert found.mask is None
     assert set(found.class_id.tolist()) == {7}
 
@@ -189,8 +189,8 @@ def test_val_finds_what_the_run_found(batch_size, trained_run, found_again):
         assert got == figures
 
 
-def test_pictures_are_upright(predictor, val_picture, tmp_path):
-    image = read_image(val_picture)
+def test_images_are_upright(predictor, val_image, tmp_path):
+    image = read_image(val_image)
     exif = Image.Exif()
     exif[0x0112] = 3
     image.rotate(180).save(tmp_path / "turned.png", exif=exif)

@@ -1,4 +1,4 @@
-"""``--auto-batch``: the search over a modelled memory, and one real run."""
+"""``--auto-batch``: the search over a modeled memory, and one real run."""
 
 import math
 import multiprocessing
@@ -65,7 +65,7 @@ def test_a_step_that_would_be_killed_is_not_taken_on_the_cpu():
     assert memory.asked == [1, 2, 4, 8, 16]  # a GPU gives an error, which does no harm
 
 
-def test_steps_that_take_too_long_are_reckoned():
+def test_steps_that_take_too_long_are_estimated():
     memory = Memory(100, 10, seconds=1.0)
     found = _search(divisors(64), 450, memory.take, patience=5)
     assert memory.asked == [1, 2, 4]
@@ -81,7 +81,7 @@ def test_sizes_that_cannot_be_taken_are_passed_over():
 
 
 @pytest.fixture
-def modelled(monkeypatch):
+def modeled(monkeypatch):
     """Puts a memory in place of the machine's."""
     from contextlib import contextmanager
 
@@ -96,38 +96,38 @@ def modelled(monkeypatch):
     return put
 
 
-def test_the_batch_stays_the_same(make_recipe, modelled):
-    modelled(Memory(100, 10), free=230)  # of which 80% are 184: 8.4 images
-    recipe = make_recipe("training.batch_size=24", "training.images_at_once=2")
+def test_the_batch_stays_the_same(make_recipe, modeled):
+    modeled(Memory(100, 10), free=230)  # of which 80% are 184: 8.4 images
+    recipe = make_recipe("training.batch_size=24", "training.micro_batch_size=2")
     notes = []
     chosen = with_largest_batch(recipe, note=notes.append)
     before, after = (BatchPlan.of(each.training, 1) for each in (recipe, chosen))
-    assert (after.images_at_once, after.accumulation) == (8, 3)
+    assert (after.micro_batch_size, after.accumulation) == (8, 3)
     assert (after.batch_size, after.rate_factor) == (before.batch_size, before.rate_factor)
-    same = chosen.training.model_copy(update={"images_at_once": 2})
+    same = chosen.training.model_copy(update={"micro_batch_size": 2})
     assert chosen.model_copy(update={"training": same}) == recipe
     (line,) = notes
-    assert "images_at_once=8 of 24" in line
+    assert "micro_batch_size=8 of 24" in line
     assert "\n" not in line
 
 
-def test_all_processes_take_the_smallest(make_recipe, modelled, monkeypatch):
-    modelled(Memory(100, 10), free=10_000)
+def test_all_processes_take_the_smallest(make_recipe, modeled, monkeypatch):
+    modeled(Memory(100, 10), free=10_000)
     other = _search(divisors(24), 150, Memory(100, 10).take, patience=20)
     assert other.images == 4
     monkeypatch.setattr(auto_batch, "gather_object", lambda mine: [*mine, other, None])
     chosen = with_largest_batch(make_recipe("training.batch_size=24"), note=lambda line: None)
-    assert chosen.training.images_at_once == 4
+    assert chosen.training.micro_batch_size == 4
 
 
-def test_not_even_one(make_recipe, modelled):
-    modelled(Memory(1000, 10), free=500)
+def test_not_even_one(make_recipe, modeled):
+    modeled(Memory(1000, 10), free=500)
     with pytest.raises(BotvisionError, match=r"not even 1 image.*model\.image_size"):
         with_largest_batch(make_recipe(), note=print)
 
 
-def test_what_is_wrong_with_a_step_is_said(make_recipe, modelled):
-    modelled(Memory(1, 1, at_least=99), free=500)
+def test_what_is_wrong_with_a_step_is_said(make_recipe, modeled):
+    modeled(Memory(1, 1, at_least=99), free=500)
     with pytest.raises(BotvisionError, match="no step could be taken: expected more than one"):
         with_largest_batch(make_recipe(), note=print)
 

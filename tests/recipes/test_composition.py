@@ -91,20 +91,20 @@ def test_the_name_is_not_the_bases(write):
 
 
 def test_later_bases_override_earlier_ones_and_the_file_all(write, monkeypatch, tmp_path):
-    write("parts/one.yaml", {"training": {"epochs": 1, "seed": 1, "workers": 1}})
-    write("parts/two.yml", {"base": "deep/three.yaml", "training": {"seed": 2, "workers": 2}})
+    write("parts/one.yaml", {"training": {"epochs": 1, "seed": 1, "num_workers": 1}})
+    write("parts/two.yml", {"base": "deep/three.yaml", "training": {"seed": 2, "num_workers": 2}})
     write("parts/deep/three.yaml", {"training": {"seed": 3, "batch_size": 3, "milestones": [0.5]}})
     path = write(
         "mine.yaml",
         {
             "base": ["parts/one.yaml", "parts/two.yml"],
             "name": "mine",
-            "training": {"workers": 0, "milestones": [0.1, 0.2]},
+            "training": {"num_workers": 0, "milestones": [0.1, 0.2]},
         },
     )
     monkeypatch.chdir(tmp_path / "parts")  # a path is relative to the file that names it
     found = read_recipe(path).training
-    assert (found.epochs, found.seed, found.workers, found.batch_size) == (1, 2, 0, 3)
+    assert (found.epochs, found.seed, found.num_workers, found.batch_size) == (1, 2, 0, 3)
     assert found.milestones == (0.1, 0.2)
 
 

@@ -17,10 +17,10 @@ from botvision.weights.file import read_description
 TINY = (
     "model.backbone=botnet_tiny",
     "model.image_size=64",
-    "model.queries=7",
-    "model.width=32",
-    "model.heads=4",
-    "model.feedforward_width=48",
+    "model.num_queries=7",
+    "model.hidden_dim=32",
+    "model.num_heads=4",
+    "model.dim_feedforward=48",
     "model.encoder_layers=1",
     "model.decoder_layers=2",
     "training.epochs=2",
@@ -28,7 +28,7 @@ TINY = (
     "training.log_every=1",
     "training.evaluate_every=2",
     "training.save_every=1",
-    "training.workers=0",
+    "training.num_workers=0",
 )
 
 
@@ -115,9 +115,9 @@ def test_train_resume_val_predict_and_attention_map(data, whole_run, cli, tmp_pa
     status, out, error = cli("val", run.last, "--json")
     assert status == 0, error
     assert json.loads(out) == metrics
-    picture = data / "images" / "val_000001.jpg"
+    image = data / "images" / "val_000001.jpg"
     status, out, error = cli(
-        *("predict", picture, "--weights", run.last, "--score", 0),
+        *("predict", image, "--weights", run.last, "--score", 0),
         *("--output", tmp_path / "predictions", "--json"),
     )
     assert status == 0, error
@@ -127,7 +127,7 @@ def test_train_resume_val_predict_and_attention_map(data, whole_run, cli, tmp_pa
         10 * digit + 3 for digit in range(1, 11)
     }
     status, out, error = cli(
-        *("attention-map", picture, "--at", "10,20", "--weights", run.last),
+        *("attention-map", image, "--at", "10,20", "--weights", run.last),
         *("--output", tmp_path / "map.png"),
     )
     assert status == 0, error
@@ -174,7 +174,7 @@ def test_attention_maps_of_what_is_shown(whole_run, data):
 
 
 @pytest.mark.parametrize("detector", ["detr", "faster_rcnn"])
-def test_training_pictures_are_padded_by_the_detector_alone(detector, data):
+def test_training_images_are_padded_by_the_detector_alone(detector, data):
     from botvision.tasks.detection.task import DetectionTask
 
     task = DetectionTask(
@@ -202,12 +202,18 @@ def test_the_recipe_is_that_of_the_authors():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.qeries=1", r"botnet50_detr: model\.qeries: no such key; did you mean queries\?"),
+        (
+            "model.num_qeries=1",
+            r"botnet50_detr: model\.num_qeries: no such key; did you mean num_queries\?",
+        ),
         (
             "model.fpn_channels=8",
             r"model\.fpn_channels: no such key; known are detector, .*queries",
         ),
-        ("model.queries=0", r"botnet50_detr: model\.queries: .*greater than or equal to 1, got 0"),
+        (
+            "model.num_queries=0",
+            r"botnet50_detr: model\.num_queries: .*greater than or equal to 1, got 0",
+        ),
         ("model.dropout=2", r"model\.dropout: .*got 2"),
         (
             "model.detector=dert",
@@ -235,7 +241,11 @@ def test_without_a_name_the_detector_is_mask_rcnn():
 
 @pytest.mark.parametrize(
     "settings",
-    [RcnnSettings(), RcnnSettings(detector="faster_rcnn", fpn_channels=8), DetrSettings(width=64)],
+    [
+        RcnnSettings(),
+        RcnnSettings(detector="faster_rcnn", fpn_channels=8),
+        DetrSettings(hidden_dim=64),
+    ],
     ids=lambda settings: settings.detector,
 )
 def test_settings_round_trip(settings):

@@ -42,7 +42,7 @@ def test_file(path):
         assert f"botvision train {path.stem} --data " in about["command"]
     if path.stem not in TRAINED:
         assert about["measured"] == "not run yet"
-        assert "reckoned" in about["time"]
+        assert "estimated" in about["time"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -100,7 +100,7 @@ def test_the_demos_values_are_those_that_were_measured():
     recipe = read_recipe("demo")
     training, model = recipe.training, recipe.model
     assert (model.backbone, model.image_size, model.fpn_channels) == ("botnet_tiny", 128, 64)
-    assert (training.epochs, training.batch_size, training.optimiser) == (6, 16, "adamw")
+    assert (training.epochs, training.batch_size, training.optimizer) == (6, 16, "adamw")
     assert (training.learning_rate, training.weight_decay, training.ema_decay) == (
         0.002,
         0.05,

@@ -1,4 +1,4 @@
-"""Each recipe builds its data and its model and takes an optimiser step on two images."""
+"""Each recipe builds its data and its model and takes an optimizer step on two images."""
 
 import json
 import re
@@ -13,9 +13,9 @@ from botvision.recipes.running import build_task
 from botvision.recipes.schema import ClassificationRecipe
 from botvision.tasks.classification.build import build_classifier
 from botvision.tasks.detection.build import build_detector
-from botvision.training.optimization import build_optimiser
+from botvision.training.optimization import build_optimizer
 
-# Pictures and regions are few and small; networks, heads and optimisers are the recipe's.
+# Images and regions are few and small; networks, heads and optimizers are the recipe's.
 SMALL = {
     "classification": ("model.image_size=64",),
     "detection": ("model.image_size=64",),
@@ -42,7 +42,7 @@ def class_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trunk(tmp_path_factory):
+def backbone_weights(tmp_path_factory):
     """A ResNet-50's weights; random ones."""
     path = tmp_path_factory.mktemp("trunk") / "resnet50.pth"
     torch.save(timm.create_model("resnet50", num_classes=0).state_dict(), path)
@@ -84,18 +84,18 @@ def test_a_network_of_another_size_is_built(name):
 
 
 @pytest.mark.parametrize("name", cases())
-def test_one_step_on_two_images(name, handwriting, class_folder, trunk):
+def test_one_step_on_two_images(name, handwriting, class_folder, backbone):
     recipe = read_recipe(name)
     folder = class_folder if isinstance(recipe, ClassificationRecipe) else handwriting
     changes = [f"data.folder={json.dumps(str(folder))}", "training.batch_size=2"]
     if name == "finetune":
-        changes.append(f"model.trunk={json.dumps(str(trunk))}")
+        changes.append(f"model.backbone_weights={json.dumps(str(backbone))}")
     recipe = read_recipe(name, [*SMALL[recipe.task], *changes])
     task = build_task(recipe)
     model = task.model
     data = task.train_data()
     batch = task.collate([data[(0, index)] for index in range(2)])
-    optimiser = build_optimiser(model, recipe.training)
+    optimizer = build_optimizer(model, recipe.training)
     first = next(task.backbone.parameters())
     before = first.detach().clone()
 
@@ -106,7 +106,7 @@ def test_one_step_on_two_images(name, handwriting, class_folder, trunk):
     if recipe.task != "classification":
         assert ("loss_mask" in losses) == recipe.model.masks
     sum(losses.values()).backward()
-    optimiser.step()
+    optimizer.step()
 
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert not torch.equal(first, before)

@@ -127,7 +127,7 @@ VARIED = {
     "table8": {"model.backbone"},
     "imagenet_canonical": {"model.classifier"},
     "imagenet_improved": {"model.classifier"},
-    # Regularisation grows with the network and its image.
+    # Regularization grows with the network and its image.
     "imagenet_scaled": {
         *("model.classifier", "model.image_size", "model.dropout", "model.drop_path"),
         "data.augmentation",
@@ -179,7 +179,7 @@ def test_rows_of_different_tables(name, other, expected, prefix):
 def test_what_is_not_the_papers_in_rows_on_others():
     table8, table6 = read_recipe("table8_botnet152"), read_recipe("table6_botnet101_1280")
     # What fits at once is for the memory.
-    assert differences(table8, table6) == {"model.backbone", "training.images_at_once"}
+    assert differences(table8, table6) == {"model.backbone", "training.micro_batch_size"}
     smaller, t7 = (read_recipe(f"imagenet_scaled_botnet_t7{size}") for size in ("_320", ""))
     assert differences(smaller, t7) == {"model.image_size"}
 
@@ -237,13 +237,13 @@ def test_the_arguments_of_table_4():
 def test_the_tpu_codes_defaults():
     recipe = read_recipe("table2_resnet50_36_epochs")
     training, model = recipe.training, recipe.model
-    assert (training.optimiser, training.momentum, training.weight_decay) == ("sgd", 0.9, 1e-4)
-    assert (training.learning_rate, training.nominal_batch_size) == (0.08, 64)
+    assert (training.optimizer, training.momentum, training.weight_decay) == ("sgd", 0.9, 1e-4)
+    assert (training.learning_rate, training.base_batch_size) == (0.08, 64)
     assert training.learning_rate * training.warmup_factor == pytest.approx(0.0067)
     assert training.warmup_steps == 500
     steps = [share * 22_500 for share in training.milestones]
     assert steps == pytest.approx([15_000, 20_000], abs=1)
-    assert (model.batch_norm, model.batch_norm_momentum) == ("synchronised", 0.003)
+    assert (model.batch_norm, model.batch_norm_momentum) == ("synchronized", 0.003)
     assert model.batch_norm_eps == 1e-4
     assert (model.rpn_batch_size_per_image, model.rpn_positive_fraction) == (256, 0.5)
     assert (model.box_batch_size_per_image, model.box_positive_fraction) == (512, 0.25)
@@ -262,7 +262,7 @@ def test_the_imagenet_settings(setting, epochs, batch, decay, augmentation, smoo
     recipe = read_recipe(f"imagenet_{setting}_botnet50")
     training = recipe.training
     assert (training.epochs, training.batch_size) == (epochs, batch)
-    assert (training.optimiser, training.schedule) == ("sgd", "cosine")
+    assert (training.optimizer, training.schedule) == ("sgd", "cosine")
     assert training.weight_decay == decay
     assert recipe.data.augmentation == augmentation
     assert recipe.model.label_smoothing == smoothing
@@ -270,7 +270,7 @@ def test_the_imagenet_settings(setting, epochs, batch, decay, augmentation, smoo
     assert training.warmup_steps * batch == pytest.approx(5 * 1_281_167, rel=1e-3)
 
 
-def test_regularisation_grows_with_the_t_models():
+def test_regularization_grows_with_the_t_models():
     rows = [read_recipe(f"imagenet_scaled_botnet_t{size}") for size in range(3, 8)]
     assert [row.model.image_size for row in rows] == [224, 224, 256, 320, 384]
     assert all(row.training.epochs == 350 for row in rows)

@@ -31,7 +31,7 @@ def test_a_recipe_of_ones_own(tmp_path):
     [
         ("training.epochs=3", "training.epochs", 3),
         ("training.learning_rate=1e-3", "training.learning_rate", 0.001),
-        ("training.gradient_clip=null", "training.gradient_clip", None),
+        ("training.clip_grad_norm=null", "training.clip_grad_norm", None),
         ("training.milestones=[0.5, 0.75]", "training.milestones", (0.5, 0.75)),
         ("model.backbone=resnet18", "model.backbone", "resnet18"),
         (
@@ -65,7 +65,7 @@ def test_the_last_override_counts():
         ("data.zzz=0", r"data\.zzz: no such key; known are folder, train_split, .*flip"),
         ("training.epochs=0", r"training\.epochs: .*greater than or equal to 1, got 0"),
         ("training.epochs=1.5", r"training\.epochs: .*integer.*, got 1\.5"),
-        ("training.optimiser=adam", r"training\.optimiser: .*'sgd' or 'adamw', got 'adam'"),
+        ("training.optimizer=adam", r"training\.optimizer: .*'sgd' or 'adamw', got 'adam'"),
         ("training.precision=float16", r"training\.precision: .*got 'float16'"),
         ("training.learning_rate=fast", r"training\.learning_rate: .*number.*got 'fast'"),
         ("training.learning_rate=.nan", r"training\.learning_rate: .*got nan"),
@@ -96,7 +96,7 @@ def test_mistake(override, message):
         ("model.backbone=x", r"model\.backbone: no such key; known are classifier, "),
         (
             "data.scale_jitter=[1, 1]",
-            r"data\.scale_jitter: no such key; did you mean colour_jitter",
+            r"data\.scale_jitter: no such key; did you mean color_jitter",
         ),
         ("model.dropout=2", r"model\.dropout: .*got 2"),
     ],

@@ -31,7 +31,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def origin(write_coco, tmp_path):
-    """A sharded data set of twelve pictures in four shards or more."""
+    """A sharded data set of twelve images in four shards or more."""
     images = [
         {"id": i, "file_name": f"{i}.png", "height": 40, "width": 40} for i in range(1, COUNT + 1)
     ]
@@ -87,18 +87,18 @@ def test_another_state_is_another_mirror(origin, cache):
     assert open_data_folder(f"file://{origin}") != first
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_limited_cache_holds_what_is_read_last(workers, origin, cache, monkeypatch):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_limited_cache_holds_what_is_read_last(num_workers, origin, cache, monkeypatch):
     largest = max(path.stat().st_size for path in origin.rglob("*.tar"))
     monkeypatch.setenv("BOTVISION_CACHE_GIB", str(2 * largest / 2**30))
     data = CocoInstances(open_data_folder(f"file://{origin}"), "train")
     batches = [[(0, i), (0, COUNT - 1 - i)] for i in range(COUNT)]
-    loaded = load_batches(data, batches, collate=list, workers=workers)
+    loaded = load_batches(data, batches, collate=list, num_workers=num_workers)
     expected = read_all(CocoInstances(origin, "train"))
     for batch, keys in zip(loaded, batches, strict=True):
         assert_same(batch, [expected[index] for _, index in keys])
         # Two workers may be fetching at a time.
-        assert len(shards_in(cache)) <= 2 + workers
+        assert len(shards_in(cache)) <= 2 + num_workers
     assert len(shards_in(cache)) <= 2
 
 
@@ -238,7 +238,7 @@ def test_from_a_web_server_that_cuts_connections(origin):
         try:
             data = CocoInstances(open_data_folder(address), "train")
             batches = [[(0, index)] for index in range(COUNT)]
-            loaded = load_batches(data, batches, collate=list, workers=1)
+            loaded = load_batches(data, batches, collate=list, num_workers=1)
             found = [batch[0] for batch in loaded]
         finally:
             server.shutdown()

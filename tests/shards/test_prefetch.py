@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from botvision.datasets.check.picture_checks import read_pictures
+from botvision.datasets.check.image_checks import read_images
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.datasets.coco.sharding import shard_coco
 from botvision.datasets.loading import load_batches
@@ -23,7 +23,7 @@ from botvision.shards.mirror import open_data_folder
 
 SHARDS = 6
 SIZE = 1000
-# One picture a shard, and these batches: epoch 0 needs the shards in this order, then again.
+# One image a shard, and these batches: epoch 0 needs the shards in this order, then again.
 ORDER = [3, 0, 5, 1, 4, 2]
 BATCHES = [[(epoch, index)] for epoch in (0, 1) for index in ORDER]
 
@@ -150,13 +150,13 @@ with shards_ahead.shards_ahead(Numbered(ShardFiles(here, read_index(here))), BAT
 
 def in_batches(data):
     batches = [[(0, index)] for index in range(len(data))]
-    for ((_, target),) in load_batches(data, batches, collate=list, workers=0):
+    for ((_, target),) in load_batches(data, batches, collate=list, num_workers=0):
         yield target["image_id"]
 
 
 def checked(data):
     places = range(len(data))
-    for seen in read_pictures(data.annotations, data.pictures, places, workers=0):
+    for seen in read_images(data.annotations, data.images, places, num_workers=0):
         assert seen.finding is None
         yield data.annotations.images[seen.place]["id"]
 

@@ -97,7 +97,7 @@ class Regression:
     def results(self):
         return [{"value": 1}]
 
-    def batch_picture(self, batch):
+    def batch_image(self, batch):
         return Image.new("RGB", (4, 4))
 
     def draw_data(self, folder):
@@ -119,7 +119,7 @@ def regress(tmp_path, display):
             "momentum": 0.0,
             "weight_decay": 0.0,
             "warmup_steps": 0,
-            "workers": 0,
+            "num_workers": 0,
             "log_every": 1,
             "evaluate_every": 1000,
             "channels_last": False,

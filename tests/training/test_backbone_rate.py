@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from botvision.errors import BotvisionError
-from botvision.training.optimization import build_optimiser
+from botvision.training.optimization import build_optimizer
 from botvision.training.settings import TrainingSettings
 
 
@@ -26,13 +26,13 @@ def settings(**changes):
     return TrainingSettings(**{"learning_rate": 0.2, "weight_decay": 0.25, **changes})
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_groups(optimiser):
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_groups(optimizer):
     model = Detector()
-    built = build_optimiser(model, settings(optimiser=optimiser, backbone_learning_rate=0.05))
+    built = build_optimizer(model, settings(optimizer=optimizer, backbone_learning_rate=0.05))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {
-        (group["rate_share"], group["weight_decay"]): {names[id(p)] for p in group["params"]}
+        (group["lr_scale"], group["weight_decay"]): {names[id(p)] for p in group["params"]}
         for group in built.param_groups
     }
     assert found == {
@@ -44,13 +44,13 @@ def test_groups(optimiser):
 
 
 def test_without_one_all_parts_learn_alike():
-    groups = build_optimiser(Detector(), settings()).param_groups
-    assert [group["rate_share"] for group in groups] == [1.0, 1.0]
+    groups = build_optimizer(Detector(), settings()).param_groups
+    assert [group["lr_scale"] for group in groups] == [1.0, 1.0]
 
 
 def test_model_without_backbone():
     with pytest.raises(BotvisionError, match=r"training\.backbone_learning_rate: .*got none"):
-        build_optimiser(nn.Linear(2, 2), settings(backbone_learning_rate=0.05))
+        build_optimizer(nn.Linear(2, 2), settings(backbone_learning_rate=0.05))
 
 
 class Recording:

@@ -101,8 +101,8 @@ def test_smoothing():
 @pytest.mark.parametrize("records", [[], history(1), history(10, top1=0.0)[-1:]])
 def test_histories_of_little_are_drawn(records, tmp_path):
     draw_curves(records, tmp_path / "results.png", ["top1"])
-    with Image.open(tmp_path / "results.png") as picture:
-        assert np.asarray(picture.convert("L")).std() > 5
+    with Image.open(tmp_path / "results.png") as image:
+        assert np.asarray(image.convert("L")).std() > 5
 
 
 def test_overlay_has_a_curve_for_each_run():
@@ -128,5 +128,5 @@ def test_overlay_of_many_runs_is_written(tmp_path):
     overlay_curves(runs, tmp_path / "curves.png", ["top1"])
     lines = overlay_figure(runs, ["top1"]).axes[1].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert np.asarray(picture.convert("L")).std() > 5
+    with Image.open(tmp_path / "curves.png") as image:
+        assert np.asarray(image.convert("L")).std() > 5

@@ -7,7 +7,7 @@ from botvision.errors import BotvisionError
 from botvision.training.failures import check_losses, clip_gradient, one_line_failures
 from botvision.training.sampling import BatchPlan
 
-PLAN = BatchPlan(images_at_once=16, processes=2, accumulation=3, rate_factor=1.0)
+PLAN = BatchPlan(micro_batch_size=16, processes=2, accumulation=3, rate_factor=1.0)
 
 
 def fail_on_gpu():
@@ -28,7 +28,7 @@ def test_out_of_memory_names_what_helps(fail):
     assert "\n" not in message
     assert message.startswith("step 7: out of memory with 16 images at once (")
     for knob in (
-        "training.images_at_once",
+        "training.micro_batch_size",
         "--auto-batch",
         "model.image_size",
         "training.gradient_checkpointing=true",

@@ -43,7 +43,11 @@ def hosts():
 
 @pytest.mark.slow
 def test_two_hosts_have_the_losses_of_one_process(hosts, make_recipe, tmp_path):
-    settings = ("training.batch_size=4", "training.images_at_once=2", "training.precision=float32")
+    settings = (
+        "training.batch_size=4",
+        "training.micro_batch_size=2",
+        "training.precision=float32",
+    )
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(make_recipe(*settings).model_dump(mode="json")))
     botvision = Path(sys.executable).with_name("botvision")

@@ -29,9 +29,9 @@ def asked_at(task, call, number):
     return task
 
 
-AVERAGED = {"ema_decay": 0.9, "images_at_once": 2}
-WORKERS = {"workers": 2, "gradient_clip": 1.0}
-ADAMW = {"optimiser": "adamw", "ema_decay": 0.9, "save_every": 1}
+AVERAGED = {"ema_decay": 0.9, "micro_batch_size": 2}
+WORKERS = {"num_workers": 2, "clip_grad_norm": 1.0}
+ADAMW = {"optimizer": "adamw", "ema_decay": 0.9, "save_every": 1}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_stopped_run_is_saved_and_goes_on_bit_for_bit(
     settings = {**SETTINGS, **settings}
     _, whole = regress(network(), tmp_path / "whole", **settings)
     run = RunFolder(tmp_path / "run")
-    parts = 8 // settings.get("images_at_once", 8)
+    parts = 8 // settings.get("micro_batch_size", 8)
     task = asked_at(network(), (step - 1) * parts + 1, number)
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Interrupted) as raised:
@@ -107,7 +107,7 @@ def test_command_says_how_to_go_on(
     number, code, make_recipe, trained_run, forked_command, same_run, tmp_path
 ):
     recipe = tmp_path / "recipe.yaml"
-    content = make_recipe("training.workers=2", "name=asked").model_dump(mode="json")
+    content = make_recipe("training.num_workers=2", "name=asked").model_dump(mode="json")
     recipe.write_text(yaml.safe_dump(content))
     run = RunFolder(tmp_path / "instance_segmentation" / "asked")
     forks = forked_command("train", recipe, "--runs", tmp_path)

@@ -35,13 +35,13 @@ def assert_everything_loads(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "kills"), [(0, KILLS - 10), (2, 10)])
+@pytest.mark.parametrize(("num_workers", "kills"), [(0, KILLS - 10), (2, 10)])
 def test_run_killed_at_random_moments(
-    workers, kills, make_recipe, trained_run, tmp_path, forked_command, same_run
+    num_workers, kills, make_recipe, trained_run, tmp_path, forked_command, same_run
 ):
-    chance = random.Random(workers)
+    chance = random.Random(num_workers)
     recipe = tmp_path / "recipe.yaml"
-    changes = (f"training.workers={workers}", "name=killed")
+    changes = (f"training.num_workers={num_workers}", "name=killed")
     recipe.write_text(yaml.safe_dump(make_recipe(*changes).model_dump(mode="json")))
     run = RunFolder(tmp_path / "instance_segmentation" / "killed")
     new = ("train", recipe, "--runs", tmp_path, "--name", "killed")

@@ -40,7 +40,7 @@ def test_every_step_is_plain_gradient_descent(regress, regression):
 
 
 def test_gradients_are_clipped(regress):
-    task, run = regress(epochs=4, gradient_clip=0.01)
+    task, run = regress(epochs=4, clip_grad_norm=0.01)
     rates = [record["learning_rate"] for record in run.history() if "losses" in record]
     moves = [
         float((after - before).norm())
@@ -108,7 +108,7 @@ def test_gradient_that_is_not_finite_stops_before_the_step(regress, regression):
 
     task.losses = losses
     with pytest.raises(BotvisionError, match="step 4: expected a finite gradient"):
-        regress(task, batch_size=16, epochs=4, gradient_clip=1.0)
+        regress(task, batch_size=16, epochs=4, clip_grad_norm=1.0)
     assert torch.equal(task.flat(), task.before[-1]), "the weights changed"
 
 
@@ -257,14 +257,14 @@ def test_dry_run_ends_with_an_evaluation(regress):
 
 def test_accumulated_parts_are_one_batch(regress, tmp_path):
     whole, _ = regress(path=tmp_path / "whole", epochs=4)
-    parts, run = regress(path=tmp_path / "parts", epochs=4, images_at_once=8)
+    parts, run = regress(path=tmp_path / "parts", epochs=4, micro_batch_size=8)
     assert len(parts.before) == 4 * len(whole.before)
     assert torch.allclose(parts.flat(), whole.flat(), atol=1e-6)
     assert len([r for r in run.history() if "losses" in r]) == 4
 
 
 def test_learning_rate_of_another_batch_is_scaled_and_said(regress, display):
-    _, run = regress(epochs=1, nominal_batch_size=64)
+    _, run = regress(epochs=1, base_batch_size=64)
     assert run.history()[0]["learning_rate"] == pytest.approx(0.05)
     assert (
         display[0]

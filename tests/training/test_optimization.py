@@ -8,7 +8,7 @@ from torch import nn
 
 import botvision
 from botvision.attention import MultiHeadSelfAttention2d
-from botvision.training.optimization import build_optimiser, learning_rate_at
+from botvision.training.optimization import build_optimizer, learning_rate_at
 from botvision.training.settings import TrainingSettings
 
 
@@ -61,19 +61,19 @@ def test_warm_up_longer_than_the_run():
 
 
 def names_by_decay(model, **changes):
-    optimiser = build_optimiser(model, settings(weight_decay=0.25, **changes))
+    optimizer = build_optimizer(model, settings(weight_decay=0.25, **changes))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = {
         group["weight_decay"]: {names[id(p)] for p in group["params"]}
-        for group in optimiser.param_groups
+        for group in optimizer.param_groups
     }
     assert set(groups) == {0.25, 0.0}
     return groups
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("position", ["relative", "absolute"])
-def test_norms_biases_and_position_tables_do_not_decay(optimiser, position):
+def test_norms_biases_and_position_tables_do_not_decay(optimizer, position):
     model = nn.ModuleDict(
         {
             "conv": nn.Conv2d(3, 8, 3),
@@ -84,7 +84,7 @@ def test_norms_biases_and_position_tables_do_not_decay(optimiser, position):
             "fc": nn.Linear(8, 2),
         }
     )
-    groups = names_by_decay(model, optimiser=optimiser)
+    groups = names_by_decay(model, optimizer=optimizer)
     assert groups[0.25] == {"conv.weight", "attention.qkv.weight", "fc.weight"}
     assert groups[0.0] == {
         *("conv.bias", "norm.weight", "norm.bias", "fc.bias"),
@@ -112,9 +112,9 @@ def test_frozen_parameters_are_left_out():
 @pytest.mark.parametrize(
     ("name", "expected"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)]
 )
-def test_optimiser_of_the_recipe(name, expected):
-    optimiser = build_optimiser(nn.Linear(2, 2), settings(optimiser=name, momentum=0.75))
-    assert type(optimiser) is expected
-    assert [group["lr"] for group in optimiser.param_groups] == [0.2, 0.2]
+def test_optimizer_of_the_recipe(name, expected):
+    optimizer = build_optimizer(nn.Linear(2, 2), settings(optimizer=name, momentum=0.75))
+    assert type(optimizer) is expected
+    assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.2]
     if name == "sgd":
-        assert [group["momentum"] for group in optimiser.param_groups] == [0.75, 0.75]
+        assert [group["momentum"] for group in optimizer.param_groups] == [0.75, 0.75]

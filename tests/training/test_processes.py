@@ -46,14 +46,14 @@ def assert_same_losses(one, other):
     "settings",
     [
         {},
-        {"momentum": 0.9, "gradient_clip": 0.5, "ema_decay": 0.9},
-        {"optimiser": "adamw", "learning_rate": 0.01},
+        {"momentum": 0.9, "clip_grad_norm": 0.5, "ema_decay": 0.9},
+        {"optimizer": "adamw", "learning_rate": 0.01},
     ],
     ids=["sgd", "clipped and averaged", "adamw"],
 )
 def test_two_processes_have_the_losses_of_one(settings, shared, network, tmp_path):
     # 30 points in batches of 16: the last one is filled up.
-    settings = {"batch_size": 16, "images_at_once": 4, "epochs": 3, **settings}
+    settings = {"batch_size": 16, "micro_batch_size": 4, "epochs": 3, **settings}
     runs = [RunFolder(tmp_path / name) for name in ("one", "two")]
     for count, run in enumerate(runs, start=1):
         shared(lambda: network(30), run.path, count, **settings)
@@ -78,8 +78,8 @@ def test_two_processes_have_the_losses_of_one(settings, shared, network, tmp_pat
 
 
 def test_two_processes_resume_bit_for_bit(shared, network, asked_to_stop, same_run, tmp_path):
-    settings = {"batch_size": 8, "images_at_once": 2, "epochs": 3, "evaluate_every": 1}
-    settings |= {"ema_decay": 0.9, "momentum": 0.9, "gradient_clip": 1.0}
+    settings = {"batch_size": 8, "micro_batch_size": 2, "epochs": 3, "evaluate_every": 1}
+    settings |= {"ema_decay": 0.9, "momentum": 0.9, "clip_grad_norm": 1.0}
     whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
     shared(network, whole.path, **settings)
 
@@ -166,8 +166,8 @@ def test_detector_with_frozen_batch_norm_is_the_same_in_two_processes(
     make_recipe, trained_run, forked, display, tmp_path
 ):
     overrides = (
-        *("training.batch_size=4", "training.images_at_once=2", "training.precision=float32"),
-        *("model.batch_norm=frozen", f"model.trunk={json.dumps(str(trained_run.best))}"),
+        *("training.batch_size=4", "training.micro_batch_size=2", "training.precision=float32"),
+        *("model.batch_norm=frozen", f"model.backbone_weights={json.dumps(str(trained_run.best))}"),
     )
     runs = [RunFolder(tmp_path / name) for name in ("one", "two")]
     for count, run in enumerate(runs, start=1):

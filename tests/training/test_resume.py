@@ -52,7 +52,7 @@ def killed_run(forked, recipe, path, place, step, display):
 
 
 @pytest.mark.parametrize(
-    ("workers", "save_every", "place", "step", "resumed_from"),
+    ("num_workers", "save_every", "place", "step", "resumed_from"),
     [
         (0, 1, "metrics", 3, 2),  # its line is written and its state is not
         (2, 2, "metrics", 8, 6),  # the last step of all, before its evaluation
@@ -62,7 +62,7 @@ def killed_run(forked, recipe, path, place, step, display):
     ],
 )
 def test_killed_and_resumed_run_is_the_same_bit_for_bit(
-    workers,
+    num_workers,
     save_every,
     place,
     step,
@@ -75,7 +75,7 @@ def test_killed_and_resumed_run_is_the_same_bit_for_bit(
     forked,
     same_run,
 ):
-    recipe = make_recipe(f"training.workers={workers}", f"training.save_every={save_every}")
+    recipe = make_recipe(f"training.num_workers={num_workers}", f"training.save_every={save_every}")
     run = killed_run(forked, recipe, tmp_path / "run", place, step, display)
     if resumed_from is None:
         with pytest.raises(BotvisionError, match="nothing to resume from"):
@@ -83,7 +83,7 @@ def test_killed_and_resumed_run_is_the_same_bit_for_bit(
         return
     assert torch.load(run.state, weights_only=True)["progressed"]["step"] == resumed_from
     assert run.history()[-1]["step"] == step
-    if workers:
+    if num_workers:
         status, _, error = cli("train", "--resume", run.path)
         assert status == 0, error
     else:

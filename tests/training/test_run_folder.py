@@ -28,9 +28,9 @@ def test_a_run_wrote_what_it_promises(trained_run, make_recipe):
     for name in names:
         if not name.endswith((".png", ".jpg")):
             continue
-        with Image.open(trained_run.path / name) as picture:
-            picture.load()
-            assert len(picture.convert("RGB").getcolors(1 << 24)) > 100, f"{name} is blank"
+        with Image.open(trained_run.path / name) as image:
+            image.load()
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 100, f"{name} is blank"
     recipe = yaml.safe_load(trained_run.recipe.read_text())
     assert check_recipe(recipe, source="") == make_recipe()
     environment = json.loads((trained_run.path / "environment.json").read_text())
@@ -69,7 +69,8 @@ def test_existing_folder_is_an_error_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    "override", ["model.backbone=no_such_net", "model.trunk=nowhere", "data.folder=nowhere"]
+    "override",
+    ["model.backbone=no_such_net", "model.backbone_weights=nowhere", "data.folder=nowhere"],
 )
 def test_wrong_data_or_model_leaves_nothing_behind(override, make_recipe, tmp_path, display):
     with pytest.raises(BotvisionError):

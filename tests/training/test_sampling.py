@@ -12,7 +12,7 @@ from botvision.training.settings import TrainingSettings
 
 
 def plan(batch, processes=1, at_once=None, **others):
-    chosen = TrainingSettings(batch_size=batch, images_at_once=at_once, **others)
+    chosen = TrainingSettings(batch_size=batch, micro_batch_size=at_once, **others)
     return BatchPlan.of(chosen, processes)
 
 
@@ -34,7 +34,7 @@ def indices(batch):
 )
 def test_split_of_a_batch(batch, processes, at_once, expected):
     found = plan(batch, processes, at_once)
-    assert (found.images_at_once, found.accumulation) == expected
+    assert (found.micro_batch_size, found.accumulation) == expected
     assert found.batch_size == math.prod(expected) * processes
 
 
@@ -42,36 +42,36 @@ def test_split_of_a_batch(batch, processes, at_once, expected):
 @given(st.integers(1, 600), st.integers(1, 64), st.none() | st.integers(1, 64))
 def test_plan_is_near_the_recipes_batch_and_within_its_limit(batch, processes, at_once):
     found = plan(batch, processes, at_once)
-    assert found.images_at_once <= (at_once or batch)
+    assert found.micro_batch_size <= (at_once or batch)
     # Half of what all processes take at a time is as far as it can be off.
-    assert abs(found.batch_size - batch) <= max(found.images_at_once * processes / 2, processes)
+    assert abs(found.batch_size - batch) <= max(found.micro_batch_size * processes / 2, processes)
 
 
-@pytest.mark.parametrize(("optimiser", "power"), [("sgd", 1), ("adamw", 0.5)])
-def test_learning_rate_follows_the_batch(optimiser, power):
-    assert plan(16, optimiser=optimiser).rate_factor == 1
-    scaled = plan(16, optimiser=optimiser, nominal_batch_size=64)
+@pytest.mark.parametrize(("optimizer", "power"), [("sgd", 1), ("adamw", 0.5)])
+def test_learning_rate_follows_the_batch(optimizer, power):
+    assert plan(16, optimizer=optimizer).rate_factor == 1
+    scaled = plan(16, optimizer=optimizer, base_batch_size=64)
     assert scaled.rate_factor == pytest.approx(0.25**power)
     # And so where the recipe's batch cannot be had.
-    odd = plan(64, 8, 3, optimiser=optimiser)
+    odd = plan(64, 8, 3, optimizer=optimizer)
     assert odd.rate_factor == pytest.approx((72 / 64) ** power)
-    both = plan(64, 8, 3, optimiser=optimiser, nominal_batch_size=16)
+    both = plan(64, 8, 3, optimizer=optimizer, base_batch_size=16)
     assert both.rate_factor == pytest.approx((72 / 16) ** power)
 
 
 def test_plan_in_a_line():
-    plain = TrainingSettings(batch_size=8, images_at_once=2)
+    plain = TrainingSettings(batch_size=8, micro_batch_size=2)
     assert BatchPlan.of(plain, 2).describe(plain) == (
         "batch of 8: 2 images at once x 2 processes x 2 accumulated"
     )
     other = TrainingSettings(
-        batch_size=64, images_at_once=3, nominal_batch_size=16, learning_rate=0.1
+        batch_size=64, micro_batch_size=3, base_batch_size=16, learning_rate=0.1
     )
     assert BatchPlan.of(other, 8).describe(other) == (
         "batch of 72: 3 images at once x 8 processes x 3 accumulated (the recipe's 64 cannot be "
         "split so); learning rate 0.45, scaled in proportion from 0.1 for a batch of 16"
     )
-    adamw = other.model_copy(update={"optimiser": "adamw"})
+    adamw = other.model_copy(update={"optimizer": "adamw"})
     assert "0.2121, scaled with the square root" in BatchPlan.of(adamw, 8).describe(adamw)
 
 
@@ -91,7 +91,7 @@ def test_every_image_once_an_epoch_however_it_is_split(length, batch, processes,
     assert all(len(parts) == len(ranks[0]) for parts in drawn)
     assert len(ranks[0]) == epochs * steps * split.accumulation
     together = [part for parts in zip(*drawn, strict=True) for part in parts]
-    assert {len(part) for part in together} == {split.images_at_once}
+    assert {len(part) for part in together} == {split.micro_batch_size}
     keys = [key for part in together for key in part]
     for epoch in range(epochs):
         order = [index for e, index in keys if e == epoch]

@@ -72,7 +72,7 @@ def test_few_shards_are_needed_at_a_time():
     assert len(shards_of(order[: 2 * batch], length)) <= 2 * LANES
 
 
-def test_neighbours_in_a_shard_are_not_neighbours_in_the_order():
+def test_neighbors_in_a_shard_are_not_neighbors_in_the_order():
     length, batch = 50, 8
     order = drawn([length] * 200, batch)
     lane = order[0::batch]

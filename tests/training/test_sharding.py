@@ -1,4 +1,4 @@
-"""Weights, gradients and optimiser split over two processes: the same run as without."""
+"""Weights, gradients and optimizer split over two processes: the same run as without."""
 
 import json
 
@@ -11,9 +11,9 @@ from botvision.errors import BotvisionError
 from botvision.recipes.running import train_recipe
 from botvision.training.run_folder import RunFolder
 
-SETTINGS = {"batch_size": 8, "images_at_once": 2, "epochs": 3, "evaluate_every": 1}
-FULL = {"ema_decay": 0.9, "gradient_clip": 0.5, "momentum": 0.9}
-ADAMW = {"optimiser": "adamw", "ema_decay": 0.9, "learning_rate": 0.01}
+SETTINGS = {"batch_size": 8, "micro_batch_size": 2, "epochs": 3, "evaluate_every": 1}
+FULL = {"ema_decay": 0.9, "clip_grad_norm": 0.5, "momentum": 0.9}
+ADAMW = {"optimizer": "adamw", "ema_decay": 0.9, "learning_rate": 0.01}
 
 
 def assert_close_runs(run, expected):
@@ -38,8 +38,8 @@ def test_sharded_run_is_the_run_that_is_not(settings, shared, network, tmp_path)
     for found, wanted in ((each["model"], states[0]["model"]) for each in states[1:]):
         assert found.keys() == wanted.keys()
         assert all(torch.allclose(found[k], wanted[k], rtol=1e-4, atol=1e-6) for k in wanted)
-    groups = [each["optimiser"]["param_groups"] for each in states]
-    keys = ("weight_decay", "rate_share", "lr")
+    groups = [each["optimizer"]["param_groups"] for each in states]
+    keys = ("weight_decay", "lr_scale", "lr")
     assert [[g[k] for k in keys] for g in groups[1]] == [[g[k] for k in keys] for g in groups[0]]
 
 

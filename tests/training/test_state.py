@@ -14,11 +14,11 @@ def prepared(seed=0, *, averaged=True):
     torch.manual_seed(seed)
     model = nn.Linear(3, 3)
     average = ModelEmaV3(model, decay=0.5)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.rand(1, 3)).sum().backward()  # another momentum for each seed
-    optimiser.step()
+    optimizer.step()
     average.update(model, step=1)
-    return Prepared(model, model, average if averaged else None, optimiser, None)
+    return Prepared(model, model, average if averaged else None, optimizer, None)
 
 
 def save(path, made, progressed):
@@ -34,7 +34,7 @@ def test_round_trip(tmp_path):
     assert restore(state, again, path) == Progressed(7, 4, 0.25, 2)
     assert torch.equal(again.plain.weight, made.plain.weight)
     assert torch.equal(again.average.module.weight, made.average.module.weight)
-    momenta = [m.optimiser.state_dict()["state"][0]["momentum_buffer"] for m in (again, made)]
+    momenta = [m.optimizer.state_dict()["state"][0]["momentum_buffer"] for m in (again, made)]
     assert torch.equal(*momenta)
 
 

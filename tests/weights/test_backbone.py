@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 import botvision
 from botvision.detection import faster_rcnn
 from botvision.errors import BotvisionError
-from botvision.tasks.detection.build import load_trunk as load_detector_trunk
-from botvision.weights.backbone import load_trunk
+from botvision.tasks.detection.build import load_backbone_weights as load_detector_backbone
+from botvision.weights.backbone import load_backbone_weights
 from botvision.weights.checkpoints import read_checkpoint
 from botvision.weights.file import save_weights
 
@@ -92,7 +92,7 @@ def test_all_but_what_the_paper_replaces_is_taken(build, build_resnet, new, save
     network, source = build(), build_resnet()
     before, theirs = state(network), source.state_dict()
     path = save(theirs)
-    report = load_trunk(network, path)
+    report = load_backbone_weights(network, path)
     after = network.state_dict()
     assert set(report.taken) | set(report.new) == set(after)
     assert not set(report.taken) & set(report.new)
@@ -117,7 +117,7 @@ def test_all_but_what_the_paper_replaces_is_taken(build, build_resnet, new, save
 def test_of_a_resnet50_of_torchvision_all_but_three_layers_are_taken(save):
     theirs = torchvision.models.resnet50().state_dict()
     network = botvision.create_model("botnet50")
-    report = load_trunk(network, save(theirs, "resnet50.pt"))
+    report = load_backbone_weights(network, save(theirs, "resnet50.pt"))
     assert len(report.taken) == len(theirs) - 3
     assert report.left_out == tuple(f"layer4.{number}.conv2.weight" for number in range(3))
     assert all(torch.equal(network.state_dict()[name], theirs[name]) for name in report.taken)
@@ -130,7 +130,7 @@ def test_files_and_wrappers(name, wrap, save):
     tensors = {wrap + key: tensor for key, tensor in theirs.items()}
     content = tensors if name.endswith("safetensors") else {"state_dict": tensors, "epoch": 3}
     network = ours()
-    report = load_trunk(network, str(save(content, name)))
+    report = load_backbone_weights(network, str(save(content, name)))
     assert torch.equal(
         network.state_dict()["layer3.1.conv2.weight"], theirs["layer3.1.conv2.weight"]
     )
@@ -140,19 +140,21 @@ def test_files_and_wrappers(name, wrap, save):
 def test_old_checkpoints_count_no_batches_and_frozen_ones_need_none(save):
     theirs = resnet().state_dict()
     counters = [name for name in theirs if name.endswith("num_batches_tracked")]
-    report = load_trunk(ours(), save({k: v for k, v in theirs.items() if k not in counters}))
+    report = load_backbone_weights(
+        ours(), save({k: v for k, v in theirs.items() if k not in counters})
+    )
     assert not set(counters) & {*report.taken, *report.new}
     frozen = torchvision.ops.FrozenBatchNorm2d
     network = botvision.botify(torchvision.models.resnet18(num_classes=5, norm_layer=frozen))
     theirs = torchvision.models.resnet18(num_classes=5).state_dict()
-    report = load_trunk(network, save(theirs))
+    report = load_backbone_weights(network, save(theirs))
     assert report.left_out == ("layer4.0.conv2.weight", "layer4.1.conv2.weight")
 
 
 def test_another_botnet_with_tables_of_another_size(save):
     source = ours(img_size=128)
     network = ours()
-    report = load_trunk(network, save(source.state_dict()))
+    report = load_backbone_weights(network, save(source.state_dict()))
     assert report.new == report.left_out == ()
     tables = network.layer4[0].conv2.attention.position
     assert tables.height.shape == (7, 32)
@@ -166,9 +168,9 @@ def test_other_classes(save):
     network = ours()
     before = state(network)
     with pytest.raises(BotvisionError, match=r"fc\.weight: expected 5 classes, got 7; head=False"):
-        load_trunk(network, path)
+        load_backbone_weights(network, path)
     assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
-    report = load_trunk(network, path, head=False)
+    report = load_backbone_weights(network, path, head=False)
     assert {"fc.weight", "fc.bias"} <= set(report.new) & set(report.left_out)
     assert torch.equal(network.state_dict()["fc.weight"], before["fc.weight"])
     assert str(report).count("fc") == 2
@@ -194,7 +196,7 @@ def test_another_network_is_refused_and_nothing_changes(build, expected, save):
     before = state(network)
     path = save(build().state_dict())
     with pytest.raises(BotvisionError, match=expected) as raised:
-        load_trunk(network, path)
+        load_backbone_weights(network, path)
     assert str(raised.value).startswith(f"{path}: weights of another model")
     assert "\n" not in str(raised.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
@@ -221,7 +223,7 @@ def test_files_that_hold_no_tensors(content, expected, tmp_path, monkeypatch):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BotvisionError, match=expected) as raised:
-        load_trunk(ours(), path)
+        load_backbone_weights(ours(), path)
     assert str(raised.value).startswith(str(path))
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "executed").exists()
@@ -244,10 +246,10 @@ def test_files_of_something_else(content, save):
 )
 def test_unknown_sources(source, expected):
     with pytest.raises(ValueError, match=expected) as raised:
-        load_trunk(ours(), source)
+        load_backbone_weights(ours(), source)
     detector = faster_rcnn("botnet_tiny", 3, image_size=64, fpn_channels=8, box_head_width=8)
-    with pytest.raises(BotvisionError, match=f"^model.trunk: {str(raised.value)[:20]}"):
-        load_detector_trunk(detector, source)
+    with pytest.raises(BotvisionError, match=f"^model.backbone_weights: {str(raised.value)[:20]}"):
+        load_detector_backbone(detector, source)
 
 
 def test_names_of_trained_networks(monkeypatch):
@@ -262,13 +264,13 @@ def test_names_of_trained_networks(monkeypatch):
     network = ours()
     with monkeypatch.context() as patch:
         patch.setattr("botvision.weights.checkpoints.timm.create_model", fetch)
-        load_trunk(network, "resnet26.bt_in1k")
+        load_backbone_weights(network, "resnet26.bt_in1k")
     assert asked == [("resnet26.bt_in1k", True)]
     weights = torchvision.models.ResNet50_Weights
     monkeypatch.setattr(
         weights, "get_state_dict", lambda self, **_: asked.append(self) or theirs.state_dict()
     )
-    load_trunk(network, "torchvision:ResNet50_Weights.IMAGENET1K_V2")
+    load_backbone_weights(network, "torchvision:ResNet50_Weights.IMAGENET1K_V2")
     assert asked[1] is weights.IMAGENET1K_V2
     assert torch.equal(network.state_dict()["conv1.weight"], theirs.state_dict()["conv1.weight"])
 
@@ -280,19 +282,19 @@ def test_weights_that_cannot_be_fetched(monkeypatch):
     network = ours()
     monkeypatch.setattr("botvision.weights.checkpoints.timm.create_model", fail)
     with pytest.raises(BotvisionError, match=r"^resnet50: the weights .*\(no network\)$"):
-        load_trunk(network, "resnet50")
+        load_backbone_weights(network, "resnet50")
 
 
-def test_a_detectors_trunk_from_a_plain_resnet(save, tmp_path):
+def test_a_detectors_backbone_from_a_plain_resnet(save, tmp_path):
     narrow = {"image_size": 64, "fpn_channels": 8, "box_head_width": 8}
     arguments = {"channels": NARROW["channels"]}
     detector = faster_rcnn("botnet26", 3, backbone_arguments=arguments, **narrow)
     theirs = resnet()
-    report = load_detector_trunk(detector, save(theirs.state_dict()))
+    report = load_detector_backbone(detector, save(theirs.state_dict()))
     body = detector.get_submodule("backbone.body").state_dict()
     assert torch.equal(body["layer4.1.conv3.weight"], theirs.state_dict()["layer4.1.conv3.weight"])
     assert all(".conv2.attention." in name for name in report.new)
     # And back: a classifier from a detector, its head new.
     save_weights(tmp_path / "detector.safetensors", detector, {})
-    report = load_trunk(ours(), tmp_path / "detector.safetensors")
+    report = load_backbone_weights(ours(), tmp_path / "detector.safetensors")
     assert report.new == ("fc.weight", "fc.bias")

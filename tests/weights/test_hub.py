@@ -235,7 +235,7 @@ class FakeHub:
 
 def test_there_and_back(folder, tmp_path, monkeypatch):
     hub = FakeHub(tmp_path / "repository", monkeypatch)
-    for name in ("secret.txt", "notes.png", "optimiser.pt"):
+    for name in ("secret.txt", "notes.png", "optimizer.pt"):
         (folder / name).write_text("private")
     assert push_to_hub(folder, "name", token="hidden").endswith("/commit/1")
     assert hub.calls[0] == ("api", {"token": "hidden", "library_name": "botvision"})

@@ -28,9 +28,9 @@ def card(published):
     return (published / "README.md").read_text()
 
 
-def test_a_detector_comes_back(published, predictor, val_picture):
+def test_a_detector_comes_back(published, predictor, val_image):
     loaded = botvision.load(published)
-    ours, theirs = loaded(val_picture, score=0.0), predictor(val_picture, score=0.0)
+    ours, theirs = loaded(val_image, score=0.0), predictor(val_image, score=0.0)
     assert len(ours) == len(theirs) > 0
     assert (ours.xyxy == theirs.xyxy).all()
     assert loaded.categories == predictor.categories
@@ -120,7 +120,7 @@ def test_a_detector_is_no_network(published):
         from_pretrained(published)
 
 
-def test_a_run_whose_picture_is_a_link(run_copy, tmp_path):
+def test_a_run_whose_image_is_a_link(run_copy, tmp_path):
     (run_copy.path / "results.png").unlink()
     (run_copy.path / "results.png").symlink_to(run_copy.recipe)
     with pytest.raises(BotvisionError, match=r"results\.png: expected a file, got a link"):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 def resize_position_table(table: Tensor, length: int, *, relative: bool) -> Tensor:
     """Interpolate a position table linearly to another number of rows.
 
-    A relative table holds the offsets -(S-1) .. S-1; its ends and its centre (offset 0) stay
+    A relative table holds the offsets -(S-1) .. S-1; its ends and its center (offset 0) stay
     where they are, so the offsets are stretched with the map. An absolute table is read at cell
-    centres, as an image is resized. A table of the right length is returned as it is.
+    centers, as an image is resized. A table of the right length is returned as it is.
 
     Args:
         table: [rows, d].
@@ -26,8 +26,8 @@ def resize_position_table(table: Tensor, length: int, *, relative: bool) -> Tens
     if _is_known(rows == length):
         return table
     if relative and length == 1:
-        centre = rows // 2
-        return table[centre : centre + 1]
+        center = rows // 2
+        return table[center : center + 1]
     resized = F.interpolate(
         table.t().unsqueeze(0), size=length, mode="linear", align_corners=relative
     )

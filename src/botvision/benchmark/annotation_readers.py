@@ -49,7 +49,7 @@ class Opening:
     Attributes:
         seconds: Until the file was open.
         processor_seconds: Of those, at work.
-        memory_bytes: Of the process and its workers, if it had any.
+        memory_bytes: Of the process and its num_workers, if it had any.
         item_seconds: At work for the records of an image, of each of some images.
         mask_seconds: At work to draw the masks of an image, of each of some images.
     """
@@ -110,20 +110,20 @@ READERS: dict[str, Callable[[Path], Opened]] = {
 """Ways to open a file; the second needs the cache that the first has left."""
 
 
-def measure_reader(name: str | None, path: Path, workers: int) -> Opening | str:
+def measure_reader(name: str | None, path: Path, num_workers: int) -> Opening | str:
     """Open a file in a fresh process, and look at all of it in workers of that process.
 
     Args:
         name: One of ``READERS``; without one, the workers have nothing to look at.
         path: The annotation file.
-        workers: Processes of the data loader; without any only the time to open is taken.
+        num_workers: Processes of the data loader; without any only the time to open is taken.
 
     Returns:
         What was measured, or why nothing was.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, name, path, workers))
+    process = context.Process(target=_send, args=(sender, name, path, num_workers))
     process.start()
     sender.close()
     with receiver:
@@ -137,17 +137,17 @@ def measure_reader(name: str | None, path: Path, workers: int) -> Opening | str:
     return result
 
 
-def _send(connection: Any, name: str | None, path: Path, workers: int) -> None:
+def _send(connection: Any, name: str | None, path: Path, num_workers: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends
     try:
-        connection.send(_measure(name, path, workers))
+        connection.send(_measure(name, path, num_workers))
     except ModuleNotFoundError as error:
         connection.send(f"not installed: {error.name}")
     except Exception as error:
         connection.send(reason_of(error))
 
 
-def _measure(name: str | None, path: Path, workers: int) -> Opening:
+def _measure(name: str | None, path: Path, num_workers: int) -> Opening:
     opened, result = _nothing(), Opening()
     if name is not None:
         _import(name)
@@ -155,8 +155,8 @@ def _measure(name: str | None, path: Path, workers: int) -> Opening:
         opened = READERS[name](path)
         result.seconds = time.perf_counter() - started
         result.processor_seconds = time.process_time() - at_work
-    if workers:
-        result.memory_bytes = _memory_of_loader(opened, workers)
+    if num_workers:
+        result.memory_bytes = _memory_of_loader(opened, num_workers)
         chosen = random.Random(0).sample(range(opened.images), min(_TIMED, opened.images))
         # Reading a page of the file for the first time is left out of the times.
         for timed in ([], result.item_seconds):
@@ -206,7 +206,7 @@ class _Looks(Dataset[int]):
         return len(records)
 
 
-def _memory_of_loader(opened: Opened, workers: int) -> int:
+def _memory_of_loader(opened: Opened, num_workers: int) -> int:
     """Bytes of this process and its workers after an epoch."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
@@ -214,7 +214,7 @@ def _memory_of_loader(opened: Opened, workers: int) -> int:
             _Looks(opened),
             batch_size=64,
             shuffle=True,
-            num_workers=workers,
+            num_workers=num_workers,
             multiprocessing_context="fork",
             persistent_workers=True,
         )

@@ -79,7 +79,7 @@ def layer_names() -> list[str]:
 
 
 def layer_title(name: str) -> str:
-    """The name as a table or picture shows it."""
+    """The name as a table or image shows it."""
     titles = {"timm": "timm BottleneckAttn", "sdpa-mask": "SDPA with a mask"}
     return titles.get(name, name if name in PEERS else f"botvision {name}")
 

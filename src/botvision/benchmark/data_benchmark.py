@@ -23,13 +23,13 @@ class DataSettings:
     Attributes:
         images: Of the file.
         instances: Of the file.
-        workers: Of the data loader.
+        num_workers: Of the data loader.
         rounds: Openings by each reader.
     """
 
     images: int
     instances: int
-    workers: int
+    num_workers: int
     rounds: int
 
 
@@ -41,7 +41,7 @@ class Reader:
         name: Of the package, and for ours whether it was the first opening.
         open_seconds: Median time until the file is open.
         open_processor_seconds: Median time at work until then.
-        memory_bytes: Of a process that opened it and its workers, after an epoch in which these
+        memory_bytes: Of a process that opened it and its num_workers, after an epoch in which these
             looked at every record; shared pages are counted once.
         added_bytes: The same over that of processes without annotations.
         item_seconds: Median time at work to get the records of one image, in one process.
@@ -110,7 +110,7 @@ def benchmark_data(
                 progress(f"round {number + 1} of {settings.rounds}: {name}")
                 run = partial(measure_reader, None if name == _WITHOUT else name, path)
                 with environment(BOTVISION_CACHE=str(cache)):
-                    results.append(run(settings.workers if last else 0))
+                    results.append(run(settings.num_workers if last else 0))
         size = path.stat().st_size
     (bare,) = openings.pop(_WITHOUT)
     if isinstance(bare, str):

@@ -1,4 +1,4 @@
-"""Decoding JPEG pictures: ours beside plain Pillow, Pillow's draft mode and torchvision."""
+"""Decoding JPEG images: ours beside plain Pillow, Pillow's draft mode and torchvision."""
 
 import statistics
 import time
@@ -26,10 +26,10 @@ class Decoder:
 
     Attributes:
         name: Of the way.
-        seconds: Median over the rounds of the time at work for all pictures, per picture.
+        seconds: Median over the rounds of the time at work for all images, per image.
         ratio: Median over the rounds of the time as a multiple of ours.
         most_difference: Largest difference of a value, of 0..255, from plain Pillow's; None where
-            the size of the picture differs.
+            the size of the image differs.
     """
 
     name: str
@@ -44,14 +44,14 @@ class DecodingReport:
 
     Attributes:
         machine: That it ran on.
-        pictures: Number of JPEG files.
-        megapixels: Mean of a picture.
-        rounds: In each of which every picture was decoded in every way, ways taking turns.
+        images: Number of JPEG files.
+        megapixels: Mean of an image.
+        rounds: In each of which every image was decoded in every way, ways taking turns.
         decoders: One for each way.
     """
 
     machine: Machine
-    pictures: int
+    images: int
     megapixels: float
     rounds: int
     decoders: list[Decoder]
@@ -60,10 +60,10 @@ class DecodingReport:
 def benchmark_decoding(
     folder: Path, *, rounds: int, progress: Callable[[str], None]
 ) -> DecodingReport:
-    """Decode all JPEG pictures of a folder in all ways, in turns, in one thread.
+    """Decode all JPEG images of a folder in all ways, in turns, in one thread.
 
     Args:
-        folder: Holds the pictures, in subfolders or not.
+        folder: Holds the images, in subfolders or not.
         rounds: At least one, after one that does not count.
         progress: Is told what is going on.
 
@@ -73,7 +73,7 @@ def benchmark_decoding(
     machine = describe_machine("cpu")
     paths = [path for path in find_images(folder) if path.suffix.lower() in (".jpg", ".jpeg")]
     if not paths:
-        raise BotvisionError(f"{folder}: holds no JPEG pictures")
+        raise BotvisionError(f"{folder}: holds no JPEG images")
     progress("comparing")
     truth = [_pillow(path) for path in paths]
     differences = {
@@ -93,7 +93,7 @@ def benchmark_decoding(
             times[name].append(seconds / len(paths))
     return DecodingReport(
         machine=machine,
-        pictures=len(paths),
+        images=len(paths),
         megapixels=statistics.mean(each.shape[1] * each.shape[2] for each in truth) / 1e6,
         rounds=rounds,
         decoders=[
@@ -127,7 +127,7 @@ def _draft(path: Path) -> Tensor:
 
 
 def _torchvision(path: Path) -> Tensor:
-    # Deprecated since 0.29, in favour of another package.
+    # Deprecated since 0.29, in favor of another package.
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         return decode_jpeg(read_file(str(path)), mode=ImageReadMode.RGB)
 

@@ -47,7 +47,7 @@ class Machine:
     date: str
 
     def title(self) -> str:
-        """One line for a table or picture."""
+        """One line for a table or image."""
         cpu = f"{self.cpu}, {self.threads} of {self.cores} cores, {self.instruction_sets}"
         return (
             f"{self.gpu or cpu}; torch {self.torch}; load {self.load_before:.1f} before; "

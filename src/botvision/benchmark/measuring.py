@@ -43,7 +43,7 @@ class Timing:
 
     @classmethod
     def of(cls, times: list[float]) -> "Timing":
-        """Summarise the seconds of at least two rounds."""
+        """Summarize the seconds of at least two rounds."""
         low, median, high = statistics.quantiles(times, n=4, method="inclusive")
         return cls(median, (high - low) / median, len(times))
 

@@ -1,4 +1,4 @@
-"""What a benchmark writes: its figures as JSON, and as a picture where there is one."""
+"""What a benchmark writes: its figures as JSON, and as an image where there is one."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from botvision.benchmark.attention_benchmark import AttentionReport
 from botvision.benchmark.backbone_benchmark import BackboneReport
-from botvision.benchmark.pictures import attention_figure, backbone_figure
+from botvision.benchmark.figures import attention_figure, backbone_figure
 from botvision.files import replacing, write_json
 
 
@@ -14,7 +14,7 @@ def write_report(report: Any, folder: Path) -> list[str]:
     """Write ``benchmark.json`` and perhaps ``benchmark.png``, all or nothing, over earlier ones.
 
     Args:
-        report: What a benchmark found, a dataclass; those of layers and networks have a picture.
+        report: What a benchmark found, a dataclass; those of layers and networks have an image.
         folder: Where to; it must exist.
 
     Returns:

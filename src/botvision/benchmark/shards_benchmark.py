@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from botvision.benchmark.environment import environment
 from botvision.benchmark.machine import Machine, describe_machine
-from botvision.datasets.folders.sharded_split import ShardedClassPictures
+from botvision.datasets.folders.sharded_split import ShardedClassImages
 from botvision.datasets.loading import load_batches
 from botvision.shards.files import ShardFiles
 from botvision.shards.index import read_index
@@ -25,7 +25,7 @@ from botvision.shards.mirror import open_data_folder
 from botvision.shards.write import Sample, write_manifest, write_shards
 from botvision.training.sampling import BatchPlan, StepBatches
 
-_PICTURES = 64  # of a shard, and of a batch
+_IMAGES = 64  # of a shard, and of a batch
 _CHUNK = 2**14
 
 
@@ -38,14 +38,14 @@ class ShardsSettings:
         rate: MiB a second of each connection to the server.
         latency: Seconds until the server answers.
         step: Seconds between two batches, in which nothing is done.
-        workers: Processes that read.
+        num_workers: Processes that read.
     """
 
     shards: int
     rate: float
     latency: float
     step: float
-    workers: int
+    num_workers: int
 
 
 @dataclass(frozen=True)
@@ -112,20 +112,20 @@ def benchmark_shards(
 
 
 class _Contents(Dataset[bytes]):
-    """The files of pictures, not looked into."""
+    """The files of images, not looked into."""
 
     def __init__(self, folder: Path) -> None:
-        self._pictures = ShardedClassPictures(folder, read_index(folder))
-        self.shard_files: ShardFiles | None = self._pictures.files
+        self._images = ShardedClassImages(folder, read_index(folder))
+        self.shard_files: ShardFiles | None = self._images.files
 
     def shard(self, index: int) -> int:
-        return index // _PICTURES
+        return index // _IMAGES
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __getitem__(self, key: tuple[int, int]) -> bytes:
-        return self._pictures.content(key[1])
+        return self._images.content(key[1])
 
 
 def _epoch(
@@ -137,14 +137,14 @@ def _epoch(
     data = _Contents(open_data_folder(address))
     batches = StepBatches(
         len(data),
-        BatchPlan(images_at_once=_PICTURES, processes=1, accumulation=1, rate_factor=1.0),
+        BatchPlan(micro_batch_size=_IMAGES, processes=1, accumulation=1, rate_factor=1.0),
         1,
         seed=0,
-        shard_lengths=[_PICTURES] * settings.shards,
+        shard_lengths=[_IMAGES] * settings.shards,
     )
     waits = []
     began = asked = time.perf_counter()
-    with closing(load(data, batches, collate=list, workers=settings.workers)) as loaded:
+    with closing(load(data, batches, collate=list, num_workers=settings.num_workers)) as loaded:
         for _ in loaded:
             waits.append(time.perf_counter() - asked)
             time.sleep(settings.step)
@@ -153,19 +153,19 @@ def _epoch(
 
 
 def _load_plainly(
-    data: _Contents, batches: Iterable[list[Any]], *, collate: Callable[..., Any], workers: int
+    data: _Contents, batches: Iterable[list[Any]], *, collate: Callable[..., Any], num_workers: int
 ) -> Generator[Any, None, None]:
-    yield from DataLoader(data, batch_sampler=batches, collate_fn=collate, num_workers=workers)
+    yield from DataLoader(data, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
 
 
 def _write(folder: Path, shards: int) -> None:
     folder.mkdir()
-    # A picture takes a block for its header, as does the byte beside it that it comes with.
-    size = 2**20 // _PICTURES - 3 * 512
+    # An image takes a block for its header, as does the byte beside it that it comes with.
+    size = 2**20 // _IMAGES - 3 * 512
     noise = random.Random(0)
     samples = (
         Sample(f"{number}.jpg", partial(noise.randbytes, size), (".cls", b"0"))
-        for number in range(shards * _PICTURES)
+        for number in range(shards * _IMAGES)
     )
     write_shards(folder, samples, shard_size=2**20, progress=lambda _: None)
     write_manifest(folder)

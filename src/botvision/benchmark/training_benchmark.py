@@ -61,7 +61,7 @@ class TrainingReport:
         images_per_second: Of the loop with its data, when others share the machine with it.
         read: Seconds to read and augment an image in one process.
         loop: A step of the loop, its batches in memory.
-        bare: Forward, backward and optimiser alone, on the same batches in turns with the loop.
+        bare: Forward, backward and optimizer alone, on the same batches in turns with the loop.
         cost: Of the loop over bare steps.
         processor_cost: The same by processor time of this process, which other programs on the
             machine do not lengthen; None where a GPU does the work.
@@ -85,7 +85,7 @@ def benchmark_training(
 ) -> TrainingReport:
     """Measure the loop as it trains a recipe, on one process.
 
-    Evaluations, saving and the pictures of the first batches do not count.
+    Evaluations, saving and the images of the first batches do not count.
 
     Args:
         recipe: What to train; ``data.folder`` must be set.
@@ -142,7 +142,7 @@ def _waiting(recipe: Recipe, total: int, progress: Callable[[str], None]) -> tup
 
 def _turns(recipe: Recipe, total: int, progress: Callable[[str], None]) -> Turns:
     """The loop and bare steps in turns."""
-    alone = recipe.training.model_copy(update={"workers": 0})
+    alone = recipe.training.model_copy(update={"num_workers": 0})
     batches = BatchesInMemory(build_task(recipe), _plan(recipe), total)
     turns = Turns(
         total,

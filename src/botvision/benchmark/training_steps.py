@@ -141,8 +141,8 @@ class BatchesInMemory(WithoutEvaluation):
         self._keys = _Keys(plan.batch_size * steps)
         data: Any = task.train_data()
         self._batches = []
-        for first in range(0, _HELD * plan.images_at_once, plan.images_at_once):
-            indices = range(first, first + plan.images_at_once)
+        for first in range(0, _HELD * plan.micro_batch_size, plan.micro_batch_size):
+            indices = range(first, first + plan.micro_batch_size)
             items = [data[(0, index % len(data))] for index in indices]
             self._batches.append(task.collate(items))
         self.given: list[Any] = []
@@ -162,7 +162,7 @@ class BatchesInMemory(WithoutEvaluation):
 class Turns(Clock):
     """A display that takes a bare step after each of the loop's, on the same batches.
 
-    A bare step is forward, backward and optimiser, with the loop's learning rate and random draws:
+    A bare step is forward, backward and optimizer, with the loop's learning rate and random draws:
     regions depend on both, and with them the work.
 
     Args:
@@ -214,12 +214,12 @@ class Turns(Clock):
         self._start = Spent.so_far()
 
     def _bare_step(self, figures: StepFigures) -> None:
-        model, optimiser, parts = self._bare.model, self._bare.optimiser, self._batches.given
-        for group in optimiser.param_groups:
-            group["lr"] = figures.learning_rate * group["rate_share"]
+        model, optimizer, parts = self._bare.model, self._bare.optimizer, self._batches.given
+        for group in optimizer.param_groups:
+            group["lr"] = figures.learning_rate * group["lr_scale"]
         for part, batch in enumerate(parts):
             torch.manual_seed(derived_seed(self._seed, figures.step - 1, part))
             losses = self._other.losses(model, batch, self._device)
             (torch.stack(list(losses.values())).sum() / len(parts)).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()

@@ -118,7 +118,7 @@ def backbone(
 def data(
     images: Annotated[int, typer.Option(min=1, help="Images of the file.")] = 118_000,
     instances: Annotated[int, typer.Option(min=1, help="Instances of the file.")] = 860_000,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read the records.")] = 4,
+    num_workers: Annotated[int, typer.Option(min=1, help="Processes that read the records.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="Openings by each reader.")] = 3,
     output: Annotated[
         Path, typer.Option(help="Folder for benchmark.json and, meanwhile, the file.")
@@ -138,23 +138,25 @@ def data(
     from botvision.benchmark.data_benchmark import DataSettings, benchmark_data
     from botvision.cli.benchmark_tables import data_table
 
-    settings = DataSettings(images=images, instances=instances, workers=workers, rounds=rounds)
+    settings = DataSettings(
+        images=images, instances=instances, num_workers=num_workers, rounds=rounds
+    )
     output.mkdir(parents=True, exist_ok=True)
     _measure(partial(benchmark_data, settings, output), data_table, output, as_json=as_json)
 
 
 @app.command()
 def decoding(
-    data: Annotated[Path, typer.Option(help="Folder with JPEG pictures.")],
-    rounds: Annotated[int, typer.Option(min=1, help="Times to decode each picture.")] = 5,
+    data: Annotated[Path, typer.Option(help="Folder with JPEG images.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Times to decode each image.")] = 5,
     output: Annotated[Path, typer.Option(help="Folder for benchmark.json.")] = Path(
         "runs/benchmark/decoding"
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Time to decode JPEG pictures, ours beside plain Pillow, its draft mode and torchvision.
+    """Time to decode JPEG images, ours beside plain Pillow, its draft mode and torchvision.
 
-    Time at work of one thread, the ways taking turns at each picture.
+    Time at work of one thread, the ways taking turns at each image.
 
     Example: botvision benchmark decoding --data COCO
     """
@@ -176,7 +178,7 @@ def shards(
     step: Annotated[
         float, typer.Option(min=0, help="Seconds of a step, of which there is one a shard.")
     ] = 0.6,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read.")] = 2,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that read.")] = 2,
     output: Annotated[
         Path, typer.Option(help="Folder for benchmark.json and, meanwhile, the shards.")
     ] = Path("runs/benchmark/shards"),
@@ -192,7 +194,9 @@ def shards(
     from botvision.benchmark.shards_benchmark import ShardsSettings, benchmark_shards
     from botvision.cli.benchmark_tables import shards_table
 
-    settings = ShardsSettings(shards=count, rate=rate, latency=latency, step=step, workers=workers)
+    settings = ShardsSettings(
+        shards=count, rate=rate, latency=latency, step=step, num_workers=num_workers
+    )
     output.mkdir(parents=True, exist_ok=True)
     _measure(partial(benchmark_shards, settings, output), shards_table, output, as_json=as_json)
 
@@ -216,7 +220,7 @@ def training(
 ) -> None:
     """Share of time that training waits for data, and what its loop costs beyond the model.
 
-    The loop's cost is over bare steps (forward, backward, optimiser), which
+    The loop's cost is over bare steps (forward, backward, optimizer), which
     take turns with its own on the same batches in memory.
 
     Example: botvision benchmark training --data COCO --split val --set training.batch_size=2

@@ -88,9 +88,9 @@ def data_table(report: "DataReport") -> Table:
             reasons.append(f"{reader.name}: {reader.unavailable}")
     legend = (
         f"open: median of {settings.rounds} openings, in turns. CPU: time at work. memory: of a "
-        f"process and its {settings.workers} loader workers after an epoch, shared pages counted "
-        "once; added: over that of the same processes without annotations. item: median time at "
-        "work for the records of one image, and what 99% of them stay under. +masks: median to "
+        f"process and its {settings.num_workers} loader workers after an epoch, shared pages "
+        "counted once; added: over that of the same processes without annotations. item: median "
+        "time at work for the records of one image, and what 99% of them stay under. +masks: median to "
         "draw its masks."
     )
     file = f"{report.file_bytes / 2**20:.0f} MiB as JSON"
@@ -100,8 +100,8 @@ def data_table(report: "DataReport") -> Table:
 
 def decoding_table(report: "DecodingReport") -> Table:
     """A row for each way to decode."""
-    title = f"Decoding {report.pictures} JPEG pictures of {report.megapixels:.2f} megapixels"
-    table = _table(title, "", "ms a picture", "ratio", "difference", padding=_WIDE)
+    title = f"Decoding {report.images} JPEG images of {report.megapixels:.2f} megapixels"
+    table = _table(title, "", "ms an image", "ratio", "difference", padding=_WIDE)
     for way in report.decoders:
         difference = "other size" if way.most_difference is None else str(way.most_difference)
         table.add_row(way.name, f"{1e3 * way.seconds:.2f}", f"{way.ratio:.2f}", difference)
@@ -125,7 +125,7 @@ def shards_table(report: "ShardsReport") -> Table:
         )
     table.caption = escape(
         f"Each connection: {settings.rate:g} MiB a second, {settings.latency:g} s until it "
-        f"answers. A step: {settings.step:g} s. {settings.workers} workers.\n"
+        f"answers. A step: {settings.step:g} s. {settings.num_workers} workers.\n"
         f"{report.machine.title()}"
     )
     return table
@@ -133,9 +133,9 @@ def shards_table(report: "ShardsReport") -> Table:
 
 def training_table(report: "TrainingReport") -> Table:
     """A row for each figure."""
-    name, workers = report.recipe["name"], report.recipe["training"]["workers"]
+    name, num_workers = report.recipe["name"], report.recipe["training"]["num_workers"]
     table = Table(
-        title=f"Training {escape(name)}: batch {report.images}, {workers} workers",
+        title=f"Training {escape(name)}: batch {report.images}, {num_workers} workers",
         box=box.SIMPLE,
         caption_justify="left",
         show_header=False,
@@ -154,7 +154,7 @@ def training_table(report: "TrainingReport") -> Table:
         table.add_row(*row)
     table.caption = escape(
         f"{report.steps} steps; medians, and of the cost the middle half of the steps. Bare: "
-        "forward, backward and optimiser, in turns with the loop on the same batches in memory. "
+        "forward, backward and optimizer, in turns with the loop on the same batches in memory. "
         f"Evaluating and saving do not count.\n{report.machine.title()}"
     )
     return table

@@ -53,13 +53,11 @@ def convert(
     source_format: Annotated[
         str, typer.Option("--format", help="auto, coco, yolo, voc or labelme.")
     ] = "auto",
-    split_share: Annotated[
+    val_fraction: Annotated[
         float, typer.Option(min=0, max=1, help="Share for val where there is no such split.")
     ] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses the pictures of that share.")] = 0,
-    link: Annotated[
-        bool, typer.Option(help="Hard links instead of copies of the pictures.")
-    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the images of that share.")] = 0,
+    link: Annotated[bool, typer.Option(help="Hard links instead of copies of the images.")] = False,
 ) -> None:
     """Write a data set of another format or layout as a COCO folder to train on.
 
@@ -86,7 +84,7 @@ def convert(
             folder,
             out,
             format=None if source_format == "auto" else cast(Format, source_format),
-            split_share=split_share,
+            val_fraction=val_fraction,
             seed=seed,
             link=link,
             progress=progress,
@@ -147,8 +145,8 @@ def _imagenet(folder: Path) -> None:
         counts = check_imagenet(
             folder, progress=lambda done, total: progress("count class folders", done, total)
         )
-    for split, pictures in counts.items():
-        print(f"{split}: {pictures:,} pictures of 1,000 classes, complete")
+    for split, images in counts.items():
+        print(f"{split}: {images:,} images of 1,000 classes, complete")
 
 
 def _print_conversion(report: "ConversionReport") -> None:
@@ -164,4 +162,4 @@ def _print_conversion(report: "ConversionReport") -> None:
     for reason, count in report.skipped.items():
         print(f"left out: {count:,} of {report.total:,} annotations: {reason}")
     if report.clipped:
-        print(f"boxes cut at the picture's edge: {report.clipped:,}")
+        print(f"boxes cut at the image's edge: {report.clipped:,}")

@@ -17,18 +17,18 @@ def check(
         list[str] | None, typer.Option(help="Split to check (repeatable); all if none.")
     ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Look whether pictures are there; do not read them.")
+        bool, typer.Option("--fast", help="Look whether images are there; do not read them.")
     ] = False,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Count pictures that cannot be read as left out.")
+        bool, typer.Option("--skip-bad", help="Count images that cannot be read as left out.")
     ] = False,
     size: Annotated[
         int, typer.Option(min=32, help="Image size of training: what gets too small is counted.")
     ] = 1024,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for pictures of counts and of samples.")
+        Path | None, typer.Option(help="Folder for images of counts and of samples.")
     ] = None,
-    workers: Annotated[
+    num_workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that read; the processors if none.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
@@ -56,20 +56,20 @@ def check(
             contents=not fast,
             skip_bad=skip_bad,
             image_size=size,
-            workers=min(8, os.cpu_count() or 1) if workers is None else workers,
+            num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers,
             progress=progress,
         )
     written = []
     if output is not None:
-        from botvision.datasets.check.check_pictures import save_pictures
+        from botvision.datasets.check.check_images import save_images
 
-        written = save_pictures(report, output)
+        written = save_images(report, output)
     if as_json:
         print(json.dumps(report.as_json()))
     else:
         _print(report)
         for path in written:
-            print(f"picture: {path}")
+            print(f"image: {path}")
     if not report.trainable:
         raise typer.Exit(2)
 
@@ -91,7 +91,7 @@ def _print(report: "DataReport") -> None:
 
 def _summary_lines(name: str, summary: dict[str, Any]) -> list[str]:
     lines = [f"{name}: {summary['file']}"]
-    for what in ("pictures", "annotations"):
+    for what in ("images", "annotations"):
         parts = summary[what]
         lines.append(
             f"  {what}: {parts['accepted']:,} accepted + {parts['skipped']:,} skipped + "
@@ -104,8 +104,8 @@ def _summary_lines(name: str, summary: dict[str, Any]) -> list[str]:
         "  classes: "
         + ", ".join(f"{each} {n:,}" for each, n in summary["instances_per_class"].items()),
     ]
-    if not summary["pictures_read"]:
-        lines.append("  the pictures were not read (--fast)")
+    if not summary["images_read"]:
+        lines.append("  the images were not read (--fast)")
     lines += [f"  skipped: {n:,}: {reason}" for reason, n in summary["skipped"].items()]
     if summary["clipped"]:
         lines.append(f"  clipped at the edge: {summary['clipped']:,}")

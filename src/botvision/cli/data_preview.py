@@ -13,11 +13,11 @@ def preview(
         list[str] | None,
         typer.Option("--set", help="Override: data.copy_paste=0.5 (repeatable)."),
     ] = None,
-    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("preview.jpg"),
-    count: Annotated[int, typer.Option(min=1, max=16, help="Pictures.")] = 16,
+    output: Annotated[Path, typer.Option(help="Image to write.")] = Path("preview.jpg"),
+    count: Annotated[int, typer.Option(min=1, max=16, help="Images.")] = 16,
     epoch: Annotated[int, typer.Option(min=0, help="Epoch that begins with them.")] = 0,
 ) -> None:
-    """Draw what a model will see: pictures as a recipe augments them, with their targets.
+    """Draw what a model will see: images as a recipe augments them, with their targets.
 
     They are the first ones of the epoch, exactly as the training gets them.
 
@@ -30,4 +30,4 @@ def preview(
 
     chosen = read_recipe(recipe, [*(overrides or ()), f"data.folder={json.dumps(data)}"])
     drawn = draw_preview(chosen, output, count=count, epoch=epoch)
-    print(f"{drawn} pictures of epoch {epoch} are in {output}")
+    print(f"{drawn} images of epoch {epoch} are in {output}")

@@ -17,7 +17,7 @@ def shard(
 ) -> None:
     """Write a data set as WebDataset shards, to be trained on from here or from an address.
 
-    Pictures are copied as they are, beside their labels; nothing in FOLDER
+    Images are copied as they are, beside their labels; nothing in FOLDER
     is changed. Put OUT into object storage or behind a web server, and give
     its address as --data: shards are fetched when they are needed.
 
@@ -39,6 +39,6 @@ def shard(
             counts = shard_coco(Path(folder), out, shard_size=size, progress=progress)
         else:
             counts = shard_classes(folder, out, shard_size=size, progress=progress)
-    for split, (pictures, shards) in counts.items():
-        print(f"{split}: {pictures:,} pictures in {shards:,} shards")
+    for split, (images, shards) in counts.items():
+        print(f"{split}: {images:,} images in {shards:,} shards")
     print(f"the shards are in {out}")

@@ -14,7 +14,7 @@ def train(
     data: Annotated[
         str | None, typer.Option(help="Data folder: COCO's layout, or class folders.")
     ] = None,
-    trunk: Annotated[
+    backbone_weights: Annotated[
         str | None, typer.Option(help="Weights to start the backbone from; or a timm model's name.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; the recipe's if none.")] = None,
@@ -33,7 +33,7 @@ def train(
         bool, typer.Option("--compile", help="Run the backbone through torch.compile.")
     ] = False,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")
     ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Write a trace of steps 4 to 6, profile.json.")
@@ -65,7 +65,7 @@ def train(
     changes = _changes(
         overrides,
         data=data,
-        trunk=trunk,
+        backbone_weights=backbone_weights,
         max_steps=max_steps,
         compiled=compiled,
         skip_bad=skip_bad,
@@ -100,7 +100,7 @@ def _changes(
     overrides: list[str] | None,
     *,
     data: str | None,
-    trunk: str | None,
+    backbone_weights: str | None,
     max_steps: int | None,
     compiled: bool,
     skip_bad: bool,
@@ -110,7 +110,7 @@ def _changes(
 
     keys: dict[str, Any] = {
         "data.folder": data,
-        "model.trunk": trunk,
+        "model.backbone_weights": backbone_weights,
         "training.max_steps": max_steps,
         "training.compile": compiled or None,
         "data.skip_bad": skip_bad or None,

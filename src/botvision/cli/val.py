@@ -28,10 +28,10 @@ def val(
         bool, typer.Option("--tta", help="Average over mirrored images (classifiers).")
     ] = False,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out unreadable pictures (classifiers).")
+        bool, typer.Option("--skip-bad", help="Leave out unreadable images (classifiers).")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for pictures of the evaluation (classifiers).")
+        Path | None, typer.Option(help="Folder for images of the evaluation (classifiers).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
@@ -39,7 +39,7 @@ def val(
 
     Example: botvision val runs/demo/run/best.safetensors --data runs/demo/data
 
-    Example: botvision val runs/classification/NAME/best.safetensors --tta --output pictures
+    Example: botvision val runs/classification/NAME/best.safetensors --tta --output images
     """
     import json
 
@@ -54,7 +54,7 @@ def val(
             split=split,
             batch_size=batch_size,
             image_size=image_size,
-            flips=tta,
+            tta=tta,
             skip_bad=skip_bad,
             output=output,
             progress=progress,

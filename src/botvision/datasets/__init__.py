@@ -1,1 +1,1 @@
-"""Pictures and annotations: reading, checking, augmenting, and the embedded handwriting scenes."""
+"""Images and annotations: reading, checking, augmenting, and the embedded handwriting scenes."""

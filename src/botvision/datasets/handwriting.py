@@ -1,7 +1,7 @@
 """The embedded data set: real handwriting on real photographs, as a COCO folder.
 
-scikit-learn's 1,797 handwritten digits (8x8 grey, the UCI optical recognition set) are written
-on crops of its two photographs, in any colour that can be read there, overlapping and of many
+scikit-learn's 1,797 handwritten digits (8x8 gray, the UCI optical recognition set) are written
+on crops of its two photographs, in any color that can be read there, overlapping and of many
 sizes. The masks are the ink that stays visible, exact to the pixel. Digits of the validation
 scenes are never used in training scenes. Nothing is downloaded: both ship with scikit-learn.
 """
@@ -31,7 +31,7 @@ _LEAST_VISIBLE = 0.75  # share of a digit that later ones must leave visible
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and its instances.
+    """One image and its instances.
 
     Attributes:
         image: RGB, uint8 [S, S, 3].
@@ -98,7 +98,7 @@ class HandwritingScenes:
                 rest.sum() < _LEAST_VISIBLE * full for rest, full in zip(left, areas, strict=True)
             ):
                 continue
-            canvas += ink[..., None] * (_ink_colour(canvas, mask, rng) - canvas)
+            canvas += ink[..., None] * (_ink_color(canvas, mask, rng) - canvas)
             digits.append(int(self._digits[sample]))
             areas.append(area)
             masks = [*left, mask]
@@ -124,13 +124,13 @@ class HandwritingScenes:
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         forward = turn @ np.array([[stretch, shear], [0, 1]]) * pixels
         margin = height / 2
-        centre = rng.uniform(margin, self.size - margin, size=2)
+        center = rng.uniform(margin, self.size - margin, size=2)
         inverse = np.linalg.inv(forward)
         padded = np.pad(digit, 3)
         # Only the square that the digit can reach is drawn; a diagonal and the shear fit in it.
-        first = np.maximum(centre - height, 0).astype(int)
-        last = np.minimum(centre + height, self.size).astype(int)
-        origin = np.full(2, padded.shape[0] / 2) + inverse @ (first - centre)
+        first = np.maximum(center - height, 0).astype(int)
+        last = np.minimum(center + height, self.size).astype(int)
+        origin = np.full(2, padded.shape[0] / 2) + inverse @ (first - center)
         patch = Image.fromarray(padded).transform(
             (int(last[0] - first[0]), int(last[1] - first[1])),
             Image.Transform.AFFINE,
@@ -144,13 +144,13 @@ class HandwritingScenes:
         return ink
 
 
-def _ink_colour(
+def _ink_color(
     canvas: NDArray[np.float32], mask: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """A random colour that stands out from what lies under the digit."""
+    """A random color that stands out from what lies under the digit."""
     under = float(canvas[mask].mean())
-    colour = rng.uniform(0, 70, size=3) if under > 110 else rng.uniform(180, 255, size=3)
-    return colour.astype(np.float32)
+    color = rng.uniform(0, 70, size=3) if under > 110 else rng.uniform(180, 255, size=3)
+    return color.astype(np.float32)
 
 
 def write_handwriting(

@@ -20,7 +20,7 @@ SPLIT_WORDS = {
 }
 KNOWN_LAYOUTS = (
     "COCO (annotations/instances_train.json or train/_annotations.coco.json), YOLO (data.yaml), "
-    "Pascal VOC (Annotations/*.xml) and labelme (a JSON file a picture)"
+    "Pascal VOC (Annotations/*.xml) and labelme (a JSON file an image)"
 )
 _TITLES: dict[Format, str] = {
     "coco": "COCO",
@@ -38,7 +38,7 @@ class Layout:
 
     Attributes:
         format: Of its annotations.
-        evidence: The file it was recognised by, relative to the folder.
+        evidence: The file it was recognized by, relative to the folder.
     """
 
     format: Format
@@ -55,16 +55,16 @@ class CocoSplit:
     Attributes:
         name: What the folder calls it.
         annotations: The annotation file.
-        pictures: The folder that its ``file_name`` entries start from.
+        images: The folder that its ``file_name`` entries start from.
     """
 
     name: str
     annotations: Path
-    pictures: Path
+    images: Path
 
 
 def detect_layout(folder: Path, expected: Format | None = None) -> Layout:
-    """Recognise the layout of a detection data set from its files.
+    """Recognize the layout of a detection data set from its files.
 
     Args:
         folder: Of the data set.
@@ -134,13 +134,13 @@ def yolo_files(folder: Path) -> Iterator[Path]:
 
 
 def voc_files(folder: Path) -> Iterator[Path]:
-    """XML files of a Pascal VOC folder, of its splits' folders or of a folder with pictures."""
+    """XML files of a Pascal VOC folder, of its splits' folders or of a folder with images."""
     for place in (folder / "Annotations", folder, *_split_folders(folder)):
         yield from sorted(place.glob("*.xml"))
 
 
 def labelme_files(folder: Path) -> Iterator[Path]:
-    """JSON files of single pictures, in the folder or one below."""
+    """JSON files of single images, in the folder or one below."""
     for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
         with path.open(encoding="utf-8", errors="replace") as file:
             head = file.read(_PROBED_CHARACTERS)
@@ -156,9 +156,9 @@ def _split_folders(folder: Path) -> Iterator[Path]:
 
 
 def find_split(folder: Path, split: str) -> tuple[Path, Path]:
-    """Annotation file and picture folder of a split in a COCO folder, see ``find_coco_split``."""
+    """Annotation file and image folder of a split in a COCO folder, see ``find_coco_split``."""
     found = find_coco_split(folder, split)
-    return found.annotations, found.pictures
+    return found.annotations, found.images
 
 
 def find_coco_split(folder: Path, split: str) -> CocoSplit:
@@ -166,7 +166,7 @@ def find_coco_split(folder: Path, split: str) -> CocoSplit:
 
     The annotation file is ``annotations/instances_<split>.json`` (or ``<split>2017``),
     ``annotations/<split>.json``, ``<split>/_annotations.coco.json`` or ``<split>.json``; the
-    pictures are beside it, in ``images/<split>/``, ``images/`` or ``<split>2017/``, wherever the
+    images are beside it, in ``images/<split>/``, ``images/`` or ``<split>2017/``, wherever the
     first one is. "val" may be called valid, validation or, if there is none of those, test.
 
     Raises:
@@ -181,7 +181,7 @@ def find_coco_split(folder: Path, split: str) -> CocoSplit:
                 f"{folder}: expected annotations/instances_{split}.json, got {names}"
             )
         if files:
-            return CocoSplit(word, files[0], _picture_folder(folder, word, split, files[0]))
+            return CocoSplit(word, files[0], _image_folder(folder, word, split, files[0]))
     raise BotvisionError(_missing_split(folder, split))
 
 
@@ -198,7 +198,7 @@ def coco_splits(folder: Path) -> dict[str, CocoSplit]:
 
 
 def whole_coco_set(folder: Path) -> CocoSplit | None:
-    """A COCO folder that is not split: ``_annotations.coco.json`` beside its pictures."""
+    """A COCO folder that is not split: ``_annotations.coco.json`` beside its images."""
     path = folder / _ROBOFLOW
     return CocoSplit("", path, folder) if path.is_file() else None
 
@@ -206,8 +206,8 @@ def whole_coco_set(folder: Path) -> CocoSplit | None:
 def _missing_split(folder: Path, split: str) -> str:
     if whole_coco_set(folder):
         return (
-            f"{folder}: no split {split!r}: {_ROBOFLOW} holds all pictures; split them with: "
-            f"botvision data convert {folder} {folder}_split --split-share 0.2"
+            f"{folder}: no split {split!r}: {_ROBOFLOW} holds all images; split them with: "
+            f"botvision data convert {folder} {folder}_split --val-fraction 0.2"
         )
     others = [layout for layout in find_layouts(folder) if layout.format != "coco"]
     if others:
@@ -251,14 +251,14 @@ def _in_folders(folder: Path, word: str) -> Iterable[Path]:
     )
 
 
-def _picture_folder(folder: Path, word: str, split: str, annotations: Path) -> Path:
+def _image_folder(folder: Path, word: str, split: str, annotations: Path) -> Path:
     if annotations.name == _ROBOFLOW:
         return annotations.parent
     named = re.compile(rf"{word}(?![a-z]).*")
     places = [folder / "images", *sorted([*(folder / "images").glob("*"), *folder.glob("*")])]
     candidates = [p for p in places if (p == places[0] or named.fullmatch(p.name)) and p.is_dir()]
     if not candidates:
-        raise BotvisionError(f"{folder}: expected pictures in images/ or {split}2017/, got neither")
+        raise BotvisionError(f"{folder}: expected images in images/ or {split}2017/, got neither")
     for path in candidates:
         if is_sharded(path):
             return path
@@ -272,7 +272,7 @@ def _picture_folder(folder: Path, word: str, split: str, annotations: Path) -> P
 
 
 def _first_file_name(path: Path) -> str | None:
-    """The first picture's name, without reading the rest of what may be half a gigabyte."""
+    """The first image's name, without reading the rest of what may be half a gigabyte."""
     with path.open(encoding="utf-8", errors="replace") as file:
         found = re.search(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', file.read(_PROBED_CHARACTERS))
     try:

@@ -36,7 +36,7 @@ def load_batches(
     batches: Iterable[list[Any]],
     *,
     collate: Callable[[list[Any]], Any],
-    workers: int,
+    num_workers: int,
     pin_memory: bool = False,
 ) -> Generator[Any, None, None]:
     """Batches of a data set, read by workers ahead of time; closing it ends the workers.
@@ -45,7 +45,7 @@ def load_batches(
         data: The data set; of one in shards that come from elsewhere see ``shards_ahead``.
         batches: Lists of keys of its items.
         collate: Makes items a batch.
-        workers: Processes that read; 0 reads in this one.
+        num_workers: Processes that read; 0 reads in this one.
         pin_memory: Whether tensors go where a GPU fetches them faster.
 
     Raises:
@@ -56,21 +56,21 @@ def load_batches(
         data,
         batch_sampler=batches,
         collate_fn=collate,
-        num_workers=workers,
+        num_workers=num_workers,
         pin_memory=pin_memory,
         worker_init_fn=ignore_interruptions,
     )
     with shards_ahead(data, batches) as advance:
         iterator = _iterator(loader)
         try:
-            with _one_line_errors(workers):
+            with _one_line_errors(num_workers):
                 for batch in iterator:
                     advance()
                     yield batch
         finally:
             # An error's traceback may keep the iterator to the end, where Python would wait for
             # ever for workers that ignore its signal.
-            if workers:
+            if num_workers:
                 iterator._shutdown_workers()
 
 
@@ -87,7 +87,7 @@ def _iterator(loader: DataLoader[Any]) -> Any:
 
 
 @contextmanager
-def _one_line_errors(workers: int) -> Iterator[None]:
+def _one_line_errors(num_workers: int) -> Iterator[None]:
     """Errors of workers without the traceback that torch puts into their message."""
     try:
         yield
@@ -98,11 +98,13 @@ def _one_line_errors(workers: int) -> Iterator[None]:
         reason = " ".join(str(error).split())
         # Of a worker that dies while it hands something over, only the cut connection is seen.
         cut = (
-            workers > 0 and not isinstance(error, RuntimeError) and not reason.startswith("Caught ")
+            num_workers > 0
+            and not isinstance(error, RuntimeError)
+            and not reason.startswith("Caught ")
         )
         if not cut and not reason.startswith("DataLoader worker"):
             raise
         reason = reason or type(error).__name__
         raise DataWorkerError(
-            f"a data worker died, perhaps for want of memory ({reason}); lower training.workers"
+            f"a data worker died, perhaps for want of memory ({reason}); lower training.num_workers"
         ) from error

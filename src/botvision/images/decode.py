@@ -1,4 +1,4 @@
-"""The one way pictures come into the program."""
+"""The one way images come into the program."""
 
 import contextlib
 import os
@@ -24,19 +24,19 @@ _TURNED = (5, 6, 7, 8)  # values of the EXIF orientation that swap width and hei
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read a picture as upright RGB.
+    """Read an image as upright RGB.
 
-    The EXIF orientation is applied, 16-bit grey is scaled to 8 bits, transparency is dropped, of
+    The EXIF orientation is applied, 16-bit gray is scaled to 8 bits, transparency is dropped, of
     several frames the first is taken. The file's content, not its name, tells the format.
 
     Args:
-        path: Picture file.
+        path: Image file.
 
     Returns:
         An RGB image, fully decoded.
 
     Raises:
-        BotvisionError: If the file is missing, no picture, truncated, of 32 bits a channel, or
+        BotvisionError: If the file is missing, no image, truncated, of 32 bits a channel, or
             beyond 100 million pixels or what the environment's BOTVISION_MOST_PIXELS says.
     """
     return decode_image(path, str(path))
@@ -46,7 +46,7 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
     """``read_image`` of a file or of an open one, such as an archive's member.
 
     Args:
-        source: Where the picture is.
+        source: Where the image is.
         name: What errors call it.
     """
     with _opened(source, name) as image:
@@ -55,10 +55,10 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Width and height that ``read_image`` gives a picture; of most formats without decoding it.
+    """Width and height that ``read_image`` gives an image; of most formats without decoding it.
 
     Args:
-        path: Picture file.
+        path: Image file.
 
     Raises:
         BotvisionError: As ``read_image``, but pixels that are not decoded may be damaged.
@@ -76,16 +76,16 @@ def read_numbers(path: Path) -> NDArray[np.uint8]:
     """The number that each pixel of a mask holds, [height, width], upright.
 
     Args:
-        path: A picture of grey values or of places in a palette, whose colours do not count.
+        path: An image of gray values or of places in a palette, whose colors do not count.
 
     Raises:
-        BotvisionError: As ``read_image``, or if the picture has other pixels.
+        BotvisionError: As ``read_image``, or if the image has other pixels.
     """
     with _opened(path, str(path)) as image:
         if image.mode not in ("L", "P"):
             raise BotvisionError(
-                f"{path}: expected a mask of grey values or with a palette, got mode {image.mode}; "
-                "convert the picture"
+                f"{path}: expected a mask of gray values or with a palette, got mode {image.mode}; "
+                "convert the image"
             )
         ImageOps.exif_transpose(image, in_place=True)
         return np.array(image)
@@ -93,10 +93,10 @@ def read_numbers(path: Path) -> NDArray[np.uint8]:
 
 @contextlib.contextmanager
 def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """A picture of one of the formats and not too large; what fails as it is read is one line."""
+    """An image of one of the formats and not too large; what fails as it is read is one line."""
     limit = _pixel_limit()
     try:
-        # Pillow warns of damaged metadata and of pictures below our own limit.
+        # Pillow warns of damaged metadata and of images below our own limit.
         with (
             warnings.catch_warnings(action="ignore"),
             Image.open(source, formats=_FORMATS) as image,
@@ -104,27 +104,27 @@ def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
             if image.width * image.height > limit:
                 raise BotvisionError(
                     f"{name}: expected at most {limit:,} pixels, got {image.width} x "
-                    f"{image.height}; shrink the picture or set {_LIMIT_VARIABLE}"
+                    f"{image.height}; shrink the image or set {_LIMIT_VARIABLE}"
                 )
             yield image
     except BotvisionError:
         raise
     except FileNotFoundError as error:
-        raise BotvisionError(f"{name}: no such picture") from error
+        raise BotvisionError(f"{name}: no such image") from error
     except Image.DecompressionBombError as error:
         raise BotvisionError(
-            f"{name}: too many pixels ({error}); shrink the picture or set {_LIMIT_VARIABLE}"
+            f"{name}: too many pixels ({error}); shrink the image or set {_LIMIT_VARIABLE}"
         ) from error
     except UnidentifiedImageError as error:
         raise BotvisionError(
-            f"{name}: expected a picture ({', '.join(_FORMATS)}), got a file of another kind"
+            f"{name}: expected an image ({', '.join(_FORMATS)}), got a file of another kind"
         ) from error
     except Exception as error:  # decoders of damaged files raise anything, struct.error included
         raise BotvisionError(f"{name}: cannot be decoded ({error}); replace the file") from error
 
 
 def _pixel_limit() -> int:
-    """The most pixels that a picture may have, of the environment or our own."""
+    """The most pixels that an image may have, of the environment or our own."""
     text = os.environ.get(_LIMIT_VARIABLE)
     if text is None:
         return _MOST_PIXELS
@@ -144,16 +144,16 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in ("I", "F"):
         raise BotvisionError(
             f"{name}: expected 8 or 16 bits a channel, got 32, of which nothing says what is "
-            "white; convert the picture"
+            "white; convert the image"
         )
     return image.convert("RGB")
 
 
 def find_images(path: Path) -> Iterator[Path]:
-    """The picture itself, or the pictures of a folder and its subfolders in sorted order.
+    """The image itself, or the images of a folder and its subfolders in sorted order.
 
     Raises:
-        BotvisionError: If the path is missing or the folder holds no pictures.
+        BotvisionError: If the path is missing or the folder holds no images.
     """
     if path.is_file():
         yield path
@@ -162,5 +162,5 @@ def find_images(path: Path) -> Iterator[Path]:
         raise BotvisionError(f"{path}: no such file or folder")
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not found:
-        raise BotvisionError(f"{path}: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise BotvisionError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     yield from found

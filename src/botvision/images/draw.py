@@ -1,4 +1,4 @@
-"""Pictures people look at: instances drawn on images, and mosaics of them."""
+"""Images people look at: instances drawn on images, and mosaics of them."""
 
 import colorsys
 import math
@@ -18,8 +18,8 @@ _OPACITY = 0.45  # of masks
 _SMALLEST_SIDE = 384  # small images are enlarged so that boxes and labels can be read
 
 
-def class_colour(number: int) -> tuple[int, int, int]:
-    """RGB colour of a class; neighbouring numbers get distant hues."""
+def class_color(number: int) -> tuple[int, int, int]:
+    """RGB color of a class; neighboring numbers get distant hues."""
     red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.85, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -38,12 +38,12 @@ def draw_instances(
     Args:
         image: [3, H, W], uint8 or float in 0..1.
         boxes: [n, 4], x1 y1 x2 y2 in pixels.
-        labels: Class of each instance; chooses its colour.
+        labels: Class of each instance; chooses its color.
         captions: Text of each instance.
         masks: Binary [n, H, W] or None.
 
     Returns:
-        An RGB picture.
+        An RGB photo.
     """
     canvas = F.to_dtype(image.detach().cpu(), torch.uint8, scale=True)
     height, width = canvas.shape[-2:]
@@ -51,7 +51,7 @@ def draw_instances(
     canvas = F.resize(canvas, [height * factor, width * factor], antialias=False)
     if len(labels) == 0:
         return F.to_pil_image(canvas)
-    colours = [class_colour(label) for label in reversed(labels)]
+    colors = [class_color(label) for label in reversed(labels)]
     if masks is not None:
         enlarged = F.resize(
             masks.detach().cpu().to(torch.uint8),
@@ -60,51 +60,49 @@ def draw_instances(
         )
         # torchvision's draw_segmentation_masks blackens what two masks share.
         blended = canvas.float()
-        for mask, colour in zip(enlarged.bool().flip(0), colours, strict=True):
-            blended[:, mask] += _OPACITY * (torch.tensor(colour)[:, None] - blended[:, mask])
+        for mask, color in zip(enlarged.bool().flip(0), colors, strict=True):
+            blended[:, mask] += _OPACITY * (torch.tensor(color)[:, None] - blended[:, mask])
         canvas = blended.round().to(torch.uint8)
     scaled = boxes.detach().cpu().float().flip(0) * factor
     scaled[:, 2:] = torch.maximum(scaled[:, 2:], scaled[:, :2])
-    canvas = draw_bounding_boxes(canvas, scaled, colors=colours, width=2)
-    picture: Image.Image = F.to_pil_image(canvas)
-    draw = ImageDraw.Draw(picture)
-    for (x, y, *_), caption, colour in zip(
-        scaled.tolist(), reversed(captions), colours, strict=True
-    ):
-        _caption(draw, x, y, caption, colour)
-    return picture
+    canvas = draw_bounding_boxes(canvas, scaled, colors=colors, width=2)
+    photo: Image.Image = F.to_pil_image(canvas)
+    draw = ImageDraw.Draw(photo)
+    for (x, y, *_), caption, color in zip(scaled.tolist(), reversed(captions), colors, strict=True):
+        _caption(draw, x, y, caption, color)
+    return photo
 
 
 def _caption(
-    draw: ImageDraw.ImageDraw, x: float, y: float, text: str, colour: tuple[int, int, int]
+    draw: ImageDraw.ImageDraw, x: float, y: float, text: str, color: tuple[int, int, int]
 ) -> None:
     left, top, right, bottom = draw.textbbox((x, y), text, font_size=14)
     up = min(bottom - y, y)
-    draw.rectangle((left - 1, top - up - 1, right + 1, bottom - up + 1), fill=colour)
+    draw.rectangle((left - 1, top - up - 1, right + 1, bottom - up + 1), fill=color)
     draw.text((x, y - up), text, fill=(0, 0, 0), font_size=14)
 
 
-def mosaic(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
-    """Pictures side by side in rows, each in a cell of the largest size.
+def mosaic(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
+    """Images side by side in rows, each in a cell of the largest size.
 
     Args:
-        pictures: At least one.
-        columns: Pictures a row; about as many as rows if None.
+        images: At least one.
+        columns: Images a row; about as many as rows if None.
     """
-    columns = columns or math.ceil(math.sqrt(len(pictures)))
-    width = max(picture.width for picture in pictures)
-    height = max(picture.height for picture in pictures)
-    rows = math.ceil(len(pictures) / columns)
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    width = max(image.width for image in images)
+    height = max(image.height for image in images)
+    rows = math.ceil(len(images) / columns)
     gap = 4
     sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         row, column = divmod(number, columns)
-        sheet.paste(picture, (column * (width + gap), row * (height + gap)))
+        sheet.paste(image, (column * (width + gap), row * (height + gap)))
     return sheet
 
 
-def save_evaluation(picture: Image.Image, folder: Path, epoch: int) -> None:
-    """Write the picture of an evaluation as ``val_epoch<epoch>.jpg`` and as the last one's."""
+def save_evaluation(image: Image.Image, folder: Path, epoch: int) -> None:
+    """Write the image of an evaluation as ``val_epoch<epoch>.jpg`` and as the last one's."""
     for name in (f"val_epoch{epoch:03d}.jpg", "val_predictions.jpg"):
         with replacing(folder / name) as temporary:
-            picture.save(temporary)
+            image.save(temporary)

@@ -9,7 +9,7 @@ from botvision.files import replacing
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 100) -> None:
-    """Write a figure as a picture, all or nothing.
+    """Write a figure as an image, all or nothing.
 
     Args:
         figure: What to draw.

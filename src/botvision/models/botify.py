@@ -60,7 +60,7 @@ def botify(
     A basic block has two 3x3 convolutions. The first changes the width and the resolution, which
     attention cannot, and stays; the second is replaced.
 
-    Batch normalisation keeps its statistics, those of the convolution's output, so the network is
+    Batch normalization keeps its statistics, those of the convolution's output, so the network is
     to be trained before it is used. The new parameters are trainable even where the convolution
     was frozen.
 

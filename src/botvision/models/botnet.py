@@ -58,7 +58,7 @@ class BoTNet(ResNet):
         super().__init__(block=(block, block, block, transformer), layers=layers, **kwargs)
 
     def init_weights(self, zero_init_last: bool = True) -> None:
-        """Timm's initialisation for the convolutions, the layer's own for the attention."""
+        """Timm's initialization for the convolutions, the layer's own for the attention."""
         super().init_weights(zero_init_last=zero_init_last)
         for module in self.modules():
             if isinstance(module, MultiHeadSelfAttention2d):

@@ -65,7 +65,7 @@ def image_sides(img_size: int | tuple[int, int]) -> tuple[int, int]:
 class BottleneckTransformer(Bottleneck):
     """timm's ``Bottleneck`` with self-attention for its 3x3 convolution.
 
-    All else, batch normalisation and the three non-linearities included, is the bottleneck's
+    All else, batch normalization and the three non-linearities included, is the bottleneck's
     (paper section 3.2). Where a ResNet dilates (``output_stride`` 16), the attention keeps the
     resolution: the S1 form.
 

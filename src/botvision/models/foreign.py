@@ -119,9 +119,9 @@ def convert_attention(network: nn.Module, *, impl: str = "auto") -> nn.Module:
     for parent, name, replacement in found:
         setattr(parent, name, replacement)
         if isinstance(replacement, ConvertedAttention2d):  # a BottleStack's; its pooling is beside
-            for beside, neighbour in parent.named_children():
-                if isinstance(neighbour, nn.AvgPool2d):
-                    setattr(parent, beside, halving_pool().train(neighbour.training))
+            for beside, neighbor in parent.named_children():
+                if isinstance(neighbor, nn.AvgPool2d):
+                    setattr(parent, beside, halving_pool().train(neighbor.training))
     for module in network.modules():
         config = getattr(module, "pretrained_cfg", None)
         if isinstance(config, dict):  # what timm's data pipeline asks

@@ -58,7 +58,7 @@ class InsertedResNet(ResNet):
             setattr(self, name, _with_names_kept(self.get_submodule(name)))
 
     def init_weights(self, zero_init_last: bool = True) -> None:
-        """Timm's initialisation for the convolutions, the layers' own for the attention."""
+        """Timm's initialization for the convolutions, the layers' own for the attention."""
         super().init_weights(zero_init_last=zero_init_last)
         for module in self.modules():
             if isinstance(module, MultiHeadSelfAttention2d | NonLocal2d):

@@ -20,12 +20,12 @@ class NonLocal2d(nn.Module):
     Non-Local block; Wang et al. have it as g, and so has this block. The scale is that of their
     code, their text has none.
 
-    The normalisation's weight starts at zero, so a block inserted into a trained network changes
+    The normalization's weight starts at zero, so a block inserted into a trained network changes
     nothing at first.
 
     Args:
         channels: C, even.
-        norm_layer: Normalisation after the output projection.
+        norm_layer: Normalization after the output projection.
         impl: Implementation of ``decomposed_attention``; memory grows with N unless it is
             "reference".
         device: Of the parameters.

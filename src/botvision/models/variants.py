@@ -80,7 +80,7 @@ SENET = Extras(ResNet, {"block": Bottleneck, "act_layer": "silu", **_SE})
 # paper_costs.py: S3's multiply-adds are those of 152 layers at 288 pixels and S5's those of 350 at
 # 320. Of 350 layers with three blocks in c2 and c5, (3, 44, 66, 3) alone has the parameters; it is
 # ResNet-200 with c3 and c4 deepened alike. S4 is our reading: 200 layers, half way between its
-# neighbours' costs. So is SiLU, which the T series has, whose baselines they are.
+# neighbors' costs. So is SiLU, which the T series has, whose baselines they are.
 VARIANTS = (
     # Name, blocks of c2 to c5, stride of c5, extras, input, title.
     Variant("botnet18", (2, 2, 2, 2), 2, BASIC, 224, "BoTNet-18 (R18 variant)"),

@@ -1,4 +1,4 @@
-"""Where a position of a picture looks, a head each, as a picture."""
+"""Where a position of an image looks, a head each, as an image."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class AttentionMap:
     Attributes:
         layer: Name of the layer in the model.
         heads: Probabilities over the layer's map, float32 [heads, H, W].
-        box: The part of the picture that they lie over: x1, y1, x2, y2 in pixels.
+        box: The part of the image that they lie over: x1, y1, x2, y2 in pixels.
     """
 
     layer: str
@@ -43,17 +43,17 @@ def attention_maps(
 
     Args:
         predictor: See ``load``.
-        image: RGB picture.
+        image: RGB image.
         at: (x, y) of the pixel.
 
     Raises:
-        BotvisionError: If the pixel is outside the picture, or what a classifier looks at of it,
+        BotvisionError: If the pixel is outside the image, or what a classifier looks at of it,
             or the model has no attention.
     """
     x, y = at
     if not (0 <= x < image.width and 0 <= y < image.height):
         raise BotvisionError(
-            f"--at {x},{y}: expected a pixel of the {image.width} x {image.height} picture"
+            f"--at {x},{y}: expected a pixel of the {image.width} x {image.height} image"
         )
     if isinstance(predictor, ClassPredictor):
         covered = predictor.preparation.box(image.width, image.height)
@@ -99,7 +99,7 @@ def attention_maps(
 
 
 def _box_of_detector(predictor: Predictor, image: Image.Image) -> Box:
-    """What the network's input covers: the picture, and padding to its right and bottom."""
+    """What the network's input covers: the image, and padding to its right and bottom."""
     pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
     resized, _ = predictor.model.transform([pixels])
     padded_height, padded_width = resized.tensors.shape[-2:]
@@ -110,10 +110,10 @@ def _box_of_detector(predictor: Predictor, image: Image.Image) -> Box:
 def draw_attention_maps(
     image: Image.Image, at: tuple[int, int], maps: list[AttentionMap], path: Path
 ) -> None:
-    """Draw attention maps over their picture, a row a layer and a column a head.
+    """Draw attention maps over their image, a row a layer and a column a head.
 
     Args:
-        image: The picture.
+        image: The image.
         at: (x, y) of the pixel that looks; drawn as a cross.
         maps: See ``attention_maps``.
         path: PNG to write or replace.

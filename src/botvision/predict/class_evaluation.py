@@ -21,8 +21,8 @@ def evaluate_classifier(
     weights: str | Path,
     split: str = "val",
     batch_size: int | None = None,
-    workers: int | None = None,
-    flips: bool = False,
+    num_workers: int | None = None,
+    tta: bool = False,
     skip_bad: bool = False,
     output: Path | None = None,
     progress: Callable[[int, int], None],
@@ -35,11 +35,11 @@ def evaluate_classifier(
         weights: Where the predictor comes from, for errors.
         split: Split of the folder.
         batch_size: Images at a time; those of an evaluation in the training if None.
-        workers: Processes that read images; those of the training if None.
-        flips: Average the probabilities of an image and its mirror image.
-        skip_bad: Leave out pictures that cannot be read, and count them.
+        num_workers: Processes that read images; those of the training if None.
+        tta: Average the probabilities of an image and its mirror image.
+        skip_bad: Leave out images that cannot be read, and count them.
         output: Folder for ``confusion_matrix.png``, ``calibration.png`` and ``per_class.png``;
-            made if need be. None: no pictures.
+            made if need be. None: no images.
         progress: Called with the images done and their total.
 
     Returns:
@@ -66,10 +66,10 @@ def evaluate_classifier(
         data,
         precision=predictor.precision,
         batch_size=batch_size
-        or training.get("images_at_once")
+        or training.get("micro_batch_size")
         or training.get("batch_size", _BATCH_SIZE),
-        workers=training.get("workers", 0) if workers is None else workers,
-        flips=flips,
+        num_workers=training.get("num_workers", 0) if num_workers is None else num_workers,
+        tta=tta,
         progress=progress,
     )
     metrics = measure(predictions, predictor.classes)

@@ -1,4 +1,4 @@
-"""Predicting the classes of a picture or a folder of pictures into files."""
+"""Predicting the classes of an image or a folder of images into files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from botvision.tasks.classification.metrics import BEST_CLASSES
 
 _AT_ONCE = 32
 _ON_THE_SHEET = 25
-_LINES = 3  # under a picture of the sheet
+_LINES = 3  # under an image of the sheet
 
 
 def predict_class_files(
@@ -26,29 +26,29 @@ def predict_class_files(
     paths: Sequence[Path],
     output: Path,
     *,
-    flips: bool = False,
+    tta: bool = False,
     skip_bad: bool = False,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Write ``predictions.json`` and, of the first 25 pictures, ``predictions.jpg``.
+    """Write ``predictions.json`` and, of the first 25 images, ``predictions.jpg``.
 
     ``predictions.json`` holds ``classes``, ``images`` (file name below the folder that the
-    pictures have in common, and the five most probable classes with their probabilities) and
-    ``skipped`` (file name and reason). Nothing is written before all pictures are read.
+    photos have in common, and the five most probable classes with their probabilities) and
+    ``skipped`` (file name and reason). Nothing is written before all photos are read.
 
     Args:
         predictor: See ``load``.
-        paths: The pictures, at least one, see ``find_images``.
+        paths: The photos, at least one, see ``find_images``.
         output: Folder to write to; made if need be.
-        flips: Average over each picture and its mirror image.
-        skip_bad: Go on without pictures that cannot be read.
-        progress: Called with the pictures done and their total.
+        tta: Average over each image and its mirror image.
+        skip_bad: Go on without photos that cannot be read.
+        progress: Called with the photos done and their total.
 
     Returns:
         What was written as ``predictions.json``.
 
     Raises:
-        BotvisionError: If a picture cannot be read, or with ``skip_bad`` none can.
+        BotvisionError: If an image cannot be read, or with ``skip_bad`` none can.
     """
     if output.exists() and not output.is_dir():
         raise BotvisionError(f"--output {output}: expected a folder, got a file")
@@ -58,20 +58,20 @@ def predict_class_files(
     named = [*zip(paths, file_names(paths), strict=True)]
     for start in range(0, len(named), _AT_ONCE):
         batch = named[start : start + _AT_ONCE]
-        pictures, names = [], []
+        photos, names = [], []
         for path, name in batch:
             try:
-                pictures.append(read_image(path))
+                photos.append(read_image(path))
                 names.append(name.as_posix())
             except BotvisionError as error:
                 if not skip_bad:
                     raise
                 skipped.append({"file_name": name.as_posix(), "reason": str(error)})
-        best = predictor.probabilities(pictures, flips=flips).topk(
+        best = predictor.probabilities(photos, tta=tta).topk(
             min(BEST_CLASSES, len(predictor.classes))
         )
-        for picture, file_name, values, places in zip(
-            pictures, names, best.values.tolist(), best.indices.tolist(), strict=True
+        for image, file_name, values, places in zip(
+            photos, names, best.values.tolist(), best.indices.tolist(), strict=True
         ):
             predicted = [
                 {"class": predictor.classes[place], "probability": value}
@@ -79,10 +79,10 @@ def predict_class_files(
             ]
             images.append({"file_name": file_name, "predicted": predicted})
             if len(cells) < _ON_THE_SHEET:
-                cells.append(_cell(predictor, picture, predicted))
+                cells.append(_cell(predictor, image, predicted))
         progress(start + len(batch), len(paths))
     if not images:
-        raise BotvisionError(f"none of the pictures can be read: {skipped[0]['reason']}")
+        raise BotvisionError(f"none of the photos can be read: {skipped[0]['reason']}")
     content = {"classes": list(predictor.classes), "images": images, "skipped": skipped}
     output.mkdir(parents=True, exist_ok=True)
     with replacing(output / "predictions.jpg") as temporary:
@@ -92,13 +92,13 @@ def predict_class_files(
 
 
 def _cell(
-    predictor: ClassPredictor, picture: Image.Image, predicted: list[dict[str, Any]]
+    predictor: ClassPredictor, image: Image.Image, predicted: list[dict[str, Any]]
 ) -> Image.Image:
-    """A picture as the classifier sees it, over its most probable classes."""
+    """An image as the classifier sees it, over its most probable classes."""
     lines = [(f"{each['probability']:.2f} {each['class']}", BLACK) for each in predicted[:_LINES]]
     preparation = predictor.preparation
     return captioned(
-        predictor.transform(picture),
+        predictor.transform(image),
         lines,
         mean=torch.tensor(preparation.mean),
         std=torch.tensor(preparation.std),

@@ -1,4 +1,4 @@
-"""A trained classifier as a function of pictures."""
+"""A trained classifier as a function of images."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from botvision.datasets.folders.transforms import evaluation_transform
 from botvision.errors import BotvisionError
-from botvision.predict.pictures import Picture, as_image
+from botvision.predict.images import ImageInput, as_image
 from botvision.processes import processes
 from botvision.supervision_import import import_supervision
 from botvision.tasks.classification.build import build_classifier
@@ -31,41 +31,41 @@ _MOST_THREADS = 8
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture becomes what a classifier sees.
+    """How an image becomes what a classifier sees.
 
     Attributes:
         image_size: Side of the square in pixels.
-        crop_share: Share of the picture's shorter side that is looked at.
-        mean: Of the channels, pictures in 0..1.
+        crop_pct: Share of the image's shorter side that is looked at.
+        mean: Of the channels, images in 0..1.
         std: Likewise.
     """
 
     image_size: int
-    crop_share: float
+    crop_pct: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of a picture that is looked at: x1, y1, x2, y2 in pixels.
+        """The part of an image that is looked at: x1, y1, x2, y2 in pixels.
 
         Args:
-            width: Of the picture.
+            width: Of the image.
             height: Likewise.
         """
         # timm makes the shorter side this many pixels long and cuts out the middle.
-        shorter = int(self.image_size / self.crop_share)
+        shorter = int(self.image_size / self.crop_pct)
         side = min(width, height) * self.image_size / shorter
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
 
 
 class ClassPredictor:
-    """Tells the class of pictures of any size.
+    """Tells the class of images of any size.
 
     Args:
         model: Gives logits.
         classes: Names of its classes, in the order of its outputs.
-        preparation: What it is to see of a picture.
+        preparation: What it is to see of an image.
         description: Where the weights come from, see ``read_description``.
         precision: That of the training, "float32" or "bfloat16".
 
@@ -93,56 +93,56 @@ class ClassPredictor:
         self.precision = precision
         self.transform = evaluation_transform(
             preparation.image_size,
-            preparation.crop_share,
+            preparation.crop_pct,
             mean=preparation.mean,
             std=preparation.std,
         )
 
-    def __call__(self, picture: Picture, *, flips: bool = False) -> "supervision.Classifications":
-        """The probabilities of all classes for one picture.
+    def __call__(self, image: ImageInput, *, tta: bool = False) -> "supervision.Classifications":
+        """The probabilities of all classes for one image.
 
         Args:
-            picture: Path, PIL image, or RGB array uint8 [H, W, 3].
-            flips: Average over the picture and its mirror image.
+            image: Path, PIL image, or RGB array uint8 [H, W, 3].
+            tta: Average over the image and its mirror image.
 
         Returns:
             ``class_id``, places in ``classes``, and ``confidence``, their probabilities, the most
             probable first.
 
         Raises:
-            BotvisionError: If the picture cannot be read.
+            BotvisionError: If the image cannot be read.
         """
-        probabilities, places = self.probabilities([picture], flips=flips)[0].sort(descending=True)
+        probabilities, places = self.probabilities([image], tta=tta)[0].sort(descending=True)
         found: supervision.Classifications = import_supervision().Classifications(
             class_id=places.numpy().astype(np.int64), confidence=probabilities.numpy()
         )
         return found
 
     def probabilities(
-        self, pictures: Sequence[Picture], *, flips: bool = False, batch_size: int = 32
+        self, photos: Sequence[ImageInput], *, tta: bool = False, batch_size: int = 32
     ) -> Tensor:
-        """The probabilities of all classes for many pictures: float32 [n, classes].
+        """The probabilities of all classes for many images: float32 [n, classes].
 
         Args:
-            pictures: As in a call; read and prepared by several threads, a batch at a time.
-            flips: Average over a picture and its mirror image.
-            batch_size: Pictures at a time.
+            photos: As in a call; read and prepared by several threads, a batch at a time.
+            tta: Average over an image and its mirror image.
+            batch_size: Images at a time.
 
         Raises:
-            BotvisionError: If a picture cannot be read.
+            BotvisionError: If an image cannot be read.
         """
         parts = [torch.empty(0, len(self.classes))]
         threads = min(_MOST_THREADS, os.cpu_count() or 1)
         with ThreadPoolExecutor(threads) as pool:
-            for start in range(0, len(pictures), batch_size):
-                batch = pictures[start : start + batch_size]
+            for start in range(0, len(photos), batch_size):
+                batch = photos[start : start + batch_size]
                 images = torch.stack([*pool.map(self._prepared, batch)]).to(processes().device)
-                logits = class_logits(self.model, images, self.precision, flips=flips)
+                logits = class_logits(self.model, images, self.precision, tta=tta)
                 parts.append(logits.softmax(dim=1).cpu())
         return torch.cat(parts)
 
-    def _prepared(self, picture: Picture) -> Tensor:
-        return self.transform(as_image(picture))
+    def _prepared(self, image: ImageInput) -> Tensor:
+        return self.transform(as_image(image))
 
 
 def class_predictor(
@@ -165,7 +165,7 @@ def class_predictor(
         classes = [str(name) for name in description["classes"]]
         preparation = Preparation(
             image_size=image_size or settings.image_size,
-            crop_share=float(description["crop_share"]),
+            crop_pct=float(description["crop_pct"]),
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
         )
@@ -203,7 +203,7 @@ def network_predictor(
     names = config.get("label_names") or [str(number) for number in range(count)]
     preparation = Preparation(
         image_size=image_size or int(config["input_size"][-1]),
-        crop_share=float(config.get("crop_pct") or 0.875),
+        crop_pct=float(config.get("crop_pct") or 0.875),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )

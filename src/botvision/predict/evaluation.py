@@ -24,7 +24,7 @@ def evaluate_weights(
     split: str | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
-    flips: bool = False,
+    tta: bool = False,
     skip_bad: bool = False,
     output: Path | None = None,
     progress: Callable[[int, int], None],
@@ -38,7 +38,7 @@ def evaluate_weights(
         batch_size: Images at a time; as in the training if None, whose figures it then gives.
         image_size: Side in pixels that the longer side of an image is resized to for a detector,
             and of the square that a classifier sees; that of the training if None.
-        flips: See ``evaluate_classifier``, as the next two.
+        tta: See ``evaluate_classifier``, as the next two.
         skip_bad: For a classifier.
         output: For a classifier.
         progress: Called with the images done and their total.
@@ -60,12 +60,12 @@ def evaluate_weights(
             weights=weights,
             split=split,
             batch_size=batch_size,
-            flips=flips,
+            tta=tta,
             skip_bad=skip_bad,
             output=output,
             progress=progress,
         )
-    for option, given in (("--tta", flips), ("--skip-bad", skip_bad), ("--output", output)):
+    for option, given in (("--tta", tta), ("--skip-bad", skip_bad), ("--output", output)):
         if given:
             raise BotvisionError(
                 f"{option}: expected a classifier's weights, got a detector's, {weights}; leave it "

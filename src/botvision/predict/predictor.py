@@ -1,4 +1,4 @@
-"""A trained detector as a function of pictures."""
+"""A trained detector as a function of images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from botvision.datasets.coco.annotations import Category
 from botvision.errors import BotvisionError
-from botvision.predict.pictures import Picture, as_image
+from botvision.predict.images import ImageInput, as_image
 from botvision.processes import processes
 from botvision.supervision_import import import_supervision
 from botvision.tasks.detection.build import build_detector
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Predictor:
-    """Finds instances in pictures of any size.
+    """Finds instances in images of any size.
 
     Args:
         model: A torchvision detector.
@@ -48,11 +48,11 @@ class Predictor:
         self.description = description
         self.precision: str = description["recipe"]["training"]["precision"]
 
-    def __call__(self, picture: Picture, *, score: float = 0.5) -> "supervision.Detections":
-        """Detections in one picture.
+    def __call__(self, image: ImageInput, *, score: float = 0.5) -> "supervision.Detections":
+        """Detections in one image.
 
         Args:
-            picture: Path, PIL image, or RGB array uint8 [H, W, 3].
+            image: Path, PIL image, or RGB array uint8 [H, W, 3].
             score: Smallest score to keep.
 
         Returns:
@@ -60,9 +60,9 @@ class Predictor:
             ``mask`` [n, H, W] if the model predicts masks, and ``data["class_name"]``.
 
         Raises:
-            BotvisionError: If the picture cannot be read.
+            BotvisionError: If the image cannot be read.
         """
-        output = self._detect(_tensor(picture))
+        output = self._detect(_tensor(image))
         kept = output["scores"] >= score
         places = output["labels"][kept].numpy() - 1
         detections: supervision.Detections = import_supervision().Detections(
@@ -120,6 +120,6 @@ def detector_predictor(path: Path, description: dict[str, Any]) -> Predictor:
     return Predictor(model, categories, description)
 
 
-def _tensor(picture: Picture) -> Tensor:
-    image: Tensor = F.pil_to_tensor(as_image(picture))
+def _tensor(photo: ImageInput) -> Tensor:
+    image: Tensor = F.pil_to_tensor(as_image(photo))
     return image

@@ -1,4 +1,4 @@
-"""Predicting a picture or a folder of pictures into files."""
+"""Predicting an image or a folder of images into files."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -23,38 +23,38 @@ def predict_files(
     skip_bad: bool = False,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Write overlays and ``predictions.json`` for pictures.
+    """Write overlays and ``predictions.json`` for images.
 
     ``predictions.json`` holds ``images`` (id, file name, size), ``categories``, ``annotations``,
-    the records of COCO's results format, and ``skipped`` (file name and reason). A picture that
+    the records of COCO's results format, and ``skipped`` (file name and reason). An image that
     cannot be read stops the work before anything is written for it, or is skipped.
 
     Args:
         predictor: See ``load``.
-        paths: The pictures, at least one, see ``find_images``.
-        output: Folder to write to; made if need be. Below it the overlays lie as the pictures
+        paths: The images, at least one, see ``find_images``.
+        output: Folder to write to; made if need be. Below it the overlays lie as the images
             do below the folder they have in common.
         score: Smallest score to keep.
-        skip_bad: Go on without pictures that cannot be read.
-        progress: Called with the pictures done and their total.
+        skip_bad: Go on without images that cannot be read.
+        progress: Called with the images done and their total.
 
     Returns:
         What was written as ``predictions.json``.
 
     Raises:
-        BotvisionError: If a picture is missing or none, or with ``skip_bad`` all are, or an
+        BotvisionError: If an image is missing or none, or with ``skip_bad`` all are, or an
             overlay would replace a source.
     """
-    # Folders are resolved and pictures are not: a link is a picture of the folder it lies in.
+    # Folders are resolved and images are not: a link is an image of the folder it lies in.
     places = [path.parent.resolve() / path.name for path in paths]
     root = Path(os.path.commonpath([place.parent for place in places]))
     if output.resolve() == root:
-        raise BotvisionError(f"--output {output}: expected another folder than the pictures'")
+        raise BotvisionError(f"--output {output}: expected another folder than the images'")
     names = file_names(paths)
     overlays = _overlays(names)
     taken = {output.resolve() / overlay for overlay in overlays} & set(places)
     if taken:
-        raise BotvisionError(f"--output {output}: {min(taken)} is one of the pictures")
+        raise BotvisionError(f"--output {output}: {min(taken)} is one of the images")
     if output.exists() and not output.is_dir():
         raise BotvisionError(f"--output {output}: expected a folder, got a file")
     skipped = _unreadable(paths, names, skip_bad=skip_bad)
@@ -89,8 +89,8 @@ def predict_files(
 
 
 def file_names(paths: Sequence[Path]) -> list[Path]:
-    """Paths of pictures from the nearest folder that holds them all."""
-    # Folders are resolved and pictures are not: a link is a picture of the folder it lies in.
+    """Paths of images from the nearest folder that holds them all."""
+    # Folders are resolved and images are not: a link is an image of the folder it lies in.
     places = [path.parent.resolve() / path.name for path in paths]
     root = os.path.commonpath([place.parent for place in places])
     return [place.relative_to(root) for place in places]
@@ -99,7 +99,7 @@ def file_names(paths: Sequence[Path]) -> list[Path]:
 def _unreadable(
     paths: Sequence[Path], names: Sequence[Path], *, skip_bad: bool
 ) -> dict[Path, dict[str, str]]:
-    """What is wrong with pictures that cannot be read, by path."""
+    """What is wrong with images that cannot be read, by path."""
     found = {}
     for path, name in zip(paths, names, strict=True):
         try:
@@ -109,7 +109,7 @@ def _unreadable(
                 raise
             found[path] = {"file_name": name.as_posix(), "reason": str(error)}
     if len(found) == len(paths):
-        raise BotvisionError(f"none of the pictures can be read: {found[paths[0]]['reason']}")
+        raise BotvisionError(f"none of the images can be read: {found[paths[0]]['reason']}")
     return found
 
 

@@ -12,7 +12,7 @@ from botvision.recipes.schema import Recipe
 from botvision.recipes.step_memory import Answer, StepCost, free_memory, measured_steps
 
 _USED_SHARE = {"cuda": 0.9, "cpu": 0.8}  # a CPU's process is killed where a GPU's gets an error
-_PATIENCE = 20.0  # seconds for one step; larger ones are reckoned
+_PATIENCE = 20.0  # seconds for one step; larger ones are estimated
 _GIB = 2**30
 
 
@@ -32,7 +32,7 @@ class _Found:
 
 
 def with_largest_batch(recipe: Recipe, *, note: Callable[[str], None]) -> Recipe:
-    """A recipe with the largest ``training.images_at_once`` that fits into memory.
+    """A recipe with the largest ``training.micro_batch_size`` that fits into memory.
 
     The batch stays the same: only numbers that divide a process's share of it are tried, and what
     does not fit at once is accumulated. Every process must call it; all get the smallest number
@@ -49,7 +49,7 @@ def with_largest_batch(recipe: Recipe, *, note: Callable[[str], None]) -> Recipe
     if training.sharded:
         raise BotvisionError(
             "--auto-batch: expected a model that fits into one process, got training.sharded; "
-            "set training.images_at_once by hand"
+            "set training.micro_batch_size by hand"
         )
     here = processes()
     share = math.ceil(training.batch_size / here.num_processes)
@@ -74,7 +74,7 @@ def with_largest_batch(recipe: Recipe, *, note: Callable[[str], None]) -> Recipe
         )
     fewest = next(each for each in everyone if each.images == images)
     note(_describe(images, share, fewest.costs, room))
-    changed = training.model_copy(update={"images_at_once": images})
+    changed = training.model_copy(update={"micro_batch_size": images})
     return recipe.model_copy(update={"training": changed})
 
 
@@ -120,8 +120,8 @@ def _line(costs: dict[int, StepCost], size: int, what: str) -> float:
 
 def _describe(images: int, share: int, costs: dict[int, StepCost], room: int) -> str:
     shown = ", ".join(f"{size}: {cost.memory / _GIB:.2f}" for size, cost in costs.items())
-    taken = "measured" if images in costs else "reckoned from the two largest"
+    taken = "measured" if images in costs else "estimated from the two largest"
     return (
-        f"--auto-batch: training.images_at_once={images} of {share} ({taken}); GiB by images at "
+        f"--auto-batch: training.micro_batch_size={images} of {share} ({taken}); GiB by images at "
         f"once {shown}; room {room / _GIB:.2f}"
     )

@@ -57,7 +57,7 @@ def resume_run(
     Args:
         path: The run folder.
         display: Shows the run, see ``training.loop.train``.
-        overrides: Changes of what changes no result, such as "training.workers=0".
+        overrides: Changes of what changes no result, such as "training.num_workers=0".
         profile: Write a trace of a few steps.
 
     Returns:
@@ -89,8 +89,8 @@ def build_task(recipe: Recipe) -> Task:
         task = ClassificationTask(
             recipe.model,
             recipe.data,
-            batch_size=training.images_at_once or training.batch_size,
-            workers=training.workers,
+            batch_size=training.micro_batch_size or training.batch_size,
+            num_workers=training.num_workers,
             precision=training.precision,
             seed=training.seed,
         )
@@ -101,11 +101,11 @@ def build_task(recipe: Recipe) -> Task:
             splits=(recipe.data.train_split, recipe.data.val_split),
             scale_jitter=recipe.data.scale_jitter,
             flip=recipe.data.flip,
-            colour_jitter=recipe.data.colour_jitter,
+            color_jitter=recipe.data.color_jitter,
             copy_paste=recipe.data.copy_paste,
             skip_bad=recipe.data.skip_bad,
             batch_size=training.evaluated_at_once,
-            workers=training.workers,
+            num_workers=training.num_workers,
             precision=training.precision,
             seed=training.seed,
         )

@@ -17,7 +17,7 @@ class About(BaseModel):
         source: Where in the paper, such as "table 2"; None for recipes of ours.
         command: How it is run.
         hardware: What it is meant for.
-        time: How long it takes there, and whether that was seen or reckoned.
+        time: How long it takes there, and whether that was seen or estimated.
         paper: The paper's figures by metric name, in 0..1.
         measured: What we measured, and how; "not run yet" until then.
     """
@@ -42,9 +42,9 @@ class CocoDataSettings(BaseModel):
         val_split: Split that is evaluated.
         scale_jitter: Range of the random scale; 1 fits the whole image into the input.
         flip: Probability of a horizontal flip.
-        colour_jitter: Strength of random brightness, contrast and saturation.
+        color_jitter: Strength of random brightness, contrast and saturation.
         copy_paste: Probability that a random subset of another image's instances is pasted.
-        skip_bad: Leave out pictures that cannot be read, instead of refusing the data; the
+        skip_bad: Leave out images that cannot be read, instead of refusing the data; the
             command's --skip-bad.
     """
 
@@ -55,7 +55,7 @@ class CocoDataSettings(BaseModel):
     val_split: str = "val"
     scale_jitter: tuple[Positive, Positive] = (0.8, 1.25)
     flip: Fraction = 0.5
-    colour_jitter: Annotated[float, Field(ge=0)] = 0.0
+    color_jitter: Annotated[float, Field(ge=0)] = 0.0
     copy_paste: Fraction = 0.0
     skip_bad: bool = False
 

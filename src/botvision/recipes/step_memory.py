@@ -179,7 +179,7 @@ class _Steps:
         # Alone in its process, as sharding and DistributedDataParallel need others.
         accelerator = cast(Accelerator, _OneProcess(device))
         self._prepared: Prepared = prepare(self._task, recipe.training, accelerator)
-        for group in self._prepared.optimiser.param_groups:
+        for group in self._prepared.optimizer.param_groups:
             group["lr"] = 0.0  # the same item again and again would drive the weights anywhere
 
     def take(self, images: int) -> StepCost:
@@ -187,12 +187,12 @@ class _Steps:
         batch = self._task.collate([self._item] * images)
         start = time.perf_counter()
         self._pass(batch)
-        prepared.optimiser.step()
+        prepared.optimizer.step()
         if prepared.average is not None:
             prepared.average.update(prepared.plain, step=0)
         # The second one finds momentum and, as where batches are accumulated, gradients.
         self._pass(batch)
-        prepared.optimiser.zero_grad()
+        prepared.optimizer.zero_grad()
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             memory = torch.cuda.max_memory_reserved(self._device)

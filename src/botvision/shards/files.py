@@ -32,7 +32,7 @@ def mirrors() -> Path:
 
 
 class ShardError(BotvisionError):
-    """A shard that is needed is not to be had; its pictures may well be sound."""
+    """A shard that is needed is not to be had; its images may well be sound."""
 
 
 class ShardFiles:

@@ -1,7 +1,7 @@
-"""The index of a folder of shards: which pictures its tar files hold, and where.
+"""The index of a folder of shards: which images its tar files hold, and where.
 
-Shards are WebDataset's: uncompressed tar files of numbered samples, a picture and what belongs to
-it beside each other. The index, ``index.json``, adds the pictures' own names and places, so that
+Shards are WebDataset's: uncompressed tar files of numbered samples, an image and what belongs to
+it beside each other. The index, ``index.json``, adds the images' own names and places, so that
 any of them is read without looking through the rest.
 """
 
@@ -19,19 +19,19 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar")
 
 
 class Shard(msgspec.Struct, frozen=True):
-    """A tar file of pictures.
+    """A tar file of images.
 
     Attributes:
         name: Of the file, in the index's folder.
         size: Bytes.
         sha256: Of the file, in hexadecimal.
-        pictures: Of each its own name, where in the file it begins, and its bytes.
+        images: Of each its own name, where in the file it begins, and its bytes.
     """
 
     name: str
     size: int
     sha256: str
-    pictures: list[tuple[str, int, int]]
+    images: list[tuple[str, int, int]]
 
 
 class ShardIndex(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class ShardIndex(msgspec.Struct, frozen=True):
 
     Attributes:
         format: ``FORMAT``.
-        shards: In the order of the pictures.
+        shards: In the order of the images.
     """
 
     format: str
@@ -47,7 +47,7 @@ class ShardIndex(msgspec.Struct, frozen=True):
 
 
 def is_sharded(folder: Path) -> bool:
-    """Whether the pictures of a folder lie in shards."""
+    """Whether the images of a folder lie in shards."""
     return (folder / INDEX).is_file()
 
 
@@ -61,7 +61,7 @@ def read_index(folder: Path) -> list[Shard]:
     """The shards of a folder.
 
     Raises:
-        BotvisionError: If the index is damaged, or names a file outside the folder, a picture
+        BotvisionError: If the index is damaged, or names a file outside the folder, an image
             twice or a place that is not in its file.
     """
     path = folder / INDEX
@@ -75,18 +75,18 @@ def read_index(folder: Path) -> list[Shard]:
     for shard in index.shards:
         if not _PLAIN_NAME.fullmatch(shard.name):
             raise _damaged(path, f"shard {shard.name!r}: expected the name of a tar file here")
-        for name, start, size in shard.pictures:
+        for name, start, size in shard.images:
             if not 0 <= start <= start + size <= shard.size:
                 raise _damaged(
                     path,
-                    f"picture {name!r}: expected a place in the {shard.size:,} bytes of "
+                    f"image {name!r}: expected a place in the {shard.size:,} bytes of "
                     f"{shard.name}, got {size:,} from {start:,}",
                 )
             if name in seen:
-                raise _damaged(path, f"picture {name!r}: occurs twice")
+                raise _damaged(path, f"image {name!r}: occurs twice")
             seen.add(name)
     if not seen:
-        raise _damaged(path, "expected at least one picture, got none")
+        raise _damaged(path, "expected at least one image, got none")
     return index.shards
 
 

@@ -1,4 +1,4 @@
-"""Writing pictures into shards."""
+"""Writing images into shards."""
 
 import hashlib
 import io
@@ -42,7 +42,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture on its way into a shard.
+    """An image on its way into a shard.
 
     Attributes:
         name: Its own name; unique.
@@ -57,9 +57,9 @@ class Sample:
 
 
 def stored_order(split: str, count: int) -> list[int]:
-    """The order that a split's pictures are written in: of training, shuffled.
+    """The order that a split's images are written in: of training, shuffled.
 
-    Pictures that stand together are often alike, and those of a shard are trained on together.
+    Images that stand together are often alike, and those of a shard are trained on together.
     """
     order = list(range(count))
     if split == "train":
@@ -70,7 +70,7 @@ def stored_order(split: str, count: int) -> list[int]:
 def write_shards(
     folder: Path, samples: Iterable[Sample], *, shard_size: int, progress: Callable[[int], None]
 ) -> int:
-    """Write pictures as they are, in their order, into shards with an index.
+    """Write images as they are, in their order, into shards with an index.
 
     The same samples give the same bytes.
 
@@ -78,7 +78,7 @@ def write_shards(
         folder: An empty folder that no one sees yet.
         samples: At least one.
         shard_size: Bytes after which a shard ends.
-        progress: Called with the number of pictures done.
+        progress: Called with the number of images done.
 
     Returns:
         The number of shards.
@@ -119,7 +119,7 @@ class _ShardWriter:
         self._path = path
         # Its headers are one block each, as long as names are short, and ours are.
         self._archive = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        self._pictures: list[tuple[str, int, int]] = []
+        self._images: list[tuple[str, int, int]] = []
 
     @property
     def size(self) -> int:
@@ -129,13 +129,13 @@ class _ShardWriter:
         content = sample.read()
         suffix = PurePosixPath(sample.name).suffix.lower()
         start = self._append(f"{number:09d}{suffix}", content)
-        self._pictures.append((sample.name, start, len(content)))
+        self._images.append((sample.name, start, len(content)))
         self._append(f"{number:09d}{sample.beside[0]}", sample.beside[1])
 
     def close(self) -> Shard:
         self._archive.close()
         size = self._path.stat().st_size
-        return Shard(self._path.name, size, sha256(self._path), self._pictures)
+        return Shard(self._path.name, size, sha256(self._path), self._images)
 
     def _append(self, name: str, content: bytes) -> int:
         """Append a member; returns where its content begins."""

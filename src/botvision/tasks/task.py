@@ -48,7 +48,7 @@ class Task(Protocol):
         ...
 
     def losses(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
-        """Named scalar losses of a batch; their sum is minimised."""
+        """Named scalar losses of a batch; their sum is minimized."""
         ...
 
     def evaluate(self, model: nn.Module, progress: Progress) -> dict[str, Any]:
@@ -59,12 +59,12 @@ class Task(Protocol):
         """What the last evaluation predicted, ready for JSON."""
         ...
 
-    def batch_picture(self, batch: Any) -> Image.Image:
+    def batch_image(self, batch: Any) -> Image.Image:
         """A training batch as the model sees it."""
         ...
 
     def draw_data(self, folder: Path) -> None:
-        """Write pictures of the training data, such as ``labels.png``."""
+        """Write images of the training data, such as ``labels.png``."""
         ...
 
     def draw_evaluation(self, folder: Path, epoch: int, *, best: bool) -> None:

@@ -1,1 +1,1 @@
-"""Training: the loop, optimisation, run folders and resuming."""
+"""Training: the loop, optimization, run folders and resuming."""

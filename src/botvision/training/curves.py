@@ -1,4 +1,4 @@
-"""Learning curves as pictures: of one run, and of several over each other."""
+"""Learning curves as images: of one run, and of several over each other."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -71,9 +71,9 @@ def overlay_figure(runs: Mapping[str, History], metrics: Sequence[str]) -> Figur
         axes.sharex(panels[0])
     palette = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
     for number, (run, history) in enumerate(runs.items()):
-        colour = palette[number % len(palette)]
+        color = palette[number % len(palette)]
         dashes = ("-", "--", ":", "-.")[number // len(palette) % 4]
-        style = {"color": colour, "linestyle": dashes, "label": plain_text(run, longest=60)}
+        style = {"color": color, "linestyle": dashes, "label": plain_text(run, longest=60)}
         steps = [record for record in history if "losses" in record]
         sums = [sum(record["losses"].values()) for record in steps]
         _draw_loss(panels[0], [record["step"] for record in steps], sums, **style)
@@ -142,7 +142,7 @@ def _finish(axes: Any, *, legend: bool = True) -> None:
     if legend and axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize="small")
     elif not axes.get_lines():
-        axes.text(0.5, 0.5, "nothing yet", transform=axes.transAxes, ha="center", color="grey")
+        axes.text(0.5, 0.5, "nothing yet", transform=axes.transAxes, ha="center", color="gray")
 
 
 def smoothed(values: Sequence[float]) -> list[float]:

@@ -78,8 +78,8 @@ def one_line_failures(step: int, plan: BatchPlan) -> Iterator[None]:
 def _out_of_memory(step: int, plan: BatchPlan, error: Exception) -> BotvisionError:
     reason = " ".join(str(error).split()).partition(". ")[0]
     return BotvisionError(
-        f"step {step}: out of memory with {plan.images_at_once} images at once ({reason}); lower "
-        "training.images_at_once (--auto-batch finds the largest that fits; the batch stays the "
+        f"step {step}: out of memory with {plan.micro_batch_size} images at once ({reason}); lower "
+        "training.micro_batch_size (--auto-batch finds the largest that fits; the batch stays the "
         "same) or model.image_size, or set training.gradient_checkpointing=true"
     )
 
@@ -87,5 +87,5 @@ def _out_of_memory(step: int, plan: BatchPlan, error: Exception) -> BotvisionErr
 def _diverged(step: int, what: str) -> BotvisionError:
     return BotvisionError(
         f"step {step}: {what}; the weights are those before this step; lower "
-        "training.learning_rate or set training.gradient_clip"
+        "training.learning_rate or set training.clip_grad_norm"
     )

@@ -40,7 +40,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a task and keep the run in its folder.
 
-    Writes metrics, curves, pictures, ``best.safetensors`` by the chosen metric,
+    Writes metrics, curves, images, ``best.safetensors`` by the chosen metric,
     ``last.safetensors``, and the state to resume from every ``save_every`` steps.
 
     Args:
@@ -136,7 +136,7 @@ class _Run:
             data,
             self.batches,
             collate=task.collate,
-            workers=settings.workers,
+            num_workers=settings.num_workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
         self.recorder = Recorder(task, settings, folder, self.accelerator)
@@ -166,14 +166,14 @@ class _Run:
             raise BotvisionError(f"{error}; {self._how_to_go_on()}") from error
 
     def step(self, parts: list[Any]) -> bool:
-        """One step of the optimiser; whether any process was asked to stop."""
+        """One step of the optimizer; whether any process was asked to stop."""
         accelerator, settings, number = self.accelerator, self.settings, self.progressed.step + 1
-        model, optimiser = self.prepared.model, self.prepared.optimiser
+        model, optimizer = self.prepared.model, self.prepared.optimizer
         rate = self.plan.rate_factor * learning_rate_at(
             self.progressed.step, self.batches.total_steps, settings
         )
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["rate_share"]
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
         if self.main:
             self.recorder.batch(number - 1, parts[0])
         sums: dict[str, Tensor] = {}
@@ -194,9 +194,9 @@ class _Run:
             means = dict(zip(sums, mean, strict=False))
             # All processes know the same, and agree on whether to go on.
             check_losses(means, number)
-            clip_gradient(self.prepared.plain, settings.gradient_clip, number)
-            optimiser.step()
-            optimiser.zero_grad()
+            clip_gradient(self.prepared.plain, settings.clip_grad_norm, number)
+            optimizer.step()
+            optimizer.zero_grad()
         if self.prepared.average is not None:
             self.prepared.average.update(self.prepared.plain, step=number - 1)
         self.progressed.step = number

@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule of the recipes."""
+"""Optimizer and learning-rate schedule of the recipes."""
 
 import math
 
@@ -11,16 +11,16 @@ from botvision.training.settings import TrainingSettings
 _BACKBONE = "backbone.body."
 
 
-def build_optimiser(model: nn.Module, settings: TrainingSettings) -> optim.Optimizer:
-    """SGD with momentum or AdamW; biases, normalisation and position tables do not decay.
+def build_optimizer(model: nn.Module, settings: TrainingSettings) -> optim.Optimizer:
+    """SGD with momentum or AdamW; biases, normalization and position tables do not decay.
 
     Args:
-        model: Its trainable parameters are optimised; those below ``backbone.body`` are the
+        model: Its trainable parameters are optimized; those below ``backbone.body`` are the
             backbone's.
         settings: The recipe's.
 
     Returns:
-        An optimiser whose groups hold ``rate_share``, their part of the learning rate.
+        An optimizer whose groups hold ``lr_scale``, their part of the learning rate.
 
     Raises:
         BotvisionError: If the backbone has a learning rate of its own, and the model no backbone.
@@ -36,10 +36,10 @@ def build_optimiser(model: nn.Module, settings: TrainingSettings) -> optim.Optim
         decayed = [p for p in parameters if p.ndim > 1 and id(p) not in tables]
         others = [p for p in parameters if p.ndim <= 1 or id(p) in tables]
         groups += [
-            {"params": decayed, "weight_decay": settings.weight_decay, "rate_share": share},
-            {"params": others, "weight_decay": 0.0, "rate_share": share},
+            {"params": decayed, "weight_decay": settings.weight_decay, "lr_scale": share},
+            {"params": others, "weight_decay": 0.0, "lr_scale": share},
         ]
-    if settings.optimiser == "adamw":
+    if settings.optimizer == "adamw":
         return optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     return optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
 

@@ -1,4 +1,4 @@
-"""From a task's model to what the loop steps: processes, memory format, average, optimiser."""
+"""From a task's model to what the loop steps: processes, memory format, average, optimizer."""
 
 import os
 import warnings
@@ -15,7 +15,7 @@ from torch import nn, optim
 
 from botvision.errors import BotvisionError
 from botvision.tasks.task import Task
-from botvision.training.optimization import build_optimiser
+from botvision.training.optimization import build_optimizer
 from botvision.training.recomputation import keep_statistics_of_the_forward_pass
 from botvision.training.settings import TrainingSettings
 from botvision.training.sharding import ShardedCopy, shard
@@ -29,14 +29,14 @@ class Prepared:
         model: What a step calls: the model, perhaps shared with other processes.
         plain: The model itself.
         average: The moving average of the weights, if there is one.
-        optimiser: Over the model's trainable parameters.
+        optimizer: Over the model's trainable parameters.
         copy: Takes the weights together for evaluation where they are sharded; else None.
     """
 
     model: nn.Module
     plain: nn.Module
     average: ModelEmaV3 | None
-    optimiser: optim.Optimizer
+    optimizer: optim.Optimizer
     copy: ShardedCopy | None
 
     def evaluated(self) -> nn.Module:
@@ -89,12 +89,12 @@ def prepare(task: Task, settings: TrainingSettings, accelerator: Accelerator) ->
         keep_statistics_of_the_forward_pass(backbone)
     if settings.compile:
         task.backbone.compile()
-    optimiser = build_optimiser(plain, settings)
+    optimizer = build_optimizer(plain, settings)
     task.set_training_mode(plain)
     # A kernel of one pixel is in both memory formats, and its gradient may come in either.
     warnings.filterwarnings("ignore", message="Grad strides do not match")
     model = plain if settings.sharded else accelerator.prepare_model(plain)
-    return Prepared(model, plain, average, optimiser, copy)
+    return Prepared(model, plain, average, optimizer, copy)
 
 
 @contextmanager

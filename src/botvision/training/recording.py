@@ -15,7 +15,7 @@ from botvision.training.settings import TrainingSettings
 from botvision.training.speed import StepFigures
 from botvision.weights.file import save_weights
 
-_BATCH_PICTURES = 3
+_BATCH_IMAGES = 3
 _INSTALLED_BY = {"tensorboard": "pip install botvision[track]", "wandb": "pip install wandb"}
 
 
@@ -61,9 +61,9 @@ class Recorder:
 
     def batch(self, step: int, batch: Any) -> None:
         """Keep the first batches as the model sees them."""
-        if step < _BATCH_PICTURES:
-            picture = self._task.batch_picture(batch)
-            picture.save(self._folder.path / f"train_batch{step}.jpg")
+        if step < _BATCH_IMAGES:
+            image = self._task.batch_image(batch)
+            image.save(self._folder.path / f"train_batch{step}.jpg")
 
     def step(self, figures: StepFigures, *, last: bool) -> None:
         """Log a step if its turn has come."""
@@ -91,7 +91,7 @@ class Recorder:
         *,
         best: bool,
     ) -> None:
-        """Write an evaluation's metrics, pictures and weights."""
+        """Write an evaluation's metrics, images and weights."""
         folder = self._folder
         scalars = {name: metric for name, metric in metrics.items() if isinstance(metric, float)}
         folder.append({"step": step, "epoch": epoch, "metrics": scalars})

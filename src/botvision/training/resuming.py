@@ -13,7 +13,7 @@ FREE = frozenset(
         "training.log_every",
         "training.save_every",
         "training.trackers",
-        "training.workers",
+        "training.num_workers",
     }
 )
 """Keys of a recipe that may differ when a run is resumed."""
@@ -45,8 +45,8 @@ def check_same_recipe(
     if differences:
         raise BotvisionError(
             f"{folder}: the recipe is not the one that the run began with: "
-            f"{'; '.join(differences)}; put it back, or start a new run (model.trunk may take "
-            f"{folder / 'last.safetensors'})"
+            f"{'; '.join(differences)}; put it back, or start a new run "
+            f"(model.backbone_weights may take {folder / 'last.safetensors'})"
         )
 
 

@@ -14,16 +14,16 @@ from botvision.training.shard_order import shard_order
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How the images of an optimiser step are split over processes and over time.
+    """How the images of an optimizer step are split over processes and over time.
 
     Attributes:
-        images_at_once: Images a process takes at a time.
+        micro_batch_size: Images a process takes at a time.
         processes: Number of processes.
-        accumulation: Times that each takes them before the optimiser steps.
+        accumulation: Times that each takes them before the optimizer steps.
         rate_factor: What the recipe's learning rate is multiplied by.
     """
 
-    images_at_once: int
+    micro_batch_size: int
     processes: int
     accumulation: int
     rate_factor: float
@@ -32,32 +32,32 @@ class BatchPlan:
     def of(cls, settings: TrainingSettings, processes: int) -> "BatchPlan":
         """The plan that is nearest to the recipe's batch on this many processes."""
         share = math.ceil(settings.batch_size / processes)
-        at_once = min(settings.images_at_once or share, share)
+        at_once = min(settings.micro_batch_size or share, share)
         accumulation = max(1, round(settings.batch_size / (at_once * processes)))
         total = at_once * processes * accumulation
-        ratio = total / (settings.nominal_batch_size or settings.batch_size)
-        # SGD's steps add up (Goyal et al. 2017); AdamW's are normalised by the gradient's noise.
-        factor = ratio if settings.optimiser == "sgd" else math.sqrt(ratio)
+        ratio = total / (settings.base_batch_size or settings.batch_size)
+        # SGD's steps add up (Goyal et al. 2017); AdamW's are normalized by the gradient's noise.
+        factor = ratio if settings.optimizer == "sgd" else math.sqrt(ratio)
         return cls(at_once, processes, accumulation, factor)
 
     @property
     def batch_size(self) -> int:
-        """Images of an optimiser step."""
-        return self.images_at_once * self.processes * self.accumulation
+        """Images of an optimizer step."""
+        return self.micro_batch_size * self.processes * self.accumulation
 
     def describe(self, settings: TrainingSettings) -> str:
         """The plan in a line, and what became of the recipe's batch and learning rate."""
-        at_once = "image" if self.images_at_once == 1 else "images"
+        at_once = "image" if self.micro_batch_size == 1 else "images"
         processes = "process" if self.processes == 1 else "processes"
         line = (
-            f"batch of {self.batch_size}: {self.images_at_once} {at_once} at once x "
+            f"batch of {self.batch_size}: {self.micro_batch_size} {at_once} at once x "
             f"{self.processes} {processes} x {self.accumulation} accumulated"
         )
         if self.batch_size != settings.batch_size:
             line += f" (the recipe's {settings.batch_size} cannot be split so)"
         if self.rate_factor != 1:
-            nominal = settings.nominal_batch_size or settings.batch_size
-            how = "in proportion" if settings.optimiser == "sgd" else "with the square root"
+            nominal = settings.base_batch_size or settings.batch_size
+            how = "in proportion" if settings.optimizer == "sgd" else "with the square root"
             line += (
                 f"; learning rate {settings.learning_rate * self.rate_factor:.4g}, scaled {how} "
                 f"from {settings.learning_rate:g} for a batch of {nominal}"
@@ -120,8 +120,8 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
                 # Parts are numbered over all processes, so that n parts of one process and one
                 # part of each of n processes are the same.
                 number = part * self._plan.processes + self._process
-                start = first + number * self._plan.images_at_once
-                stop = start + self._plan.images_at_once
+                start = first + number * self._plan.micro_batch_size
+                stop = start + self._plan.micro_batch_size
                 yield [(epoch, index) for index in order[start:stop]]
 
     def _order(self, epoch: int) -> list[int]:

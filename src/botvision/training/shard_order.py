@@ -1,4 +1,4 @@
-"""The order of an epoch over pictures in shards: random, and yet of few shards at a time."""
+"""The order of an epoch over images in shards: random, and yet of few shards at a time."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Weights, gradients and optimiser state split over the processes (FSDP)."""
+"""Weights, gradients and optimizer state split over the processes (FSDP)."""
 
 from copy import deepcopy
 from typing import Any
@@ -60,22 +60,22 @@ class ShardedCopy:
         return self._model
 
 
-def whole_state(model: nn.Module, optimiser: optim.Optimizer | None = None) -> dict[str, Any]:
-    """State of a sharded model or of its optimiser, whole, on the CPU of the main process.
+def whole_state(model: nn.Module, optimizer: optim.Optimizer | None = None) -> dict[str, Any]:
+    """State of a sharded model or of its optimizer, whole, on the CPU of the main process.
 
     Every process must call it; the others get an empty dictionary.
     """
-    if optimiser is None:
+    if optimizer is None:
         return get_model_state_dict(model, options=_WHOLE_ON_CPU)
-    return get_optimizer_state_dict(model, optimiser, options=_WHOLE_ON_CPU)
+    return get_optimizer_state_dict(model, optimizer, options=_WHOLE_ON_CPU)
 
 
 def load_whole_state(
-    state: dict[str, Any], model: nn.Module, optimiser: optim.Optimizer | None = None
+    state: dict[str, Any], model: nn.Module, optimizer: optim.Optimizer | None = None
 ) -> None:
     """Give every process its part of what ``whole_state`` gave."""
     with torch.no_grad():
-        if optimiser is None:
+        if optimizer is None:
             set_model_state_dict(model, state, options=_WHOLE)
         else:
-            set_optimizer_state_dict(model, optimiser, state, options=_WHOLE)
+            set_optimizer_state_dict(model, optimizer, state, options=_WHOLE)

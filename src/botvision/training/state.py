@@ -37,23 +37,23 @@ def collect_state(
     Args:
         prepared: The model in training.
         progressed: How far it is.
-        batch_size: Images of an optimiser step.
+        batch_size: Images of an optimizer step.
         recipe: The run's, to be compared when it is resumed.
     """
-    plain, average, optimiser = prepared.plain, prepared.average, prepared.optimiser
+    plain, average, optimizer = prepared.plain, prepared.average, prepared.optimizer
     averaged = None if average is None else average.module
     if prepared.copy is not None:
         model = whole_state(plain)
         average_state = None if averaged is None else whole_state(averaged)
-        optimiser_state = whole_state(plain, optimiser)
+        optimizer_state = whole_state(plain, optimizer)
     else:
         model = plain.state_dict()
         average_state = None if averaged is None else averaged.state_dict()
-        optimiser_state = optimiser.state_dict()
+        optimizer_state = optimizer.state_dict()
     return {
         "model": model,
         "average": average_state,
-        "optimiser": optimiser_state,
+        "optimizer": optimizer_state,
         "progressed": dict(vars(progressed)),
         "batch_size": batch_size,
         "recipe": recipe,
@@ -86,7 +86,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         Progressed(**state["progressed"])
-        _ = state["model"], state["average"], state["optimiser"]
+        _ = state["model"], state["average"], state["optimizer"]
         _ = int(state["batch_size"]), dict(state["recipe"])
     except FileNotFoundError as error:
         raise BotvisionError(f"{path}: nothing to resume from; start the run anew") from error
@@ -106,16 +106,16 @@ def restore(state: dict[str, Any], prepared: Prepared, path: Path) -> Progressed
     Raises:
         BotvisionError: If the state is another model's.
     """
-    average, optimiser = prepared.average, prepared.optimiser
+    average, optimizer = prepared.average, prepared.optimizer
     try:
         if prepared.copy is not None:
             load_whole_state(state["model"], prepared.plain)
-            load_whole_state(state["optimiser"], prepared.plain, optimiser)
+            load_whole_state(state["optimizer"], prepared.plain, optimizer)
             if average is not None:
                 load_whole_state(state["average"], average.module)
         else:
             prepared.plain.load_state_dict(state["model"])
-            optimiser.load_state_dict(state["optimiser"])
+            optimizer.load_state_dict(state["optimizer"])
             if average is not None:
                 average.module.load_state_dict(state["average"])
     except Exception as error:  # each of the three has its own

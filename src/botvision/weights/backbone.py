@@ -21,7 +21,7 @@ _HEAD = "fc."
 
 
 @dataclass(frozen=True)
-class TrunkReport:
+class BackboneReport:
     """Where a network's weights come from.
 
     Attributes:
@@ -55,7 +55,9 @@ class TrunkReport:
         return list(dict.fromkeys(places))
 
 
-def load_trunk(network: nn.Module, source: str | Path, *, head: bool = True) -> TrunkReport:
+def load_backbone_weights(
+    network: nn.Module, source: str | Path, *, head: bool = True
+) -> BackboneReport:
     """Start a BoTNet from the weights of a ResNet or of another BoTNet.
 
     The stem and the convolutional blocks must be the same. What the paper replaces or adds stays as
@@ -64,7 +66,7 @@ def load_trunk(network: nn.Module, source: str | Path, *, head: bool = True) -> 
     are resized.
 
     Args:
-        network: A classifier, or the trunk of a detector (``detector.backbone.body``).
+        network: A classifier, or the backbone of a detector (``detector.backbone.body``).
         source: See ``read_checkpoint``: a file, the name of a timm model, or "torchvision:...".
         head: Whether the classifier is taken too, where both have one; False leaves it new.
 
@@ -100,13 +102,13 @@ def load_trunk(network: nn.Module, source: str | Path, *, head: bool = True) -> 
         )
     with torch.no_grad():
         network.load_state_dict(taken, strict=False)
-    return TrunkReport(str(source), tuple(taken), tuple(new), tuple(left_out))
+    return BackboneReport(str(source), tuple(taken), tuple(new), tuple(left_out))
 
 
 def _without_prefix(
     tensors: dict[str, Tensor], own: Container[str], source: str | Path
 ) -> dict[str, Tensor]:
-    """A trunk's tensors by its own names, wherever it stands in a detector or a wrapper."""
+    """A backbone's tensors by its own names, wherever it stands in a detector or a wrapper."""
     if _LANDMARK in own:
         prefixes = [name.removesuffix(_LANDMARK) for name in tensors if name.endswith(_LANDMARK)]
         if len(prefixes) != 1:

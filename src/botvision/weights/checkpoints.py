@@ -12,7 +12,7 @@ from botvision.weights.file import read_tensors
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
 _TORCHVISION = "torchvision:"
-# Under which training scripts keep the weights beside an optimiser's state.
+# Under which training scripts keep the weights beside an optimizer's state.
 _WRAPPERS = ("state_dict", "model")
 
 

@@ -21,7 +21,7 @@ def save_weights(path: Path, model: nn.Module, description: dict[str, Any]) -> N
     Args:
         path: File to write or replace.
         model: The model.
-        description: JSON-serialisable: how to build the model, its classes, its origin.
+        description: JSON-serializable: how to build the model, its classes, its origin.
 
     Raises:
         BotvisionError: If there is no room; the previous file stays.

@@ -28,7 +28,7 @@ from botvision.weights.hub_config import (
     network_config,
     read_config,
 )
-from botvision.weights.model_card import PICTURES, model_card, without_folders
+from botvision.weights.model_card import IMAGES, model_card, without_folders
 
 _BEST = "best.safetensors"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -52,7 +52,7 @@ def save_pretrained(
     Args:
         source: A network for classification that ``create_model`` built, ``botify`` perhaps
             changed; or a run folder, or a weights file in one, with whose metrics, recipe, command
-            and pictures the model card is made.
+            and images the model card is made.
         folder: Where to; made if it is not there.
         labels: Names of the classes of a network.
         arguments: Of ``create_model``, as which timm has recorded those that the network was built
@@ -94,7 +94,7 @@ def save_pretrained(
         config = configured(description, path)
         _make(target)
         write_tensors(target / WEIGHTS, read_tensors(path), description)
-        _copy_pictures(path.parent, target)
+        _copy_images(path.parent, target)
         card = model_card(target.name, {**description, **config}, run=path.parent)
     write_json(target / CONFIG, config)
     with replacing(target / CARD) as temporary:
@@ -171,7 +171,7 @@ def push_to_hub(
     """
     path = Path(folder)
     pretrained_file(path)
-    names = [name for name in (CONFIG, WEIGHTS, CARD, *PICTURES) if (path / name).exists()]
+    names = [name for name in (CONFIG, WEIGHTS, CARD, *IMAGES) if (path / name).exists()]
     for name in names:
         _check_regular(path / name)
     try:
@@ -196,8 +196,8 @@ def _make(folder: Path) -> None:
         raise BotvisionError(f"{folder}: expected a folder to write to ({error})") from error
 
 
-def _copy_pictures(run: Path, target: Path) -> None:
-    for name in PICTURES:
+def _copy_images(run: Path, target: Path) -> None:
+    for name in IMAGES:
         if (run / name).exists():
             _check_regular(run / name)
             with replacing(target / name) as temporary:

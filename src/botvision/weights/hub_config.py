@@ -151,7 +151,7 @@ def classifier_config(description: dict[str, Any], path: Path) -> dict[str, Any]
         prepared = {
             "input_size": (3, side, side),
             "interpolation": "bicubic",
-            "crop_pct": description["crop_share"],
+            "crop_pct": description["crop_pct"],
             "mean": description["mean"],
             "std": description["std"],
         }

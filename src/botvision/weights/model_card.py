@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-PICTURES = (
+IMAGES = (
     "val_predictions.jpg",
     "results.png",
     "pr_curve.png",
@@ -21,7 +21,7 @@ _PAPER = "[Bottleneck Transformers for Visual Recognition](https://arxiv.org/abs
 
 
 def model_card(name: str, description: dict[str, Any], run: Path | None) -> str:
-    """The text of a model card: use, classes, metrics, data, command, packages and pictures.
+    """The text of a model card: use, classes, metrics, data, command, packages and images.
 
     Args:
         name: Of the model.
@@ -50,7 +50,7 @@ def model_card(name: str, description: dict[str, Any], run: Path | None) -> str:
         _metrics(description.get("metrics", {}), description.get("step")),
     ]
     if run is not None:
-        sections += [_data(description), _command(run), _recipe(description), _pictures(run)]
+        sections += [_data(description), _command(run), _recipe(description), _images(run)]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -75,12 +75,12 @@ def _use(name: str, description: dict[str, Any]) -> str:
     if "categories" in description:
         return (
             f"import botvision\n\npredictor = botvision.load({where})\n"
-            'detections = predictor("picture.jpg")'
+            'detections = predictor("image.jpg")'
         )
     if "architecture" not in description:
         return (
             f"import botvision\n\npredictor = botvision.load({where})\n"
-            'classifications = predictor("picture.jpg")  # class_id: places in predictor.classes'
+            'classifications = predictor("image.jpg")  # class_id: places in predictor.classes'
         )
     if "botify" in description:
         return (
@@ -128,9 +128,9 @@ def _recipe(description: dict[str, Any]) -> str:
     return f"```yaml\n{yaml.safe_dump(recipe, sort_keys=False)}```" if recipe else ""
 
 
-def _pictures(run: Path) -> str:
+def _images(run: Path) -> str:
     return "\n\n".join(
         f"![{Path(name).stem.replace('_', ' ')}]({name})"
-        for name in PICTURES
+        for name in IMAGES
         if (run / name).exists()
     )

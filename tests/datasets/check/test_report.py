@@ -1,4 +1,4 @@
-"""The check of a folder: clean folders, duplicates, splits, pictures, and training's own check."""
+"""The check of a folder: clean folders, duplicates, splits, images, and training's own check."""
 
 import json
 import shutil
@@ -6,9 +6,9 @@ import shutil
 import pytest
 from PIL import Image
 
-from botvision.datasets.check.check_pictures import save_pictures
+from botvision.datasets.check.check_images import save_images
 from botvision.datasets.check.report import check_folder
-from botvision.datasets.check.training import check_pictures, check_same_categories
+from botvision.datasets.check.training import check_images, check_same_categories
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.errors import BotvisionError
 
@@ -20,7 +20,7 @@ def box(image_id, **changes):
 
 
 def check(folder, *splits, **options):
-    given = {"image_size": 64, "workers": 0, "progress": lambda what, done, total: None}
+    given = {"image_size": 64, "num_workers": 0, "progress": lambda what, done, total: None}
     return check_folder(folder, splits, **{**given, **options})
 
 
@@ -38,25 +38,25 @@ def test_a_clean_folder(folder, tree):
     assert report.all_findings() == []
     assert list(report.splits) == ["train", "val"]
     assert report.splits["train"].summary()["instances_per_class"] == {"dog": 3, "cat": 0, "cup": 0}
-    assert calls[-1] == ("read pictures of val", 2, 2)
+    assert calls[-1] == ("read images of val", 2, 2)
     assert tree(folder) == before
 
 
 def test_workers_find_the_same(folder):
-    (folder / "images" / "2.png").write_text("no picture")
-    alone, together = (check(folder, workers=workers).as_json() for workers in (0, 2))
+    (folder / "images" / "2.png").write_text("no image")
+    alone, together = (check(folder, num_workers=num_workers).as_json() for num_workers in (0, 2))
     assert alone == together
     assert not alone["trainable"]
 
 
-def test_fast_looks_into_no_picture(folder):
-    (folder / "images" / "2.png").write_text("no picture")
+def test_fast_looks_into_no_image(folder):
+    (folder / "images" / "2.png").write_text("no image")
     assert check(folder, contents=False).trainable
     (folder / "images" / "2.png").unlink()
     assert not check(folder, contents=False).trainable
 
 
-def test_pictures_of_training_in_validation(folder):
+def test_images_of_training_in_validation(folder):
     shutil.copy(folder / "images" / "1.png", folder / "images" / "4.png")
     path = folder / "annotations" / "instances_val.json"
     content = json.loads(path.read_text())
@@ -80,9 +80,9 @@ def test_a_missing_split_and_other_categories(folder, write_coco):
     assert check(folder, "train").trainable
 
 
-def test_the_pictures(folder, tmp_path):
+def test_the_images(folder, tmp_path):
     report = check(folder)
-    written = save_pictures(report, tmp_path / "out" / "pictures")
+    written = save_images(report, tmp_path / "out" / "images")
     assert [path.name for path in written] == [
         f"{split}_{name}"
         for split in ("train", "val")
@@ -94,22 +94,22 @@ def test_the_pictures(folder, tmp_path):
 
 def test_training_leaves_out_what_cannot_be_read(folder):
     names = ["1.png", "3.png"]
-    (folder / "images" / names[0]).write_text("no picture")
+    (folder / "images" / names[0]).write_text("no image")
     data = CocoInstances(folder, "train")
-    assert check_pictures(data) == ""  # only a look at the files
+    assert check_images(data) == ""  # only a look at the files
     (folder / "images" / names[1]).unlink()
-    with pytest.raises(BotvisionError, match=r"3\.png: no such picture.*data check"):
-        check_pictures(data)
-    note = check_pictures(data, skip_bad=True)
-    assert note.startswith("2 of 3 pictures of instances_train.json left out")
+    with pytest.raises(BotvisionError, match=r"3\.png: no such image.*data check"):
+        check_images(data)
+    note = check_images(data, skip_bad=True)
+    assert note.startswith("2 of 3 images of instances_train.json left out")
     assert len(data) == 1
     assert data[0, 0][1]["image_id"] == 2
     assert list(data.annotations.instances) == [2]
-    assert data.annotations.skipped == {"picture that cannot be read": 2}
+    assert data.annotations.skipped == {"image that cannot be read": 2}
 
 
-def test_training_without_any_readable_picture(folder):
+def test_training_without_any_readable_image(folder):
     for number in (1, 2, 3):
-        (folder / "images" / f"{number}.png").write_text("no picture")
-    with pytest.raises(BotvisionError, match="no picture can be read"):
-        check_pictures(CocoInstances(folder, "train"), skip_bad=True)
+        (folder / "images" / f"{number}.png").write_text("no image")
+    with pytest.raises(BotvisionError, match="no image can be read"):
+        check_images(CocoInstances(folder, "train"), skip_bad=True)

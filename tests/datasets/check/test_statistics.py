@@ -1,4 +1,4 @@
-"""Statistics of COCO files against counts by hand, and what the picture shows of them."""
+"""Statistics of COCO files against counts by hand, and what the image shows of them."""
 
 import json
 
@@ -62,7 +62,7 @@ def panels(figure):
     return {axes.get_title().partition(":")[0]: axes for axes in figure.axes if axes.get_title()}
 
 
-def test_the_picture_shows_the_counts(annotations):
+def test_the_image_shows_the_counts(annotations):
     figure = statistics_figure(annotations)
     shown = panels(figure)
     classes = shown["Instances of each class"]
@@ -99,5 +99,5 @@ def test_many_classes_are_cut_to_the_most_frequent(written):
 def test_drawing_of_nothing_and_of_extremes(instances, written, tmp_path):
     path = tmp_path / "labels.png"
     draw_statistics(written(*(instance(1, 1, box) for box in instances)), path)
-    with Image.open(path) as picture:
-        assert np.asarray(picture.convert("L")).std() > 5
+    with Image.open(path) as image:
+        assert np.asarray(image.convert("L")).std() > 5

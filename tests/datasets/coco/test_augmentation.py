@@ -20,7 +20,7 @@ SHAPES = [(48, 48), (40, 60), (90, 31), (20, 20), (200, 150)]
 
 
 def make_item(height, width, number=6, seed=0, masks=True):
-    """An image that is bright where an instance is, and instances labelled 1 to ``number``."""
+    """An image that is bright where an instance is, and instances labeled 1 to ``number``."""
     rng = np.random.default_rng(seed)
     drawn = np.zeros((number, height, width), np.uint8)
     for mask in drawn:
@@ -116,7 +116,7 @@ def test_flips_mirror():
     for seed in range(10):
         image, target = run(training_transform(SIZE, flip=0), item, seed)
         flipped, mirrored = run(training_transform(SIZE, flip=1), item, seed)
-        width = int(image.any(0).any(0).sum())  # the picture is bright everywhere, padding black
+        width = int(image.any(0).any(0).sum())  # the image is bright everywhere, padding black
         assert torch.equal(flipped[..., :width], image[..., :width].flip(-1))
         assert torch.equal(mirrored["masks"][..., :width], target["masks"][..., :width].flip(-1))
         left, top, right, bottom = target["boxes"].unbind(1)
@@ -129,8 +129,8 @@ def test_half_of_the_images_are_flipped():
     item = make_item(SIZE, SIZE)
     plain = item[0].float() / 255
     transform = training_transform(SIZE, scale=(1, 1))
-    flips = [not torch.equal(run(transform, item, seed)[0], plain) for seed in range(200)]
-    assert 70 < sum(flips) < 130
+    tta = [not torch.equal(run(transform, item, seed)[0], plain) for seed in range(200)]
+    assert 70 < sum(tta) < 130
 
 
 def ramp(side):

@@ -15,7 +15,7 @@ SHAPES = [(9, 11), (1, 1), (20, 5), (32, 32)]
 
 
 def draw_item(rng, height, width, number, dtype=torch.uint8):
-    """Noise, and instances that overlap each other, labelled 1 and up."""
+    """Noise, and instances that overlap each other, labeled 1 and up."""
     masks = np.zeros((number, height, width), np.uint8)
     for mask in masks:
         top, left = rng.integers(0, (height, width))
@@ -137,7 +137,7 @@ def open_data(folder, copy_paste, *, masks=True, seed=0, transform=None):
 
 
 def test_every_instance_is_accounted_for(folder):
-    """Without a transform, all pixels and instances can be traced to the pictures they are of."""
+    """Without a transform, all pixels and instances can be traced to the images they are of."""
     plain = [open_data(folder, 0)[0, i] for i in range(5)]
     seen = set()
     pastes = 0

@@ -58,8 +58,8 @@ def test_items_hold_what_the_file_says(folder, capsys):
         image, target = data[0, index]
         assert isinstance(image, tv_tensors.Image)
         assert (image.shape, image.dtype) == ((3, height, width), torch.uint8)
-        with Image.open(folder / "images" / f"{index}.png") as picture:
-            assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(picture))
+        with Image.open(folder / "images" / f"{index}.png") as photo:
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(photo))
         records = coco.loadAnns(coco.getAnnIds(imgIds=[10 * index], iscrowd=False))
         assert target["image_id"] == 10 * index
         assert target["labels"].tolist() == [labels[each["category_id"]] for each in records]
@@ -114,12 +114,12 @@ def test_no_images_at_all(write_coco):
 def test_augmentation_does_not_depend_on_the_workers(folder, masks):
     data = CocoInstances(folder, "train", transform=training_transform(32), masks=masks, seed=5)
     loaded = {}
-    for workers in (0, 2):
-        torch.manual_seed(workers)
+    for num_workers in (0, 2):
+        torch.manual_seed(num_workers)
         loader = DataLoader(
-            data, sampler=KEYS, batch_size=3, num_workers=workers, collate_fn=as_they_are
+            data, sampler=KEYS, batch_size=3, num_workers=num_workers, collate_fn=as_they_are
         )
-        loaded[workers] = [item for batch in loader for item in batch]
+        loaded[num_workers] = [item for batch in loader for item in batch]
     assert len(loaded[0]) == len(loaded[2]) == len(KEYS)
     for key, one, other in zip(KEYS, loaded[0], loaded[2], strict=True):
         assert_same(one, other)
@@ -149,7 +149,7 @@ def test_the_global_generator_is_neither_used_nor_touched(folder):
 
 
 def test_the_generators_of_accelerators_are_not_touched(folder, monkeypatch):
-    # Without workers, an item read between two steps must not reseed dropout on the GPU.
+    # Without num_workers, an item read between two steps must not reseed dropout on the GPU.
     def fail(*_):
         raise AssertionError("an accelerator was seeded")
 
@@ -169,7 +169,7 @@ def test_the_generator_is_restored_when_the_transform_fails(folder):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_subfolders_of_the_picture_folder_are_inside(folder, write_coco):
+def test_subfolders_of_the_image_folder_are_inside(folder, write_coco):
     (folder / "images" / "a").mkdir()
     (folder / "images" / "b").mkdir()
     record = {"id": 1, "file_name": "a/../b/1.png", "height": 9, "width": 9}

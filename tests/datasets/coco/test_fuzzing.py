@@ -171,7 +171,7 @@ def check_mutant(folder, text):
         assert refused
         assert len(refused.splitlines()) == 1
     report = check_folder(
-        folder, ["train"], image_size=64, workers=0, progress=lambda what, done, total: None
+        folder, ["train"], image_size=64, num_workers=0, progress=lambda what, done, total: None
     )
     found = report.as_json()
     assert report.trainable == (refused is None), (refused, found["findings"])
@@ -179,7 +179,7 @@ def check_mutant(folder, text):
         messages = [finding["message"] for finding in found["findings"]]
         assert readable(folder) in [None, *messages]
         assert all(len(message.splitlines()) == 1 for message in messages)
-    for what in ("annotations", "pictures"):
+    for what in ("annotations", "images"):
         counts = found["splits"]["train"][what]
         assert counts["accepted"] + counts["skipped"] + counts["refused"] == counts["total"]
     json.dumps(found, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Outlines that reach far out of the picture: the same masks, in little memory."""
+"""Outlines that reach far out of the image: the same masks, in little memory."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def mask_of(polygons):
     return instance_mask(record, HEIGHT, WIDTH)
 
 
-def test_outlines_near_the_picture_stay_what_they_are():
+def test_outlines_near_the_image_stay_what_they_are():
     near = [[-WIDTH, -HEIGHT, 2 * WIDTH, 3.25, 7, 2 * HEIGHT], [1, 1, 5, 1, 5, 5, 1, 5]]
     assert cut_to_surroundings(near, HEIGHT, WIDTH) == near
     assert all(a is b for a, b in zip(cut_to_surroundings(near, HEIGHT, WIDTH), near, strict=True))
@@ -26,7 +26,7 @@ def test_outlines_near_the_picture_stay_what_they_are():
 
 @pytest.mark.parametrize("seed", range(40))
 def test_masks_are_those_of_the_whole_outline(seed):
-    # Up to fifty times the picture's size the whole outline can still be drawn.
+    # Up to fifty times the image's size the whole outline can still be drawn.
     rng = np.random.default_rng(seed)
     corners = rng.normal(0, rng.uniform(1, 50), (rng.integers(3, 9), 2)) * (WIDTH, HEIGHT)
     corners[0] = rng.uniform((0, 0), (WIDTH, HEIGHT))

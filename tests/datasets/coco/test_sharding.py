@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from botvision.datasets.check.report import check_folder
-from botvision.datasets.check.training import check_pictures
+from botvision.datasets.check.training import check_images
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.datasets.coco.sharding import shard_coco
 from botvision.errors import BotvisionError
@@ -26,7 +26,7 @@ def ignore(*_):
 def folder(write_coco, random_polygons):
     """Seven training images, the last without annotations; five of validation."""
     images = [
-        {"id": 10 * i, "file_name": f"{i}.png", "height": h, "width": w, "licence": i}
+        {"id": 10 * i, "file_name": f"{i}.png", "height": h, "width": w, "license": i}
         for i, (h, w) in enumerate(SIZES)
     ]
     annotations = []
@@ -84,10 +84,10 @@ def test_files_are_those_of_webdataset(folder, shards):
         with tarfile.open(path, "r:") as archive:
             names = archive.getnames()
             files = {name: archive.extractfile(name).read() for name in names}
-        for picture, labels in zip(names[::2], names[1::2], strict=True):
-            assert picture.removesuffix(".png") == labels.removesuffix(".json")
+        for image, labels in zip(names[::2], names[1::2], strict=True):
+            assert image.removesuffix(".png") == labels.removesuffix(".json")
             sample = json.loads(files[labels])
-            assert files[picture] == (folder / "images" / sample["image"]["file_name"]).read_bytes()
+            assert files[image] == (folder / "images" / sample["image"]["file_name"]).read_bytes()
             own = [a for a in content["annotations"] if a["image_id"] == sample["image"]["id"]]
             assert sample["annotations"] == own
             seen.append(sample["image"])
@@ -159,33 +159,33 @@ def test_pasted_instances_come_from_the_same_shard(folder, tmp_path):
 
 
 def test_check_reads_the_shards(shards):
-    options = {"image_size": 64, "workers": 0, "progress": ignore}
+    options = {"image_size": 64, "num_workers": 0, "progress": ignore}
     report = check_folder(shards, **options)
     assert report.trainable
     summary = report.splits["train"].summary()
-    assert summary["pictures"] == {"total": 7, "accepted": 7, "skipped": 0, "refused": 0}
-    assert summary["pictures_read"]
+    assert summary["images"] == {"total": 7, "accepted": 7, "skipped": 0, "refused": 0}
+    assert summary["images_read"]
 
 
-def test_bad_picture_in_a_shard_is_left_out(folder, tmp_path):
-    (folder / "images" / "2.png").write_text("no picture")
+def test_bad_image_in_a_shard_is_left_out(folder, tmp_path):
+    (folder / "images" / "2.png").write_text("no image")
     (folder / "images" / "4.png").write_bytes(b"")
-    with pytest.raises(BotvisionError, match=r"4\.png: expected a picture, got a file of zero"):
+    with pytest.raises(BotvisionError, match=r"4\.png: expected an image, got a file of zero"):
         shard_coco(folder, tmp_path / "out", shard_size=20_000, progress=ignore)
     assert not (tmp_path / "out").exists()
     Image.new("RGB", (70, 20)).save(folder / "images" / "4.png")
     shard_coco(folder, tmp_path / "out", shard_size=20_000, progress=ignore)
     data = CocoInstances(tmp_path / "out", "train")
     bad = [image["file_name"] for image in data.annotations.images].index("2.png")
-    with pytest.raises(BotvisionError, match=r"\d+\.tar: 2\.png: expected a picture"):
+    with pytest.raises(BotvisionError, match=r"\d+\.tar: 2\.png: expected an image"):
         _ = data[0, bad]
-    note = check_pictures(data, skip_bad=True)
-    assert "1 of 7 pictures" in note
+    note = check_images(data, skip_bad=True)
+    assert "1 of 7 images" in note
     assert "2.png" in note
     assert len(data) == sum(data.shard_lengths) == 6
 
 
-def test_one_picture_of_two_records_is_an_error(folder, tmp_path):
+def test_one_image_of_two_records_is_an_error(folder, tmp_path):
     path = folder / "annotations" / "instances_train.json"
     content = json.loads(path.read_text())
     content["images"].append({**content["images"][0], "id": 1000})
@@ -194,13 +194,13 @@ def test_one_picture_of_two_records_is_an_error(folder, tmp_path):
         shard_coco(folder, tmp_path / "out", shard_size=20_000, progress=ignore)
 
 
-def test_picture_that_the_index_lacks(shards):
+def test_image_that_the_index_lacks(shards):
     path = shards / "annotations" / "instances_train.json"
     path.write_text(path.read_text().replace('"3.png"', '"33.png"'))
     data = CocoInstances(shards, "train")
-    expected = r"index\.json: 33\.png: no such picture in .*index\.json"
+    expected = r"index\.json: 33\.png: no such image in .*index\.json"
     with pytest.raises(BotvisionError, match=expected):
-        check_pictures(data)
+        check_images(data)
     place = [image["file_name"] for image in data.annotations.images].index("33.png")
     with pytest.raises(BotvisionError, match=expected):
         _ = data[0, place]
@@ -216,8 +216,8 @@ def test_picture_that_the_index_lacks(shards):
         ),
         (lambda text: text.replace("00000.tar", "../0.tar"), "expected the name of a tar file"),
         (lambda text: text.replace('"5.png",', '"5.png",9'), "expected a place in the"),
-        (lambda text: text.replace('"5.png"', '"4.png"'), "picture '4.png': occurs twice"),
-        (lambda text: '{"format":"botvision shards 1","shards":[]}', "at least one picture"),
+        (lambda text: text.replace('"5.png"', '"4.png"'), "image '4.png': occurs twice"),
+        (lambda text: '{"format":"botvision shards 1","shards":[]}', "at least one image"),
     ],
 )
 def test_damaged_index_is_one_line(shards, edit, expected):
@@ -237,10 +237,10 @@ def test_shard_that_is_missing_or_cut_is_never_skipped(shards, cut):
     data = CocoInstances(shards, "train")
     expected = "got fewer" if cut else "no such shard"
     with pytest.raises(BotvisionError, match=rf"{path.name}: .*{expected}"):
-        check_pictures(data, skip_bad=True)
+        check_images(data, skip_bad=True)
 
 
-def test_pictures_of_shards_are_upright(write_coco, tmp_path):
+def test_images_of_shards_are_upright(write_coco, tmp_path):
     folder = write_coco([{"id": 1, "file_name": "a.jpg", "height": 30, "width": 20}])
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -16,8 +16,8 @@ from botvision.tasks.classification.settings import ClassImageSettings
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 # Draws from each of the three generators: crops and RandAugment from Python's and numpy's,
-# flips, colours and erasing from torch's and Python's.
-ALL = {"augmentation": "rand-m9-n2-mstd0.5", "colour_jitter": 0.3, "erasing": 0.5}
+# tta, colors and erasing from torch's and Python's.
+ALL = {"augmentation": "rand-m9-n2-mstd0.5", "color_jitter": 0.3, "erasing": 0.5}
 
 
 def dataset(folder, seed=0, image_size=32, **settings):
@@ -32,11 +32,11 @@ def test_workers_order_and_draws_elsewhere_change_nothing(shapes):
     data = dataset(shapes, **ALL)
     keys = [(epoch, index) for epoch in (0, 3) for index in range(0, len(data), 10)]
     wanted = {key: data[key][0] for key in keys}
-    for workers in (0, 2):
-        random.seed(workers)
-        np.random.seed(workers)  # noqa: NPY002
-        torch.manual_seed(workers)
-        loader = DataLoader(data, batch_size=None, sampler=keys[::-1], num_workers=workers)
+    for num_workers in (0, 2):
+        random.seed(num_workers)
+        np.random.seed(num_workers)  # noqa: NPY002
+        torch.manual_seed(num_workers)
+        loader = DataLoader(data, batch_size=None, sampler=keys[::-1], num_workers=num_workers)
         found = {tuple(int(number) for number in key): image for image, _, key in loader}
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[key], wanted[key]) for key in keys)
@@ -91,16 +91,16 @@ def test_labels_are_matched_by_name(shapes, tmp_path):
 def test_evaluation_looks_at_the_middle(tmp_path):
     # 80 x 40, columns numbered by their value: at a share of 0.5 the middle 20 are seen.
     columns = np.broadcast_to(np.arange(80, dtype=np.uint8)[None, :, None], (40, 80, 3))
-    picture = Image.fromarray(np.ascontiguousarray(columns))
-    seen = evaluation_transform(40, 0.5, mean=MEAN, std=STD)(picture)
+    image = Image.fromarray(np.ascontiguousarray(columns))
+    seen = evaluation_transform(40, 0.5, mean=MEAN, std=STD)(image)
     assert seen.shape == (3, 40, 40)
     values = seen * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
     assert torch.allclose(values[:, 0, 0] * 255, torch.tensor(30.0), atol=1)
     assert torch.allclose(values[:, 0, -1] * 255, torch.tensor(49.0), atol=1)
 
 
-def test_padding_moves_the_whole_picture(tmp_path):
-    path = tmp_path / "train" / "grey" / "a.png"
+def test_padding_moves_the_whole_image(tmp_path):
+    path = tmp_path / "train" / "gray" / "a.png"
     path.parent.mkdir(parents=True)
     Image.new("RGB", (32, 32), (255, 255, 255)).save(path)
     data = dataset(tmp_path, crop_padding=4)
@@ -115,10 +115,10 @@ def test_padding_moves_the_whole_picture(tmp_path):
     assert {row for row, _ in corners} == {column for _, column in corners} == set(range(5))
 
 
-def test_colours_change_beside_an_automatic_augmentation(shapes):
+def test_colors_change_beside_an_automatic_augmentation(shapes):
     # timm by itself would leave the jitter out; this augmentation never happens.
     settings = {"crop_padding": 1, "flip": 0.0, "augmentation": "rand-m9-n1-p0"}
-    still, jittered = dataset(shapes, **settings), dataset(shapes, **settings, colour_jitter=0.9)
+    still, jittered = dataset(shapes, **settings), dataset(shapes, **settings, color_jitter=0.9)
     pairs = [(still[(0, index)][0], jittered[(0, index)][0]) for index in range(8)]
     assert not any(torch.equal(one, two) for one, two in pairs)
 
@@ -137,11 +137,11 @@ def test_settings_that_cannot_be(settings, expected):
     assert "\n" not in str(caught.value)
 
 
-def test_bad_pictures_are_left_out_and_counted(shapes, tmp_path):
+def test_bad_images_are_left_out_and_counted(shapes, tmp_path):
     shutil.copytree(shapes / "val", tmp_path / "train")
     bad = [tmp_path / "train" / "cross" / "3.png", tmp_path / "train" / "square" / "0.png"]
     bad[0].write_bytes(bad[0].read_bytes()[:100])
-    bad[1].write_text("no picture")
+    bad[1].write_text("no image")
     (tmp_path / "train" / "cross" / "notes.txt").write_text("not counted")
     data = ClassImages(str(tmp_path), "train", skip_bad=True)
     assert len(data) == 34
@@ -149,18 +149,18 @@ def test_bad_pictures_are_left_out_and_counted(shapes, tmp_path):
     for path, fault in zip(bad, data.skipped, strict=True):
         assert str(path) in fault
     assert data.labels.bincount().tolist() == [12, 11, 11]
-    assert f"34 pictures of 3 classes; 2 skipped, the first: {bad[0]}" in data.summary()
+    assert f"34 images of 3 classes; 2 skipped, the first: {bad[0]}" in data.summary()
     assert not {"cross/3.png", "square/0.png"} & {data.name(index) for index in range(34)}
     strict = ClassImages(str(tmp_path), "train")
     assert (len(strict), strict.skipped) == (36, ())
     assert "skipped" not in strict.summary()
 
 
-def test_a_class_whose_pictures_are_all_bad(shapes, tmp_path):
+def test_a_class_whose_images_are_all_bad(shapes, tmp_path):
     shutil.copytree(shapes / "val", tmp_path / "train")
     for path in (tmp_path / "train" / "cross").iterdir():
-        path.write_text("no picture")
-    with pytest.raises(BotvisionError, match="class 'cross': none of its pictures can be read"):
+        path.write_text("no image")
+    with pytest.raises(BotvisionError, match="class 'cross': none of its images can be read"):
         ClassImages(str(tmp_path), "train", skip_bad=True)
     # Those to evaluate on may lack a class.
     classes = ("circle", "cross", "square")

@@ -21,7 +21,7 @@ from botvision.tasks.classification.settings import ClassImageSettings
 
 IMAGE = datasets.Image()
 LABEL = datasets.ClassLabel(names=["no", "yes", "never"])
-LABELLED = datasets.ClassLabel(names=["cross", "unused", "square", "circle"])
+LABELED = datasets.ClassLabel(names=["cross", "unused", "square", "circle"])
 TINY = {"stem_type": "deep", "stem_width": 4, "channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
 
 
@@ -34,9 +34,9 @@ def offline(tmp_path_factory, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
-def png(colour=(200, 30, 30)):
+def png(color=(200, 30, 30)):
     content = io.BytesIO()
-    Image.new("RGB", (8, 6), colour).save(content, "PNG")
+    Image.new("RGB", (8, 6), color).save(content, "PNG")
     return content.getvalue()
 
 
@@ -52,9 +52,9 @@ def write(folder, split="train", *, features, **columns):
 
 
 def write_labels(folder, labels, split="train", feature=LABEL):
-    pictures = [encoded(png((number, 0, 0))) for number in range(len(labels))]
+    images = [encoded(png((number, 0, 0))) for number in range(len(labels))]
     return write(
-        folder, split, features={"image": IMAGE, "label": feature}, image=pictures, label=labels
+        folder, split, features={"image": IMAGE, "label": feature}, image=images, label=labels
     )
 
 
@@ -78,7 +78,7 @@ def parquet(shapes, tmp_path_factory):
         write(
             folder,
             name,
-            features={"note": datasets.Value("string"), "img": IMAGE, "kind": LABELLED},
+            features={"note": datasets.Value("string"), "img": IMAGE, "kind": LABELED},
             note=["a word"] * len(paths),
             img=[encoded(path.read_bytes(), path.name) for path in paths],
             kind=[path.parent.name for path in paths],
@@ -87,8 +87,8 @@ def parquet(shapes, tmp_path_factory):
 
 
 def contents(data):
-    """Each picture's class and pixels, in an order of their own."""
-    data.transform = lambda picture: np.asarray(picture).tobytes()
+    """Each image's class and pixels, in an order of their own."""
+    data.transform = lambda photo: np.asarray(photo).tobytes()
     return sorted((data.classes[label], image) for image, label, _ in _items(data))
 
 
@@ -97,7 +97,7 @@ def _items(data):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_the_pictures_are_those_of_class_folders(shapes, parquet, split):
+def test_the_images_are_those_of_class_folders(shapes, parquet, split):
     expected = contents(ClassImages(str(shapes), split))
     for folder in (shapes, parquet):  # class folders are one of the library's forms, too
         assert contents(ClassImages(f"hfds/{folder}", split)) == expected
@@ -106,7 +106,7 @@ def test_the_pictures_are_those_of_class_folders(shapes, parquet, split):
 def test_rows_are_what_they_are_to_timm(parquet):
     data = ClassImages(f"hfds/{parquet}", "train")
     theirs = create_reader(f"hfds/{parquet}", split="train", input_key="img", target_key="kind")
-    data.transform = lambda picture: np.asarray(picture)
+    data.transform = lambda photo: np.asarray(photo)
     known = {place: name for name, place in theirs.class_to_idx.items()}
     assert len(data) == len(theirs) == 120
     for index in range(0, 120, 7):
@@ -115,7 +115,7 @@ def test_rows_are_what_they_are_to_timm(parquet):
         assert np.array_equal(image, np.asarray(Image.open(file).convert("RGB")))
         assert data.classes[label] == known[place]
         assert data.name(index) == f"row {index} ({theirs.filename(index)})"
-    # In the library's order, without those that have no pictures.
+    # In the library's order, without those that have no images.
     assert data.classes == ("cross", "square", "circle")
 
 
@@ -171,12 +171,12 @@ def test_columns_are_found(tmp_path, features, chosen):
     columns = {name: [0, 1] for name in features}
     for name, feature in features.items():
         if feature is IMAGE:
-            colours = [(9, 0, 0), (0, 9, 0)] if name == photo else [(0, 0, 0)] * 2
-            columns[name] = [encoded(png(colour)) for colour in colours]
+            colors = [(9, 0, 0), (0, 9, 0)] if name == photo else [(0, 0, 0)] * 2
+            columns[name] = [encoded(png(color)) for color in colors]
     data = ClassImages(
         write(tmp_path / "data", features=features, **{**columns, chosen: [1, 0]}), "train"
     )
-    data.transform = lambda picture: picture.getpixel((0, 0))
+    data.transform = lambda photo: photo.getpixel((0, 0))
     assert [image for image, _, _ in _items(data)] == [(9, 0, 0), (0, 9, 0)]
     first = ["1", "0"] if chosen == "cls" else ["yes", "no"]
     assert names(data) == first
@@ -202,7 +202,7 @@ def test_splits_are_found_by_their_usual_names(tmp_path, asked, there):
 
 def test_classes_are_matched_by_name(tmp_path):
     train = ClassImages(write_labels(tmp_path / "data", [1, 0, 1]), "train")
-    assert train.classes == ("no", "yes")  # "never" has no pictures
+    assert train.classes == ("no", "yes")  # "never" has no images
     # By itself, the second data set would number its classes otherwise.
     feature = datasets.ClassLabel(names=["x", "yes", "no"])
     same = write_labels(tmp_path / "same", [1, 2, 1], "test", feature)
@@ -212,15 +212,15 @@ def test_classes_are_matched_by_name(tmp_path):
     assert f"{other}, split test: class 'x': expected the 2 classes of the training data" in found
 
 
-def test_bad_pictures_are_left_out_and_counted(tmp_path):
-    pictures = [encoded(png((9 * number, 0, 0)), f"{number}.png") for number in range(6)]
-    pictures[1] = encoded(png()[:-25], "cut.png")
-    pictures[3] = None
-    pictures[4] = encoded(b"no picture", "text.png")
+def test_bad_images_are_left_out_and_counted(tmp_path):
+    images = [encoded(png((9 * number, 0, 0)), f"{number}.png") for number in range(6)]
+    images[1] = encoded(png()[:-25], "cut.png")
+    images[3] = None
+    images[4] = encoded(b"no image", "text.png")
     source = write(
         tmp_path / "data",
         features={"image": IMAGE, "label": LABEL},
-        image=pictures,
+        image=images,
         label=[0, 0, 0, 1, 1, 1],
     )
     data = ClassImages(source, "train", skip_bad=True)
@@ -230,25 +230,25 @@ def test_bad_pictures_are_left_out_and_counted(tmp_path):
         "row 2 (2.png)",
         "row 5 (5.png)",
     ]
-    data.transform = lambda picture: picture.getpixel((0, 0))[0]
+    data.transform = lambda photo: photo.getpixel((0, 0))[0]
     assert [image for image, _, _ in _items(data)] == [0, 18, 45]
     cut, none, text = data.skipped
     assert f"{source}, split train: row 1 (cut.png): cannot be decoded" in cut
-    assert f"{source}, split train: row 3: expected a picture, got none" in none
-    assert f"{source}, split train: row 4 (text.png): expected a picture" in text
-    assert "3 pictures of 2 classes; 3 skipped, the first" in data.summary()
+    assert f"{source}, split train: row 3: expected a photo, got none" in none
+    assert f"{source}, split train: row 4 (text.png): expected an image" in text
+    assert "3 images of 2 classes; 3 skipped, the first" in data.summary()
     strict = ClassImages(source, "train")
-    with pytest.raises(BotvisionError, match="row 3: expected a picture"):
+    with pytest.raises(BotvisionError, match="row 3: expected an image"):
         strict[(0, 3)]
 
 
 def test_bad_files_are_named(shapes, tmp_path):
     shutil.copytree(shapes / "val", tmp_path / "shapes" / "train")
     bad = tmp_path / "shapes" / "train" / "cross" / "3.png"
-    bad.write_text("no picture")
+    bad.write_text("no image")
     data = ClassImages(f"hfds/{tmp_path / 'shapes'}", "train", skip_bad=True)
     (found,) = data.skipped
-    assert f"({bad}): expected a picture" in found
+    assert f"({bad}): expected an image" in found
     assert data.labels.bincount().tolist() == [12, 11, 12]
 
 
@@ -322,7 +322,7 @@ def test_the_commands_take_them(parquet, cli, tmp_path, monkeypatch):
         f"model.classifier_arguments={json.dumps(TINY)}",
         "training.epochs=1",
         "training.batch_size=30",
-        "training.workers=0",
+        "training.num_workers=0",
     )
     recipe = ["small_cifar_botnet", "--data", data]
     for each in settings:

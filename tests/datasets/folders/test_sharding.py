@@ -1,4 +1,4 @@
-"""Class folders as shards: the same pictures and classes, and WebDataset's files."""
+"""Class folders as shards: the same images and classes, and WebDataset's files."""
 
 import shutil
 import tarfile
@@ -21,7 +21,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def shard(tmp_path):
-    """Writes shards of about 40 pictures."""
+    """Writes shards of about 40 images."""
 
     def write(folder, out=tmp_path / "shards"):
         return out, shard_classes(str(folder), out, shard_size=60_000, progress=lambda *_: None)
@@ -29,7 +29,7 @@ def shard(tmp_path):
     return write
 
 
-def pictures(folder, split):
+def images(folder, split):
     data = ClassImages(str(folder), split)
     data.transform = F.pil_to_tensor
     return data, {data.name(i): data[0, i][:2] for i in range(len(data))}
@@ -42,7 +42,7 @@ def test_shards_are_the_same_data_set(form, shard, request):
     assert {split: number for split, (number, _) in counts.items()} == {"train": 120, "val": 36}
     for split in ("train", "val"):
         assert counts[split][1] == len(list((out / split).glob("*.tar"))) >= 2
-        (before, wanted), (after, found) = pictures(folder, split), pictures(out, split)
+        (before, wanted), (after, found) = images(folder, split), images(out, split)
         assert after.classes == before.classes
         assert sum(after.shard_lengths) == len(after)
         assert before.shard_lengths == ()
@@ -58,17 +58,17 @@ def test_shards_of_training_hold_all_classes_and_are_webdatasets(shapes, shard):
     out, _ = shard(shapes)
     names = (out / "classes.txt").read_text().split()
     assert names == ["circle", "cross", "square"]
-    data, _ = pictures(out, "train")
+    data, _ = images(out, "train")
     place = 0
     for path in sorted((out / "train").glob("*.tar")):
         with tarfile.open(path, "r:") as archive:
             members = archive.getnames()
-            for picture, label in zip(members[::2], members[1::2], strict=True):
-                assert picture.removesuffix(".png") == label.removesuffix(".cls")
+            for image, label in zip(members[::2], members[1::2], strict=True):
+                assert image.removesuffix(".png") == label.removesuffix(".cls")
                 number = int(archive.extractfile(label).read())
                 name = data.name(place)
                 assert name.split("/")[0] == names[number]
-                content = archive.extractfile(picture).read()
+                content = archive.extractfile(image).read()
                 assert content == (shapes / "train" / name).read_bytes()
                 place += 1
     assert place == len(data) == 120
@@ -84,23 +84,23 @@ def test_from_an_address(shapes, shard, cache):
     assert data.shard_lengths == ClassImages(str(out), "train").shard_lengths
     assert data.shard_files is not None
     assert data.shard_files.fetched
-    _, wanted = pictures(out, "train")
-    _, found = pictures(folder, "train")
+    _, wanted = images(out, "train")
+    _, found = images(folder, "train")
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name][0], wanted[name][0]) for name in found)
 
 
-def test_bad_picture_is_left_out_and_a_bad_shard_is_not(shapes, shard, tmp_path):
+def test_bad_image_is_left_out_and_a_bad_shard_is_not(shapes, shard, tmp_path):
     folder = tmp_path / "spoilt"
     shutil.copytree(shapes, folder)
-    (folder / "train" / "cross" / "7.png").write_text("no picture")
+    (folder / "train" / "cross" / "7.png").write_text("no image")
     out, _ = shard(folder)
     data = ClassImages(str(out), "train", skip_bad=True)
     assert len(data) == sum(data.shard_lengths) == 119
     held = Counter(data.shard(index) for index in range(119))
     assert [held[number] for number in sorted(held)] == list(data.shard_lengths)
     assert len(data.skipped) == 1
-    assert ".tar: cross/7.png: expected a picture" in data.skipped[0]
+    assert ".tar: cross/7.png: expected an image" in data.skipped[0]
     (out / "train" / "00001.tar").unlink()
     with pytest.raises(BotvisionError, match=r"00001\.tar: no such shard"):
         ClassImages(str(out), "train", skip_bad=True)

@@ -1,4 +1,4 @@
-"""Finding a split's pictures and their classes: as timm does, but for what would go wrong."""
+"""Finding a split's images and their classes: as timm does, but for what would go wrong."""
 
 import io
 import shutil
@@ -11,19 +11,19 @@ from PIL import Image
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
-from botvision.datasets.folders.labelled_pictures import in_order
-from botvision.datasets.folders.splits import find_pictures, find_split
+from botvision.datasets.folders.labeled_images import in_order
+from botvision.datasets.folders.splits import find_images, find_split
 from botvision.errors import BotvisionError
 
 
-def write(path, colour=(200, 30, 30)):
+def write(path, color=(200, 30, 30)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 6), colour).save(path)
+    Image.new("RGB", (8, 6), color).save(path)
 
 
-def png(colour):
+def png(color):
     content = io.BytesIO()
-    Image.new("RGB", (8, 6), colour).save(content, "PNG")
+    Image.new("RGB", (8, 6), color).save(content, "PNG")
     return content.getvalue()
 
 
@@ -35,13 +35,13 @@ def add(archive, name, content):
 
 def read(path):
     return {
-        picture.name: (picture.class_name, np.asarray(picture.read()).tobytes())
-        for picture in find_pictures(path)
+        image.name: (image.class_name, np.asarray(image.read()).tobytes())
+        for image in find_images(path)
     }
 
 
-def class_names(pictures):
-    return in_order(picture.class_name for picture in pictures)
+def class_names(images):
+    return in_order(image.class_name for image in images)
 
 
 def error(function, *arguments):
@@ -93,13 +93,13 @@ def test_a_tar_file_is_what_its_folder_is(shapes, archives):
 
 def test_folders_are_what_they_are_to_timm(tmp_path):
     for number, name in enumerate(("n10", "n9", "Ox", "ant", "deep/inner", "deep/outer")):
-        for picture in range(number + 1):
-            write(tmp_path / name / f"{picture}.png", (40 * number, 0, picture))
-    pictures = find_pictures(tmp_path)
+        for image in range(number + 1):
+            write(tmp_path / name / f"{image}.png", (40 * number, 0, image))
+    images = find_images(tmp_path)
     theirs = ReaderImageFolder(str(tmp_path))
-    assert list(class_names(pictures)) == list(theirs.class_to_idx)
+    assert list(class_names(images)) == list(theirs.class_to_idx)
     expected = {file: list(theirs.class_to_idx)[place] for file, place in theirs.samples}
-    assert {picture.file: picture.class_name for picture in pictures} == expected
+    assert {image.file: image.class_name for image in images} == expected
 
 
 @pytest.mark.parametrize("form", ["tar of tars", "folder of tars"])
@@ -131,7 +131,7 @@ def test_tars_of_classes_are_what_they_are_to_timm(tmp_path, form):
 def test_classes_that_timm_leaves_to_chance_are_in_one_order(tmp_path):
     for name in ("01", "1", "2"):
         write(tmp_path / name / "a.png")
-    assert class_names(find_pictures(tmp_path)) == ("01", "1", "2")
+    assert class_names(find_images(tmp_path)) == ("01", "1", "2")
 
 
 def test_all_suffixes_links_and_nothing_hidden(tmp_path):
@@ -142,7 +142,7 @@ def test_all_suffixes_links_and_nothing_hidden(tmp_path):
     (tmp_path / "data" / "cat" / "notes.txt").touch()
     write(tmp_path / "elsewhere" / "d.png")
     (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
-    found = {picture.name: picture.class_name for picture in find_pictures(tmp_path / "data")}
+    found = {image.name: image.class_name for image in find_images(tmp_path / "data")}
     assert found == {"cat/a.webp": "cat", "cat/b.TIFF": "cat", "dog/d.png": "dog"}
 
 
@@ -150,15 +150,15 @@ def test_an_empty_class_folder_is_named(shapes, tmp_path):
     shutil.copytree(shapes / "val", tmp_path / "val")
     (tmp_path / "val" / "triangle").mkdir()
     (tmp_path / "val" / "triangle" / "readme.txt").touch()
-    assert str(tmp_path / "val" / "triangle") in error(find_pictures, tmp_path / "val")
+    assert str(tmp_path / "val" / "triangle") in error(find_images, tmp_path / "val")
 
 
-def test_no_pictures_and_pictures_in_no_folder(tmp_path):
+def test_no_images_and_images_in_no_folder(tmp_path):
     (tmp_path / "train").mkdir()
-    assert "holds no pictures" in error(find_pictures, tmp_path / "train")
+    assert "holds no images" in error(find_images, tmp_path / "train")
     write(tmp_path / "train" / "cat" / "a.png")
     write(tmp_path / "train" / "stray.png")
-    assert "stray.png" in error(find_pictures, tmp_path / "train")
+    assert "stray.png" in error(find_images, tmp_path / "train")
 
 
 @pytest.mark.parametrize("damage", ["cut", "cut between", "compressed", "no tar", "empty"])
@@ -175,13 +175,13 @@ def test_archives_that_cannot_be_read(archives, tmp_path, damage):
     else:
         end = {"cut": middle + 700, "cut between": middle, "empty": 0}
         path.write_bytes(content[: end[damage]])
-    assert str(path) in error(find_pictures, path)
+    assert str(path) in error(find_images, path)
 
 
-def test_a_damaged_picture_is_named_with_its_archive(tmp_path):
+def test_a_damaged_image_is_named_with_its_archive(tmp_path):
     with tarfile.open(tmp_path / "train.tar", "w") as archive:
         add(archive, "cat/a.png", png((1, 2, 3))[:40])
-    (picture,) = find_pictures(tmp_path / "train.tar")
-    assert f"{tmp_path / 'train.tar'}: cat/a.png" in error(picture.read)
+    (image,) = find_images(tmp_path / "train.tar")
+    assert f"{tmp_path / 'train.tar'}: cat/a.png" in error(image.read)
     (tmp_path / "train.tar").unlink()
-    assert str(tmp_path / "train.tar") in error(picture.read)
+    assert str(tmp_path / "train.tar") in error(image.read)

@@ -1,4 +1,4 @@
-"""WebDataset's shards: pictures get the class of the file beside them, in any order."""
+"""WebDataset's shards: images get the class of the file beside them, in any order."""
 
 import io
 import tarfile
@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from botvision.datasets.folders.dataset import ClassImages
-from botvision.datasets.folders.labelled_pictures import in_order
-from botvision.datasets.folders.splits import find_pictures, find_split
+from botvision.datasets.folders.labeled_images import in_order
+from botvision.datasets.folders.splits import find_images, find_split
 from botvision.errors import BotvisionError
 
 
@@ -40,8 +40,8 @@ EXPECTED = {0: "10", 20: "2", 40: "10", 60: "0", 80: "2"}
 
 
 def found(path):
-    pictures = find_pictures(path)
-    return {int(np.asarray(picture.read())[0, 0, 0]): picture.class_name for picture in pictures}
+    images = find_images(path)
+    return {int(np.asarray(image.read())[0, 0, 0]): image.class_name for image in images}
 
 
 @pytest.mark.parametrize("classes_first", [False, True])
@@ -78,8 +78,8 @@ def test_shards_of_a_split(tmp_path, place):
 def test_shards_without_classes_are_no_data(tmp_path):
     for number in range(2):
         write_shard(tmp_path / f"train-{number}.tar", [("a", None, 1)])
-    with pytest.raises(BotvisionError, match="expected pictures in a folder for each class"):
-        find_pictures(find_split(str(tmp_path), "train"))
+    with pytest.raises(BotvisionError, match="expected images in a folder for each class"):
+        find_images(find_split(str(tmp_path), "train"))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_shards_without_classes_are_no_data(tmp_path):
 def test_classes_that_are_wrong(tmp_path, number, expected):
     write_shard(tmp_path / "train.tar", [("a", 1, 0), ("b", number, 0)])
     with pytest.raises(BotvisionError, match=expected) as caught:
-        find_pictures(tmp_path / "train.tar")
+        find_images(tmp_path / "train.tar")
     assert str(tmp_path / "train.tar") in str(caught.value)
     assert "\n" not in str(caught.value)
 

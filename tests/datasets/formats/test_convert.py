@@ -29,7 +29,7 @@ def reader():
 
 @pytest.fixture
 def truth():
-    """A function that draws pictures by split: {"name", "size", "objects": [(class, polygon)]}."""
+    """A function that draws images by split: {"name", "size", "objects": [(class, polygon)]}."""
 
     def draw(seed, **counts):
         rng = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def corners(polygon):
     return min(polygon[::2]), min(polygon[1::2]), max(polygon[::2]), max(polygon[1::2])
 
 
-def save_picture(path, size):
+def save_image(path, size):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(
         np.random.default_rng(size[0]).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -65,13 +65,13 @@ def save_picture(path, size):
 
 def write_yolo(folder, splits, *, polygons, names=NAMES):
     folder.mkdir()
-    for split, pictures in splits.items():
+    for split, images in splits.items():
         (folder / split / "labels").mkdir(parents=True)
-        for picture in pictures:
-            save_picture(folder / split / "images" / picture["name"], picture["size"])
-            w, h = picture["size"]
+        for image in images:
+            save_image(folder / split / "images" / image["name"], image["size"])
+            w, h = image["size"]
             lines = []
-            for category, polygon in picture["objects"]:
+            for category, polygon in image["objects"]:
                 if polygons:
                     numbers = [v / (w, h)[i % 2] for i, v in enumerate(polygon)]
                 else:
@@ -79,7 +79,7 @@ def write_yolo(folder, splits, *, polygons, names=NAMES):
                     numbers = [(x1 + x2) / 2 / w, (y1 + y2) / 2 / h, (x2 - x1) / w, (y2 - y1) / h]
                 lines.append(" ".join([str(category), *(f"{v:.6f}" for v in numbers)]))
             if lines:
-                name = picture["name"].replace(".png", ".txt")
+                name = image["name"].replace(".png", ".txt")
                 (folder / split / "labels" / name).write_text("\n".join(lines))
     entries = [f"{split}: ../{split}/images" for split in splits]
     (folder / "data.yaml").write_text("\n".join([*entries, f"names: {json.dumps(names)}"]))
@@ -94,12 +94,12 @@ def voc_object(category, x1, y1, x2, y2, extra=""):
     )
 
 
-def write_voc_xml(folder, picture, objects):
-    w, h = picture["size"]
-    save_picture(folder / "JPEGImages" / picture["name"], picture["size"])
+def write_voc_xml(folder, image, objects):
+    w, h = image["size"]
+    save_image(folder / "JPEGImages" / image["name"], image["size"])
     (folder / "Annotations").mkdir(exist_ok=True)
-    (folder / "Annotations" / picture["name"].replace(".png", ".xml")).write_text(
-        f"<annotation><filename>{picture['name']}</filename><size><width>{w}</width>"
+    (folder / "Annotations" / image["name"].replace(".png", ".xml")).write_text(
+        f"<annotation><filename>{image['name']}</filename><size><width>{w}</width>"
         f"<height>{h}</height><depth>3</depth></size>{''.join(objects)}</annotation>"
     )
 
@@ -107,27 +107,27 @@ def write_voc_xml(folder, picture, objects):
 def write_voc(folder, splits):
     """Boxes of whole pixels around the polygons, as VOC has them."""
     (folder / "ImageSets" / "Main").mkdir(parents=True)
-    for split, pictures in splits.items():
-        for picture in pictures:
-            picture["name"] = picture["name"].replace(" ", "_")  # VOC's lists have no spaces
+    for split, images in splits.items():
+        for image in images:
+            image["name"] = image["name"].replace(" ", "_")  # VOC's lists have no spaces
             boxes = [
                 (c, *map(math.floor, corners(p)[:2]), *map(math.ceil, corners(p)[2:]))
-                for c, p in picture["objects"]
+                for c, p in image["objects"]
             ]
-            picture["boxes"] = [box[1:] for box in boxes]
-            write_voc_xml(folder, picture, [voc_object(*box) for box in boxes])
-        names = [picture["name"].removesuffix(".png") for picture in pictures]
+            image["boxes"] = [box[1:] for box in boxes]
+            write_voc_xml(folder, image, [voc_object(*box) for box in boxes])
+        names = [image["name"].removesuffix(".png") for image in images]
         (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
     return folder
 
 
 def write_labelme(folder, splits, *, rectangles=False):
-    for split, pictures in splits.items():
-        for picture in pictures:
-            w, h = picture["size"]
-            save_picture(folder / split / picture["name"], picture["size"])
+    for split, images in splits.items():
+        for image in images:
+            w, h = image["size"]
+            save_image(folder / split / image["name"], image["size"])
             shapes = []
-            for category, polygon in picture["objects"]:
+            for category, polygon in image["objects"]:
                 points = np.reshape(corners(polygon) if rectangles else polygon, (-1, 2)).tolist()
                 kind = "rectangle" if rectangles else "polygon"
                 # A rectangle may be drawn from any of its corners.
@@ -136,14 +136,14 @@ def write_labelme(folder, splits, *, rectangles=False):
                     {"label": NAMES[category], "points": ordered, "shape_type": kind, "flags": {}}
                 )
             content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imageData": "AAAA"}
-            content |= {"imagePath": picture["name"], "imageHeight": h, "imageWidth": w}
-            path = folder / split / picture["name"].replace(".png", ".json")
+            content |= {"imagePath": image["name"], "imageHeight": h, "imageWidth": w}
+            path = folder / split / image["name"].replace(".png", ".json")
             path.write_text(json.dumps(content))
     return folder
 
 
 def read_back(out, splits, names):
-    """Instances of each picture of a converted folder: (class name, box, polygons)."""
+    """Instances of each image of a converted folder: (class name, box, polygons)."""
     found = {}
     for split in splits:
         content = json.loads((out / "annotations" / f"instances_{split}.json").read_text())
@@ -165,13 +165,13 @@ def read_back(out, splits, names):
 
 
 def check(found, splits, *, boxes, polygons, tolerance):
-    pictures = {f"{s}/{p['name']}": p for s, own in splits.items() for p in own}
-    assert found.keys() == pictures.keys()
-    for name, picture in pictures.items():
-        assert [each[0] for each in found[name]] == [NAMES[c] for c, _ in picture["objects"]]
-        wanted = boxes(picture)
+    images = {f"{s}/{p['name']}": p for s, own in splits.items() for p in own}
+    assert found.keys() == images.keys()
+    for name, image in images.items():
+        assert [each[0] for each in found[name]] == [NAMES[c] for c, _ in image["objects"]]
+        wanted = boxes(image)
         for (_, box, segmentation), (x1, y1, x2, y2), (_, polygon) in zip(
-            found[name], wanted, picture["objects"], strict=True
+            found[name], wanted, image["objects"], strict=True
         ):
             np.testing.assert_allclose(box, [x1, y1, x2 - x1, y2 - y1], atol=tolerance, rtol=0)
             if polygons:
@@ -181,8 +181,8 @@ def check(found, splits, *, boxes, polygons, tolerance):
                 assert segmentation is None
 
 
-def polygon_boxes(picture):
-    return [corners(polygon) for _, polygon in picture["objects"]]
+def polygon_boxes(image):
+    return [corners(polygon) for _, polygon in image["objects"]]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -243,7 +243,7 @@ def test_voc_boxes_are_supervisions(tmp_path, truth, reader):
     splits = truth(3, train=4)
     folder = write_voc(tmp_path / "voc", splits)
     # Whole, since supervision knows no lists of splits.
-    convert(folder, tmp_path / "out", split_share=0.25, progress=ignore)
+    convert(folder, tmp_path / "out", val_fraction=0.25, progress=ignore)
     theirs = reader.from_pascal_voc(str(folder / "JPEGImages"), str(folder / "Annotations"))
     ours = read_back(tmp_path / "out", ["train", "val"], NAMES)
     boxes = {name.rpartition("/")[2]: [box for _, box, _ in own] for name, own in ours.items()}
@@ -262,11 +262,11 @@ def test_labelme(tmp_path, truth, tree, rectangles):
     assert tree(folder) == before
     found = read_back(tmp_path / "out", splits, NAMES)
     check(found, splits, boxes=polygon_boxes, polygons=not rectangles, tolerance=1e-9)
-    # The picture, not imageData.
-    for split, pictures in splits.items():
-        for picture in pictures:
-            copied = tmp_path / "out" / "images" / split / picture["name"]
-            assert copied.read_bytes() == (folder / split / picture["name"]).read_bytes()
+    # The image, not imageData.
+    for split, images in splits.items():
+        for image in images:
+            copied = tmp_path / "out" / "images" / split / image["name"]
+            assert copied.read_bytes() == (folder / split / image["name"]).read_bytes()
 
 
 def test_voc_masks(tmp_path):
@@ -277,16 +277,16 @@ def test_voc_masks(tmp_path):
     numbers[10, 12:25] = 255
     folder = tmp_path / "voc"
     folder.mkdir()
-    picture = {"name": "a.png", "size": (30, 20)}
+    photo = {"name": "a.png", "size": (30, 20)}
     difficult = "<difficult>1</difficult>"
     objects = [voc_object(1, 3, 2, 9, 8), voc_object(0, 12, 10, 25, 18, difficult)]
-    write_voc_xml(folder, picture, objects)
+    write_voc_xml(folder, photo, objects)
     write_voc_xml(folder, {"name": "b.png", "size": (30, 20)}, objects[:1])
     (folder / "SegmentationObject").mkdir()
     mask = Image.fromarray(numbers, mode=None).convert("P")
     mask.putdata(numbers.ravel().tolist())
     mask.save(folder / "SegmentationObject" / "a.png")
-    convert(folder, tmp_path / "out", split_share=0.5, progress=ignore)
+    convert(folder, tmp_path / "out", val_fraction=0.5, progress=ignore)
     annotations = {}
     for split in ("train", "val"):
         content = json.loads((tmp_path / "out" / f"annotations/instances_{split}.json").read_text())
@@ -339,7 +339,7 @@ def test_labelme_groups_and_other_shapes(tmp_path):
         {"label": "dog", "points": [[25, 15], [40, 18]], "shape_type": "rectangle"},
     ]
     for name in ("a", "b"):
-        save_picture(tmp_path / "in" / f"{name}.png", (30, 20))
+        save_image(tmp_path / "in" / f"{name}.png", (30, 20))
         content = {"shapes": shapes, "imagePath": f"..\\old folder\\{name}.png"}
         (tmp_path / "in" / f"{name}.json").write_text(json.dumps(content))
     report = convert(tmp_path / "in", tmp_path / "out", progress=ignore)
@@ -353,14 +353,14 @@ def test_labelme_groups_and_other_shapes(tmp_path):
         "shape of type 'circle'": 2,
         "shape of type 'point'": 2,
         "polygon of fewer than 3 points": 2,
-        "box outside the picture": 2,
+        "box outside the image": 2,
     }
     assert report.total == 6 + 8
     assert report.clipped == 2
 
 
 @pytest.mark.parametrize("orientation", [1, 4, 5, 8])
-def test_sizes_are_those_of_upright_pictures(tmp_path, orientation):
+def test_sizes_are_those_of_upright_images(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     folder = tmp_path / "yolo"
@@ -393,7 +393,7 @@ def test_coco_keeps_its_records(tmp_path, write_coco, tree):
     (made / "images").rename(folder)
     (made / "annotations" / "instances_train.json").rename(folder / "_annotations.coco.json")
     before = tree(folder)
-    report = convert(folder, tmp_path / "out", split_share=0.4, seed=3, progress=ignore)
+    report = convert(folder, tmp_path / "out", val_fraction=0.4, seed=3, progress=ignore)
     assert tree(folder) == before
     assert report.images == {"train": 3, "val": 2}
     assert report.skipped == {"image_id without an image": 1}
@@ -414,9 +414,9 @@ def test_the_result_can_be_trained_on(tmp_path, truth):
     folder = write_yolo(tmp_path / "yolo", splits, polygons=True)
     convert(folder, tmp_path / "out", progress=ignore)
     data = CocoInstances(tmp_path / "out", "train")
-    for index, picture in enumerate(splits["train"]):
+    for index, image in enumerate(splits["train"]):
         _, target = data[0, index]
-        assert len(target["boxes"]) == len(picture["objects"])
+        assert len(target["boxes"]) == len(image["objects"])
 
 
 def test_splitting_is_reproducible(tmp_path, truth):
@@ -451,7 +451,7 @@ def test_links(tmp_path, truth):
     assert (tmp_path / "copied" / "images" / "train" / "train 0.png").stat().st_ino != source.st_ino
 
 
-def test_pictures_of_one_name(tmp_path):
+def test_images_of_one_name(tmp_path):
     folder = tmp_path / "yolo"
     for place, shade in (("a", 1), ("b", 2)):
         for kind in ("images", "labels"):

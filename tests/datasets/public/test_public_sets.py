@@ -86,7 +86,7 @@ def get(chosen, folder):
 
 @pytest.fixture
 def penn_fudan(monkeypatch):
-    """Masks by name of picture, and the archive's bytes."""
+    """Masks by name of image, and the archive's bytes."""
     monkeypatch.setattr(public_sets, "_PENN_FUDAN_VALIDATION", 2)
     rng = np.random.default_rng(0)
     masks, files = {}, {}
@@ -173,9 +173,9 @@ def test_coco(served, tmp_path):
     )
     get(chosen, tmp_path / "coco")
     for split in ("train", "val"):
-        annotations, pictures = find_split(tmp_path / "coco", split)
+        annotations, images = find_split(tmp_path / "coco", split)
         assert annotations.name == f"instances_{split}2017.json"
-        assert (pictures / "1.jpg").read_text() == split
+        assert (images / "1.jpg").read_text() == split
 
 
 def test_imagenette(served, tmp_path):
@@ -229,13 +229,13 @@ def test_checksums_can_be_ones(name):
 @pytest.fixture
 def small_imagenet(tmp_path, monkeypatch):
     monkeypatch.setattr(imagenet, "CLASSES", 3)
-    monkeypatch.setattr(imagenet, "PICTURES", {"train": 7, "val": 6})
+    monkeypatch.setattr(imagenet, "IMAGES", {"train": 7, "val": 6})
     for split, counts in (("train", (2, 4, 1)), ("val", (2, 2, 2))):
         for name, count in enumerate(counts):
             folder = tmp_path / split / f"n0000000{name}"
             folder.mkdir(parents=True)
-            for picture in range(count):
-                (folder / f"{picture}.JPEG").touch()
+            for image in range(count):
+                (folder / f"{image}.JPEG").touch()
     return tmp_path
 
 
@@ -250,16 +250,16 @@ def test_imagenet(small_imagenet):
 def test_imagenet_with_parts_missing(small_imagenet):
     folder = small_imagenet
     (folder / "val" / "n00000001" / "1.JPEG").rename(folder / "val" / "ILSVRC2012_val_1.JPEG")
-    with pytest.raises(BotvisionError, match="n00000001: expected 2 pictures, got 1"):
+    with pytest.raises(BotvisionError, match="n00000001: expected 2 images, got 1"):
         check(folder)
     (folder / "val" / "n00000001").rename(folder / "val" / "other")
     with pytest.raises(BotvisionError, match=r"val: expected 3 class folders .* got 2 and 1 pict"):
         check(folder)
     (folder / "train" / "n00000001" / "1.JPEG").unlink()
-    with pytest.raises(BotvisionError, match="train: expected 7 pictures, got 6"):
+    with pytest.raises(BotvisionError, match="train: expected 7 images, got 6"):
         check(folder)
     (folder / "train" / "n00000002" / "0.JPEG").unlink()
-    with pytest.raises(BotvisionError, match="n00000002: expected pictures, got none"):
+    with pytest.raises(BotvisionError, match="n00000002: expected images, got none"):
         check(folder)
     with pytest.raises(BotvisionError, match="train: expected 3 class folders, got no such"):
         check(folder / "val")

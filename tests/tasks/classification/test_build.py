@@ -1,11 +1,11 @@
-"""Classifiers as the settings say, and the trunks that they start from."""
+"""Classifiers as the settings say, and the backbones that they start from."""
 
 import pytest
 import torch
 
 from botvision import create_model
 from botvision.errors import BotvisionError
-from botvision.tasks.classification.build import build_classifier, load_classifier_trunk
+from botvision.tasks.classification.build import build_classifier, load_classifier_backbone
 from botvision.tasks.classification.settings import ClassifierSettings
 from botvision.weights.file import save_weights
 
@@ -67,7 +67,7 @@ def test_the_cifar_stem_is_drawn_as_the_rest(name):
     assert float(stem.weight.detach().std()) == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
 
 
-def test_regularisation_reaches_the_network():
+def test_regularization_reaches_the_network():
     model = build(classifier="botnet26", dropout=0.3, drop_path=0.2)
     assert model.drop_rate == 0.3
     rates = [m.drop_prob for m in model.modules() if type(m).__name__ == "DropPath"]
@@ -107,7 +107,7 @@ def trained(tmp_path):
 def test_the_same_classes_keep_their_head(trained, side):
     tensors, path = trained
     model = build(3, classifier="botnet26", classifier_arguments=TINY, image_size=side)
-    report = load_classifier_trunk(model, path, ["ant", "bee", "cat"])
+    report = load_classifier_backbone(model, path, ["ant", "bee", "cat"])
     assert report.new == ()
     assert torch.equal(model.fc.weight, tensors["fc.weight"])
     assert torch.equal(model.conv1[0].weight, tensors["conv1.0.weight"])
@@ -118,29 +118,29 @@ def test_other_classes_get_a_new_head(trained, classes):
     tensors, path = trained
     model = build(len(classes), classifier="botnet26", classifier_arguments=TINY)
     before = model.fc.weight.clone()
-    report = load_classifier_trunk(model, path, classes)
+    report = load_classifier_backbone(model, path, classes)
     assert set(report.new) == {"fc.weight", "fc.bias"}
     assert torch.equal(model.fc.weight, before)
     assert torch.equal(model.layer3[0].conv1.weight, tensors["layer3.0.conv1.weight"])
 
 
-def test_trunks_that_cannot_be_used(trained, tmp_path):
+def test_backbones_that_cannot_be_used(trained, tmp_path):
     model = build(3, classifier="botnet26", classifier_arguments=TINY, stem="cifar")
     for source, expected in [
         (trained[1], "weights of another model"),
         (tmp_path / "none.safetensors", "no such weights file"),
-        ("resnet5O", "model.trunk: .*'resnet5O'"),
+        ("resnet5O", "model.backbone_weights: .*'resnet5O'"),
     ]:
         with pytest.raises(BotvisionError, match=expected) as caught:
-            load_classifier_trunk(model, source, ["a", "b", "c"])
+            load_classifier_backbone(model, source, ["a", "b", "c"])
         assert "\n" not in str(caught.value)
 
 
-def test_a_residual_networks_weights_are_a_trunk(tmp_path):
+def test_a_residual_networks_weights_are_a_backbone(tmp_path):
     source = create_model("resnet26", num_classes=5)
     torch.save(source.state_dict(), tmp_path / "resnet26.pth")
     model = build(3, classifier="botnet26")
-    report = load_classifier_trunk(model, tmp_path / "resnet26.pth", ["a", "b", "c"])
+    report = load_classifier_backbone(model, tmp_path / "resnet26.pth", ["a", "b", "c"])
     assert torch.equal(model.layer1[0].conv2.weight, source.layer1[0].conv2.weight)
     assert {"fc.weight", "fc.bias"} <= set(report.new)
     assert all(name.startswith(("fc.", "layer4.")) for name in report.new)

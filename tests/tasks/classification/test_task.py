@@ -38,7 +38,7 @@ def test_a_task(make_task):
     assert task.primary_metric in task.metric_names
     assert set(task.headlines) <= set(task.metric_names)
     assert len(task.train_data()) == 120
-    assert "120 pictures of 3 classes" in task.notes[0]
+    assert "120 images of 3 classes" in task.notes[0]
     task.model.eval()
     task.set_training_mode(task.model)
     assert all(module.training for module in task.model.modules())
@@ -80,7 +80,7 @@ def test_mixed_batches_train(make_task):
     targets = batch[1]
     assert targets.shape == (8, 3)
     assert torch.allclose(targets.sum(dim=1), torch.ones(8))
-    assert task.batch_picture(batch).mode == "RGB"
+    assert task.batch_image(batch).mode == "RGB"
     (loss,) = task.losses(task.model, batch, CPU).values()
     assert math.isfinite(loss.detach())
 
@@ -111,7 +111,7 @@ def test_predictions_are_the_models(make_task):
 
 
 def test_workers_change_nothing(make_task):
-    alone, helped = make_task(), make_task(workers=2)
+    alone, helped = make_task(), make_task(num_workers=2)
     assert alone.evaluate(alone.model, nothing) == helped.evaluate(helped.model, nothing)
     assert alone.results() == helped.results()
 
@@ -129,14 +129,14 @@ def test_two_processes_find_what_one_finds(make_task, shapes, tmp_path):
         "model, data, threads, out = map(json.loads, sys.argv[1:])\n"
         "torch.set_num_threads(threads)\n"
         "task = ClassificationTask(ClassifierSettings(**model), ClassImageSettings(**data),\n"
-        "    batch_size=8, workers=0, precision='float32', seed=0)\n"
+        "    batch_size=8, num_workers=0, precision='float32', seed=0)\n"
         "done = []\n"
         "metrics = task.evaluate(task.model, lambda *count: done.append(count))\n"
         "rank = processes().process_index\n"
         "json.dump([metrics, task.results(), done[-1]], open(f'{out}/{rank}.json', 'w'))\n"
     )
     model = task.description["model"]
-    data = {"folder": str(shapes), "crop_share": 1.0}
+    data = {"folder": str(shapes), "crop_pct": 1.0}
     arguments = [model, data, torch.get_num_threads(), str(tmp_path)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -156,7 +156,7 @@ def test_two_processes_find_what_one_finds(make_task, shapes, tmp_path):
     assert one[:2] == two[:2] == expected
 
 
-def test_pictures(make_task, tmp_path):
+def test_images(make_task, tmp_path):
     task = make_task()
     task.draw_data(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"labels.png"}
@@ -170,9 +170,9 @@ def test_pictures(make_task, tmp_path):
         with Image.open(path) as image:
             assert min(image.size) > 200
     batch = batch_of(task, range(0, 120, 6))
-    sheet = np.asarray(task.batch_picture(batch)).astype(float)
-    # The first image stands in the first cell, six times as large and in its own colours.
-    with Image.open(task.train_data()._pictures[0].file) as image:
+    sheet = np.asarray(task.batch_image(batch)).astype(float)
+    # The first image stands in the first cell, six times as large and in its own colors.
+    with Image.open(task.train_data()._images[0].file) as image:
         original = np.asarray(image.convert("RGB")).astype(float)
     middle = np.median(sheet[:192, :192], axis=(0, 1))
     assert np.abs(middle - np.median(original, axis=(0, 1))).max() <= 3
@@ -186,18 +186,18 @@ def test_the_description_builds_the_model_again(make_task):
     assert task.description["classes"] == ["circle", "cross", "square"]
 
 
-def test_a_trunk_is_noted(make_task, tmp_path):
+def test_a_backbone_is_noted(make_task, tmp_path):
     task = make_task()
-    torch.save(task.model.state_dict(), tmp_path / "trunk.pth")
-    started = make_task(model={"trunk": tmp_path / "trunk.pth"})
-    assert any("trunk.pth" in note and "fc" in note for note in started.notes)
-    assert "trunk" not in started.description["model"]
+    torch.save(task.model.state_dict(), tmp_path / "backbone.pth")
+    started = make_task(model={"backbone_weights": tmp_path / "backbone.pth"})
+    assert any("backbone.pth" in note and "fc" in note for note in started.notes)
+    assert "backbone_weights" not in started.description["model"]
 
 
-def test_a_trunk_of_another_image_size(make_task, tmp_path):
+def test_a_backbone_of_another_image_size(make_task, tmp_path):
     small = make_task()
     save_weights(tmp_path / "best.safetensors", small.model, small.description)
-    task = make_task(model={"trunk": tmp_path / "best.safetensors", "image_size": 48})
+    task = make_task(model={"backbone_weights": tmp_path / "best.safetensors", "image_size": 48})
     ours, theirs = task.model.state_dict(), small.model.state_dict()
     tables = [name for name in ours if ".position." in name]
     assert tables
@@ -215,15 +215,15 @@ def test_a_trunk_of_another_image_size(make_task, tmp_path):
     assert all(parameter.grad.isfinite().all() for parameter in task.model.parameters())
 
 
-def test_pictures_are_skipped_in_both_splits(make_task, shapes, tmp_path):
+def test_images_are_skipped_in_both_splits(make_task, shapes, tmp_path):
     shutil.copytree(shapes, tmp_path / "shapes")
     for split in ("train", "val"):
-        (tmp_path / "shapes" / split / "cross" / "3.png").write_text("no picture")
+        (tmp_path / "shapes" / split / "cross" / "3.png").write_text("no image")
     task = make_task(folder=tmp_path / "shapes", skip_bad=True)
     assert len(task.train_data()) == 119
     train, val = task.notes
-    assert "119 pictures" in train
-    assert "35 pictures" in val
+    assert "119 images" in train
+    assert "35 images" in val
     assert "1 skipped" in train
     assert "1 skipped" in val
     assert task.evaluate(task.model, nothing)["top1"] >= 0
@@ -244,8 +244,8 @@ def test_classes_that_do_not_fit(make_task, shapes, tmp_path, kept):
         make_task(folder=tmp_path)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_damaged_picture_is_one_line(make_task, shapes, tmp_path, workers):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_damaged_image_is_one_line(make_task, shapes, tmp_path, num_workers):
     shutil.copytree(shapes, tmp_path / "shapes")
     damaged = tmp_path / "shapes" / "val" / "cross" / "3.png"
     damaged.write_bytes(damaged.read_bytes()[:60])
@@ -256,7 +256,7 @@ def test_a_damaged_picture_is_one_line(make_task, shapes, tmp_path, workers):
             task._val,
             precision="float32",
             batch_size=8,
-            workers=workers,
+            num_workers=num_workers,
             progress=nothing,
         )
     assert "\n" not in str(caught.value)

@@ -17,12 +17,12 @@ from botvision.training.settings import TrainingSettings
 SETTINGS = {
     "batch_size": 24,
     "epochs": 2,
-    "optimiser": "adamw",
+    "optimizer": "adamw",
     "learning_rate": 3e-3,
     "warmup_steps": 5,
     "precision": "float32",
     "channels_last": False,
-    "workers": 0,
+    "num_workers": 0,
     "log_every": 1,
     "evaluate_every": 2,
 }
@@ -60,8 +60,8 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_run_is_the_uninterrupted_one(run, display, workers):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resumed_run_is_the_uninterrupted_one(run, display, num_workers):
     model = {"drop_path": 0.2, "dropout": 0.1}
     data = {"model": model, **RANDOM}
     expected, whole = run("whole", data=data, ema_decay=0.9)
@@ -80,9 +80,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(run, display, workers):
             yield shown
 
     with pytest.raises(StoppedError):
-        run("cut", data=data, ema_decay=0.9, save_every=2, workers=workers, display=stopping)
+        run(
+            "cut", data=data, ema_decay=0.9, save_every=2, num_workers=num_workers, display=stopping
+        )
     torch.manual_seed(99)
-    found, cut = run("cut", data=data, ema_decay=0.9, resume=True, workers=workers)
+    found, cut = run("cut", data=data, ema_decay=0.9, resume=True, num_workers=num_workers)
     assert found == expected
     one, two = load_file(whole.last), load_file(cut.last)
     assert one.keys() == two.keys()
@@ -90,7 +92,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(run, display, workers):
 
 
 def test_a_run_split_over_two_processes_is_the_run_that_is_not(shapes, forked, display, tmp_path):
-    """Weights, gradients and optimiser of each process are a half; only rounding differs."""
+    """Weights, gradients and optimizer of each process are a half; only rounding differs."""
     folders = []
     for sharded in ("false", "true"):
         narrow = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1), "stem_width": 4}

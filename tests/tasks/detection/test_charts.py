@@ -257,7 +257,7 @@ def test_all_charts_are_written(tmp_path):
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {"pr_curve.png", "per_class.png", "confusion_matrix.png"}
     for name in written:
-        with Image.open(tmp_path / name) as picture:
-            assert min(picture.size) > 200
-            assert max(picture.size) < 3000
-            assert np.asarray(picture.convert("L")).std() > 5
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 200
+            assert max(image.size) < 3000
+            assert np.asarray(image.convert("L")).std() > 5

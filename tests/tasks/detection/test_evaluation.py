@@ -41,9 +41,9 @@ def many_sizes(handwriting, tmp_path_factory):
         path = folder / "annotations" / f"instances_{split}.json"
         content = json.loads(path.read_text())
         for number, record in enumerate(content["images"]):
-            picture = folder / "images" / record["file_name"]
+            image = folder / "images" / record["file_name"]
             height, width = 64, (60, 24)[number % 2]
-            Image.open(picture).resize((width, height)).save(picture)
+            Image.open(image).resize((width, height)).save(image)
             record.update(height=height, width=width)
         content["annotations"] = [
             {key: value for key, value in each.items() if key != "segmentation"}
@@ -59,7 +59,7 @@ def detector(make_recipe):
     return build_detector(make_recipe().model, 11)
 
 
-def evaluate(detector, folder, workers=0):
+def evaluate(detector, folder, num_workers=0):
     data = CocoInstances(folder, "val", transform=evaluation_transform())
     _, metrics = evaluate_detector(
         detector,
@@ -67,7 +67,7 @@ def evaluate(detector, folder, workers=0):
         precision="bfloat16",
         batch_size=2,
         masks=True,
-        workers=workers,
+        num_workers=num_workers,
         progress=ignore,
     )
     return metrics.results
@@ -79,12 +79,12 @@ def ordered(results):
 
 
 def test_workers_change_nothing(detector, many_sizes):
-    assert evaluate(detector, many_sizes, workers=2) == evaluate(detector, many_sizes)
+    assert evaluate(detector, many_sizes, num_workers=2) == evaluate(detector, many_sizes)
 
 
 @pytest.mark.parametrize("number", [2, 3, 4])
 def test_processes_change_nothing(number, detector, many_sizes, monkeypatch):
-    # To the last bit, as batches of the same pictures are padded in the same way.
+    # To the last bit, as batches of the same images are padded in the same way.
     alone = evaluate(detector, many_sizes)
     shared = []
     for index in range(number):
@@ -113,8 +113,12 @@ def test_masks_are_let_go_batch_by_batch(detector, handwriting, monkeypatch):
     assert all(isinstance(each["segmentation"]["counts"], str) for each in results)
 
 
-def settings(workers, folder):
-    return ["training.epochs=1", f"training.workers={workers}", f"data.folder={json.dumps(folder)}"]
+def settings(num_workers, folder):
+    return [
+        "training.epochs=1",
+        f"training.num_workers={num_workers}",
+        f"data.folder={json.dumps(folder)}",
+    ]
 
 
 def test_val_gives_the_figures_of_a_run_with_workers(make_recipe, many_sizes, tmp_path, display):
@@ -126,12 +130,12 @@ def test_val_gives_the_figures_of_a_run_with_workers(make_recipe, many_sizes, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_val_gives_the_figures_of_two_processes(workers, make_recipe, many_sizes, tmp_path):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_val_gives_the_figures_of_two_processes(num_workers, make_recipe, many_sizes, tmp_path):
     recipe = tmp_path / "recipe.yaml"
-    chosen = make_recipe(*settings(workers, str(many_sizes)), "training.batch_size=4")
+    chosen = make_recipe(*settings(num_workers, str(many_sizes)), "training.batch_size=4")
     chosen = chosen.model_copy(
-        update={"training": chosen.training.model_copy(update={"images_at_once": 2})}
+        update={"training": chosen.training.model_copy(update={"micro_batch_size": 2})}
     )
     recipe.write_text(yaml.safe_dump(chosen.model_dump(mode="json")))
     botvision = Path(sys.executable).with_name("botvision")

@@ -27,9 +27,9 @@ SIDE = 240  # room for COCO's small, medium and large
 def ellipse(rng):
     """A random mask, uint8 [SIDE, SIDE]."""
     y, x = np.mgrid[:SIDE, :SIDE]
-    centre = rng.uniform(20, SIDE - 20, 2)
+    center = rng.uniform(20, SIDE - 20, 2)
     radii = np.exp(rng.uniform(np.log(9), np.log(100))) * rng.uniform(0.7, 1.4, 2)
-    mask = ((y - centre[0]) / radii[0]) ** 2 + ((x - centre[1]) / radii[1]) ** 2 < 1
+    mask = ((y - center[0]) / radii[0]) ** 2 + ((x - center[1]) / radii[1]) ** 2 < 1
     return mask.astype(np.uint8)
 
 
@@ -287,7 +287,7 @@ def test_what_training_leaves_out_is_no_truth(fault, tmp_path):
         assert got == pytest.approx(expected, abs=1e-12, rel=0)
 
 
-def test_the_part_of_a_box_outside_the_picture_is_no_truth(tmp_path):
+def test_the_part_of_a_box_outside_the_image_is_no_truth(tmp_path):
     # A detector cannot find it: its boxes are cut off at the edges.
     truth = random_truth(5, crowds=False)
     inside = copy.deepcopy(truth["annotations"])

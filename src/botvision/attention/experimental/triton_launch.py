@@ -150,7 +150,7 @@ def _kernels(device: torch.device) -> ModuleType:
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"impl 'triton': expected tensors on a GPU, got {device}")
     try:
-        from botvision.attention import triton_kernels
+        from botvision.attention.experimental import triton_kernels
     except ModuleNotFoundError as error:
         raise ImportError(
             "impl 'triton': expected the package triton, which PyTorch's CUDA builds for Linux "

@@ -1,4 +1,4 @@
-"""Checking a COCO folder: all that is wrong with it, what it holds, and pictures of both."""
+"""Checking a COCO folder: all that is wrong with it, what it holds, and images of both."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from botvision.datasets.check.findings import Finding
-from botvision.datasets.check.picture_checks import find_pictures, read_pictures
+from botvision.datasets.check.image_checks import find_images, read_images
 from botvision.datasets.check.statistics import count_statistics
 from botvision.datasets.coco.annotations import CocoAnnotations, annotations_of
 from botvision.datasets.coco.checks import check_annotations
 from botvision.datasets.coco.reading import read_sound
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
-from botvision.images.sources import PictureSource, open_pictures
+from botvision.images.sources import ImageSource, open_images
 
 Progress = Callable[[str, int, int], None]
 
@@ -29,16 +29,16 @@ class SplitReport:
     """What the check found in one split.
 
     Attributes:
-        where: The annotation file and the picture folder.
-        pictures: Those of the folder.
+        where: The annotation file and the image folder.
+        images: Those of the folder.
         annotations: What is sound in the file.
         findings: All of them.
-        unusable: Places of the images whose pictures cannot be used.
-        contents: Whether the pictures were read whole.
+        unusable: Places of the images whose images cannot be used.
+        contents: Whether the images were read whole.
     """
 
     where: CocoSplit
-    pictures: PictureSource
+    images: ImageSource
     annotations: CocoAnnotations
     findings: list[Finding]
     unusable: set[int] = field(default_factory=set)
@@ -50,21 +50,21 @@ class SplitReport:
             self.annotations.arrays.description,
             len(self.annotations.arrays.instance_ids),
         )
-        skipped_pictures = sum(f.severity == "skipped" and not f.where for f in self.findings)
+        skipped_images = sum(f.severity == "skipped" and not f.where for f in self.findings)
         return {
             "file": str(self.where.annotations),
-            "pictures_read": self.contents,
+            "images_read": self.contents,
             "annotations": {
                 "total": tally["records"],
                 "accepted": accepted,
                 "skipped": sum(tally["skipped"].values()),
                 "refused": tally["refused"],
             },
-            "pictures": {
+            "images": {
                 "total": len(self.annotations.images),
                 "accepted": len(self.annotations.images) - len(self.unusable),
-                "skipped": skipped_pictures,
-                "refused": len(self.unusable) - skipped_pictures,
+                "skipped": skipped_images,
+                "refused": len(self.unusable) - skipped_images,
             },
             **count_statistics(self.annotations),
         }
@@ -113,7 +113,7 @@ def check_folder(
     contents: bool = True,
     skip_bad: bool = False,
     image_size: int,
-    workers: int,
+    num_workers: int,
     progress: Progress,
 ) -> DataReport:
     """Check a COCO folder and list all that is wrong with it.
@@ -121,10 +121,10 @@ def check_folder(
     Args:
         folder: See ``layouts.find_coco_split``.
         splits: Those to check; all that there are if none is named.
-        contents: Whether to read the pictures, and not only to look whether they are there.
-        skip_bad: Whether training is to leave out pictures that cannot be read.
+        contents: Whether to read the images, and not only to look whether they are there.
+        skip_bad: Whether training is to leave out images that cannot be read.
         image_size: Of training: what it makes too small is counted.
-        workers: Processes that read pictures.
+        num_workers: Processes that read images.
         progress: Called with what is being done, how much of it is done, and the total.
 
     Raises:
@@ -141,9 +141,9 @@ def check_folder(
         each = _check_split(where, skip_bad=skip_bad, image_size=image_size)
         report.splits[name] = each
         if contents:
-            _read_split(name, each, digests, skip_bad, workers, progress)
+            _read_split(name, each, digests, skip_bad, num_workers, progress)
         if each.unusable and len(each.unusable) == len(each.annotations.images):
-            file, said = str(where.annotations), "no picture can be read"
+            file, said = str(where.annotations), "no image can be read"
             each.findings.append(Finding("error", file, field="images", said=said))
     if "train" in report.splits:
         for name, each in report.splits.items():
@@ -166,20 +166,20 @@ def _missing_splits(folder: Path) -> list[Finding]:
 
 
 def _check_split(where: CocoSplit, *, skip_bad: bool, image_size: int) -> SplitReport:
-    """All but the contents of the pictures."""
+    """All but the contents of the images."""
     findings: list[Finding] = []
     arrays = read_sound(where.annotations, findings)
     if arrays is None:
         findings.clear()
         arrays = check_annotations(where.annotations, findings.append)
-    annotations, pictures = annotations_of(where.annotations, arrays), open_pictures(where.pictures)
-    report = SplitReport(where, pictures, annotations, findings)
+    annotations, images = annotations_of(where.annotations, arrays), open_images(where.images)
+    report = SplitReport(where, images, annotations, findings)
     refused = any(finding.severity == "error" for finding in findings)
     if not len(report.annotations.images) and not refused:
         findings.append(
             Finding("error", str(where.annotations), "", None, "images", "none", "at least one")
         )
-    for place, fault in find_pictures(annotations, pictures, skip_bad=skip_bad):
+    for place, fault in find_images(annotations, images, skip_bad=skip_bad):
         if fault is not None:
             report.unusable.add(place)
             findings.append(fault)
@@ -221,27 +221,27 @@ def _read_split(
     report: SplitReport,
     digests: dict[bytes, str],
     skip_bad: bool,
-    workers: int,
+    num_workers: int,
     progress: Progress,
 ) -> None:
-    """Read the pictures that are there, and add what is wrong with them to the report."""
+    """Read the images that are there, and add what is wrong with them to the report."""
     images = report.annotations.images
     places = [place for place in range(len(images)) if place not in report.unusable]
-    pictures = read_pictures(
-        report.annotations, report.pictures, places, workers=workers, skip_bad=skip_bad
+    photos = read_images(
+        report.annotations, report.images, places, num_workers=num_workers, skip_bad=skip_bad
     )
-    for done, seen in enumerate(pictures, start=1):
-        progress(f"read pictures of {name}", done, len(places))
+    for done, seen in enumerate(photos, start=1):
+        progress(f"read photos of {name}", done, len(places))
         if seen.finding is not None:
             report.unusable.add(seen.place)
             report.findings.append(seen.finding)
         if not seen.digest:
             continue
         record = images[seen.place]
-        path = report.pictures.where(record["file_name"])
+        path = report.images.where(record["file_name"])
         first = digests.setdefault(seen.digest, path)
         if first != path:
-            said = f"the same picture as {first}"
+            said = f"the same image as {first}"
             report.findings.append(
                 Finding(
                     "counted", path, "", record["id"], "file_name", record["file_name"], "", said

@@ -1,4 +1,4 @@
-"""What a COCO file holds: classes, sizes and places of its objects, as numbers and a picture."""
+"""What a COCO file holds: classes, sizes and places of its objects, as numbers and an image."""
 
 import math
 import textwrap

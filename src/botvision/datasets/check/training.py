@@ -3,35 +3,35 @@
 from accelerate.utils import gather_object
 
 from botvision.datasets.check.findings import Finding
-from botvision.datasets.check.picture_checks import find_pictures, read_pictures
+from botvision.datasets.check.image_checks import find_images, read_images
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.errors import BotvisionError
 from botvision.processes import processes
 
 
-def check_pictures(data: CocoInstances, *, skip_bad: bool = False, workers: int = 0) -> str:
-    """Look for the pictures of a data set, so that none is missed in the third hour of a run.
+def check_images(data: CocoInstances, *, skip_bad: bool = False, num_workers: int = 0) -> str:
+    """Look for the images of a data set, so that none is missed in the third hour of a run.
 
     Args:
         data: Those that are left out are taken out of it.
-        skip_bad: Leave out what cannot be read, and read every picture to know it; the processes
+        skip_bad: Leave out what cannot be read, and read every image to know it; the processes
             of a run share that work and come to the same result.
-        workers: Processes that read.
+        num_workers: Processes that read.
 
     Returns:
         A line on what was left out; empty if nothing was.
 
     Raises:
-        BotvisionError: If a picture is missing, empty or outside its folder; with ``skip_bad``, if
+        BotvisionError: If an image is missing, empty or outside its folder; with ``skip_bad``, if
             it is outside or its size is not the annotation's.
     """
-    where = data.annotations, data.pictures
-    found = list(find_pictures(*where, skip_bad=skip_bad))
+    where = data.annotations, data.images
+    found = list(find_images(*where, skip_bad=skip_bad))
     findings = [finding for _, finding in found if finding is not None]
     if skip_bad:
         there = [place for place, finding in found if finding is None]
         mine = there[processes().process_index :: processes().num_processes]
-        seen = read_pictures(*where, mine, workers=workers, skip_bad=True)
+        seen = read_images(*where, mine, num_workers=num_workers, skip_bad=True)
         findings += gather_object([each.finding for each in seen if each.finding is not None])
     _raise_first([finding for finding in findings if finding.severity == "error"])
     if not findings:
@@ -39,7 +39,7 @@ def check_pictures(data: CocoInstances, *, skip_bad: bool = False, workers: int 
     total = len(data)
     data.leave_out([finding.id for finding in findings if finding.id is not None])
     return (
-        f"{len(findings):,} of {total:,} pictures of {data.annotations.path.name} left out: "
+        f"{len(findings):,} of {total:,} images of {data.annotations.path.name} left out: "
         f"{findings[0].message}{_others(findings)}"
     )
 

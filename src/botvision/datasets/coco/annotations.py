@@ -17,7 +17,7 @@ from botvision.datasets.coco.reading import read_sound
 from botvision.datasets.coco.store import AnnotationArrays, ImageRecords, InstanceRecords
 from botvision.errors import BotvisionError
 
-UNREADABLE = "picture that cannot be read"
+UNREADABLE = "image that cannot be read"
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class PadToSquare(v2.Transform):
 
     Args:
         size: Side of the square in pixels.
-        fill: Colour of the image's padding; masks are padded with 0.
+        fill: Color of the image's padding; masks are padded with 0.
     """
 
     def __init__(self, size: int, *, fill: Sequence[float]) -> None:
@@ -117,7 +117,7 @@ def training_transform(
     *,
     scale: tuple[float, float] = (0.8, 1.25),
     flip: float = 0.5,
-    colour_jitter: float = 0.0,
+    color_jitter: float = 0.0,
     padding: Sequence[float] | None = (0.0, 0.0, 0.0),
 ) -> v2.Compose:
     """Augmentation of the paper's detection experiments (tables 2 to 8).
@@ -126,9 +126,9 @@ def training_transform(
         size: Side of the square input in pixels.
         scale: Range of the scale jitter; 1 fits the whole image into the square.
         flip: Probability of a horizontal flip.
-        colour_jitter: Strength of random brightness, contrast and saturation: each is multiplied
+        color_jitter: Strength of random brightness, contrast and saturation: each is multiplied
             by up to that much more or less than 1.
-        padding: Colour in 0..1 that small images are padded with: the mean that the network
+        padding: Color in 0..1 that small images are padded with: the mean that the network
             subtracts, so that padding is zero to it, as it is in evaluation. None leaves the
             padding to the detector.
 
@@ -141,8 +141,8 @@ def training_transform(
         RandomCrop(size),
         v2.RandomHorizontalFlip(flip),
     ]
-    if colour_jitter:
-        steps.append(v2.ColorJitter(colour_jitter, colour_jitter, colour_jitter))
+    if color_jitter:
+        steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
     steps += [
         KeepVisibleInstances(),
         v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),

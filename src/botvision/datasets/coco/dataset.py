@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from botvision.datasets.check.picture_checks import outside_fault, size_fault
+from botvision.datasets.check.image_checks import outside_fault, size_fault
 from botvision.datasets.coco.annotations import (
     Category,
     CocoAnnotations,
@@ -22,7 +22,7 @@ from botvision.datasets.coco.annotations import (
 from botvision.datasets.coco.copy_paste import paste_instances, random_subset
 from botvision.datasets.layouts import find_split
 from botvision.errors import BotvisionError
-from botvision.images.sources import PictureSource, open_pictures
+from botvision.images.sources import ImageSource, open_images
 from botvision.seeds import derived_seed
 from botvision.shards.files import ShardFiles
 from botvision.shards.prefetch import shard_lengths
@@ -61,12 +61,12 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             not items have masks, and an instance of which the file gives only the box is that
             box.
         annotations: What the annotation file says.
-        pictures: Where the pictures come from.
-        shard_lengths: Number of items of each shard, one after the other; empty if the pictures
+        images: Where the images come from.
+        shard_lengths: Number of items of each shard, one after the other; empty if the images
             are not in shards, or the annotation file has another order than they.
 
     Raises:
-        BotvisionError: If the folder, the annotations or a picture are not as they should be.
+        BotvisionError: If the folder, the annotations or an image are not as they should be.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         seed: int = 0,
     ) -> None:
         annotations_path, image_folder = find_split(folder, split)
-        self.pictures: PictureSource = open_pictures(image_folder)
+        self.images: ImageSource = open_images(image_folder)
         self.annotations: CocoAnnotations = read_annotations(annotations_path)
         if not self.annotations.images:
             raise BotvisionError(f"{annotations_path}: images: expected at least one, got none")
@@ -97,11 +97,11 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
 
     @property
     def shard_files(self) -> ShardFiles | None:
-        """The shards that the pictures are in; None: they are in none."""
-        return self.pictures.files
+        """The shards that the images are in; None: they are in none."""
+        return self.images.files
 
     def shard(self, index: int) -> int:
-        """Number of the shard that the picture of an item is in; 0 if it is in none."""
+        """Number of the shard that the image of an item is in; 0 if it is in none."""
         return 0 if self._shards is None else int(self._shards[index])
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         """
         self.annotations = self.annotations.without_images(image_ids)
         if not self.annotations.images:
-            raise BotvisionError(f"{self.annotations.path}: no picture can be read")
+            raise BotvisionError(f"{self.annotations.path}: no image can be read")
         self._find_shards()
 
     def _transformed(self, index: int) -> tuple[Tensor, Target]:
@@ -147,7 +147,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
 
     def _read(self, index: int) -> tuple[Tensor, Target]:
         record = self.annotations.images[index]
-        image = v2.functional.pil_to_tensor(self._read_picture(record))
+        image = v2.functional.pil_to_tensor(self._read_image(record))
         height, width = image.shape[1:]
         instances = [
             instance
@@ -169,23 +169,23 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             target["masks"] = tv_tensors.Mask(torch.from_numpy(stacked))
         return tv_tensors.Image(image), target
 
-    def _read_picture(self, record: dict[str, Any]) -> Image.Image:
+    def _read_image(self, record: dict[str, Any]) -> Image.Image:
         file, name = self.annotations.path, record["file_name"]
-        fault = outside_fault(file, self.pictures, record)
+        fault = outside_fault(file, self.images, record)
         if fault is None:
-            picture = self.pictures.read(name)
-            fault = size_fault(file, record, picture.size, PurePosixPath(name).name)
+            image = self.images.read(name)
+            fault = size_fault(file, record, image.size, PurePosixPath(name).name)
         if fault is not None:
             raise BotvisionError(fault.message)
-        return picture
+        return image
 
     def _find_shards(self) -> None:
         self._shards: Tensor | None = None
         self.shard_lengths: tuple[int, ...] = ()
-        if self.pictures.files is None:
+        if self.images.files is None:
             return
         names = (record["file_name"] for record in self.annotations.images)
-        self._shards = torch.tensor([self.pictures.shard(name) for name in names])
+        self._shards = torch.tensor([self.images.shard(name) for name in names])
         self.shard_lengths = shard_lengths(self._shards)
 
     def _partners(self, index: int) -> range:

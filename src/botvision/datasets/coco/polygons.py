@@ -1,7 +1,7 @@
-"""Outlines that reach far out of their picture.
+"""Outlines that reach far out of their image.
 
 The rasteriser of COCO's tools needs memory for every point of an outline's edges, inside the
-picture or not: a corner at 1e9, one slip in a file, would take the machine's memory.
+image or not: a corner at 1e9, one slip in a file, would take the machine's memory.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from itertools import pairwise
 
 Polygon = Sequence[float]
 
-_FARTHEST = 1e9  # pixels; where an edge to there crosses the picture is exact to 1e-6
+_FARTHEST = 1e9  # pixels; where an edge to there crosses the image is exact to 1e-6
 
 
 def cut_to_surroundings(polygons: Sequence[Polygon], height: int, width: int) -> list[Polygon]:
-    """Polygons [x1, y1, x2, y2, ...] that look the same in the picture and do not reach far out.
+    """Polygons [x1, y1, x2, y2, ...] that look the same in the image and do not reach far out.
 
     Args:
         polygons: Of finite numbers, in pixels.
-        height: Of the picture.
-        width: Of the picture.
+        height: Of the image.
+        width: Of the image.
 
     Returns:
-        Each polygon itself, if it stays within a picture's size around the picture; else what of
+        Each polygon itself, if it stays within an image's size around the image; else what of
         it is there, or one without area if nothing is.
     """
     return [

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from botvision.datasets.check.picture_checks import find_pictures
+from botvision.datasets.check.image_checks import find_images
 from botvision.datasets.coco.annotations import CocoAnnotations, read_annotations
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
-from botvision.images.sources import PictureSource, open_pictures
+from botvision.images.sources import ImageSource, open_images
 from botvision.new_folders import new_folder
 from botvision.shards.write import Sample, stored_order, write_manifest, write_shards
 
@@ -23,23 +23,23 @@ def shard_coco(
     shard_size: int,
     progress: Callable[[str, int, int], None],
 ) -> dict[str, tuple[int, int]]:
-    """Write a COCO folder whose pictures are in shards, ``images/<split>/00000.tar`` and so on.
+    """Write a COCO folder whose images are in shards, ``images/<split>/00000.tar`` and so on.
 
-    Annotation files keep all that they hold, but for the order of the training images: pictures
+    Annotation files keep all that they hold, but for the order of the training images: images
     that stand together in a file are often alike, and those of a shard are trained on together.
-    Pictures are not looked into.
+    Images are not looked into.
 
     Args:
         folder: See ``find_coco_split``.
         out: Folder to make.
         shard_size: Bytes after which a shard ends.
-        progress: Called with what is being done, the pictures done and their number.
+        progress: Called with what is being done, the images done and their number.
 
     Returns:
-        The numbers of pictures and of shards of each split.
+        The numbers of images and of shards of each split.
 
     Raises:
-        BotvisionError: If the annotations are not as they should be, or a picture is missing.
+        BotvisionError: If the annotations are not as they should be, or an image is missing.
     """
     splits = coco_splits(folder) or {"train": find_coco_split(folder, "train")}
     counts = {}
@@ -59,7 +59,7 @@ def _shard_split(
     progress: Callable[[str, int, int], None],
 ) -> tuple[int, int]:
     annotations = read_annotations(where.annotations)
-    source = open_pictures(where.pictures)
+    source = open_images(where.images)
     _check(annotations, source)
     content = json.loads(where.annotations.read_bytes())
     images = content["images"]
@@ -87,17 +87,17 @@ def _shard_split(
     return len(images), shards
 
 
-def _check(annotations: CocoAnnotations, pictures: PictureSource) -> None:
+def _check(annotations: CocoAnnotations, images: ImageSource) -> None:
     if not len(annotations.images):
         raise BotvisionError(f"{annotations.path}: images: expected at least one, got none")
     seen: set[str] = set()
-    for place, finding in find_pictures(annotations, pictures):
+    for place, finding in find_images(annotations, images):
         if finding is not None:
             raise BotvisionError(f"{finding.message}; botvision data check lists all that is wrong")
         name = annotations.images[place]["file_name"]
         if name in seen:
             raise BotvisionError(
-                f"{annotations.path}: file_name {name!r}: expected a record for each picture, got "
+                f"{annotations.path}: file_name {name!r}: expected a record for each image, got "
                 "two; leave one of them out"
             )
         seen.add(name)

@@ -17,13 +17,13 @@ from botvision.errors import BotvisionError
 
 
 @dataclass(frozen=True)
-class CocoPicture:
-    """A picture and its COCO annotations.
+class CocoImage:
+    """An image and its COCO annotations.
 
     Attributes:
         path: The user's file; it is copied or linked, never changed.
-        width: Of the upright picture, pixels.
-        height: Of the upright picture, pixels.
+        width: Of the upright image, pixels.
+        height: Of the upright image, pixels.
         annotations: COCO records, without ``id`` and ``image_id``.
         image_id: The id it has in its own data set, if it has one.
     """
@@ -71,7 +71,7 @@ def polygon_area(polygons: Sequence[Sequence[float]]) -> float:
 
 def write_coco(
     folder: Path,
-    splits: Mapping[str, Sequence[CocoPicture]],
+    splits: Mapping[str, Sequence[CocoImage]],
     categories: Sequence[Mapping[str, Any]],
     *,
     link: bool = False,
@@ -81,36 +81,36 @@ def write_coco(
 
     Args:
         folder: An empty folder, see ``new_folder``.
-        splits: Pictures of each split.
+        splits: Images of each split.
         categories: COCO's records of the classes.
-        link: Hard links instead of copies of the pictures.
-        progress: Called with the pictures done and their number.
+        link: Hard links instead of copies of the photos.
+        progress: Called with the photos done and their number.
 
     Raises:
-        BotvisionError: If a picture cannot be linked.
+        BotvisionError: If an image cannot be linked.
     """
     (folder / "annotations").mkdir()
     total = sum(map(len, splits.values()))
     done = 0
-    for split, pictures in splits.items():
+    for split, photos in splits.items():
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         (folder / "images" / split).mkdir(parents=True)
         taken: set[str] = set()
-        for picture in pictures:
+        for image in photos:
             done += 1
-            name = _unique_name(picture.path, taken)
-            _place(picture.path, folder / "images" / split / name, link=link)
-            image_id = done if picture.image_id is None else picture.image_id
+            name = _unique_name(image.path, taken)
+            _place(image.path, folder / "images" / split / name, link=link)
+            image_id = done if image.image_id is None else image.image_id
             images.append(
                 {
                     "id": image_id,
                     "file_name": f"{split}/{name}",
-                    "width": picture.width,
-                    "height": picture.height,
+                    "width": image.width,
+                    "height": image.height,
                 }
             )
-            for record in picture.annotations:
+            for record in image.annotations:
                 annotations.append({"id": len(annotations) + 1, "image_id": image_id, **record})
             progress(done, total)
         content = {"images": images, "annotations": annotations, "categories": list(categories)}

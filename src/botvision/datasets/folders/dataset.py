@@ -1,4 +1,4 @@
-"""A split of labelled pictures as a torch data set."""
+"""A split of labeled images as a torch data set."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from torch.utils.data import Dataset
 
 from botvision.datasets.folders.generators import all_seeded
 from botvision.datasets.folders.hub import HUB_PREFIX, hub_split
-from botvision.datasets.folders.labelled_pictures import LabelledPictures, in_order, readable
-from botvision.datasets.folders.picture_list import PictureList
-from botvision.datasets.folders.sharded_split import ShardedClassPictures, sharded_split
-from botvision.datasets.folders.splits import find_pictures, find_split
+from botvision.datasets.folders.image_list import ImageList
+from botvision.datasets.folders.labeled_images import LabeledImages, in_order, readable
+from botvision.datasets.folders.sharded_split import ShardedClassImages, sharded_split
+from botvision.datasets.folders.splits import find_images, find_split
 from botvision.datasets.folders.transforms import Transform
 from botvision.errors import BotvisionError
 from botvision.seeds import derived_seed
@@ -39,16 +39,16 @@ class ClassImages(Dataset[Item]):
         classes: Of the training data, if this is another split; None: those of this split.
         origin: What the classes are those of, for the error.
         seed: Of the augmentation.
-        skip_bad: Read all pictures first and leave out those that cannot be read.
+        skip_bad: Read all images first and leave out those that cannot be read.
 
     Attributes:
         source: Where the split is, for messages.
-        skipped: What was wrong with each picture that was left out.
+        skipped: What was wrong with each image that was left out.
         classes: Names of the classes, in the order of the labels.
         labels: int64 [n].
-        shard_lengths: Number of items of each shard, one after the other; empty if the pictures
+        shard_lengths: Number of items of each shard, one after the other; empty if the images
             are not in shards.
-        transform: Applied to each picture; to be set before the first item is asked for.
+        transform: Applied to each image; to be set before the first item is asked for.
 
     Raises:
         BotvisionError: If the data is missing or not as it should be.
@@ -71,14 +71,14 @@ class ClassImages(Dataset[Item]):
         kept = torch.arange(len(found.labels))
         self.skipped: tuple[str, ...] = ()
         if skip_bad:
-            good, self.skipped = readable(found.pictures)
+            good, self.skipped = readable(found.images)
             if not good:
-                raise BotvisionError(f"{self.source}: none of the pictures can be read")
+                raise BotvisionError(f"{self.source}: none of the images can be read")
             kept = torch.tensor(good)
             lost = set(range(len(own))) - set(found.labels[kept].tolist())
             if lost and classes is None:
                 raise BotvisionError(
-                    f"{self.source}: class {own[min(lost)]!r}: none of its pictures can be read; "
+                    f"{self.source}: class {own[min(lost)]!r}: none of its images can be read; "
                     "replace them, or remove the class"
                 )
         self.classes = own if classes is None else tuple(classes)
@@ -92,7 +92,7 @@ class ClassImages(Dataset[Item]):
                 "them"
             )
         self.labels = torch.tensor([places[name] for name in own])[found.labels[kept]]
-        self._pictures, self._kept = found.pictures, kept
+        self._images, self._kept = found.images, kept
         self.shard_lengths: tuple[int, ...] = ()
         self._shards = None if found.shards is None else found.shards[kept]
         if self._shards is not None:
@@ -100,11 +100,11 @@ class ClassImages(Dataset[Item]):
 
     @property
     def shard_files(self) -> ShardFiles | None:
-        """The shards that the pictures are in; None: they are in none."""
-        return self._pictures.files if isinstance(self._pictures, ShardedClassPictures) else None
+        """The shards that the images are in; None: they are in none."""
+        return self._images.files if isinstance(self._images, ShardedClassImages) else None
 
     def shard(self, index: int) -> int:
-        """Number of the shard that the picture of an item is in; 0 if it is in none."""
+        """Number of the shard that the image of an item is in; 0 if it is in none."""
         return 0 if self._shards is None else int(self._shards[index])
 
     def __len__(self) -> int:
@@ -112,24 +112,24 @@ class ClassImages(Dataset[Item]):
 
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
-        picture = self._pictures.read(int(self._kept[index]))
+        image = self._images.read(int(self._kept[index]))
         with all_seeded(derived_seed(self._seed, epoch, index)):
-            return self.transform(picture), int(self.labels[index]), key
+            return self.transform(image), int(self.labels[index]), key
 
     def name(self, index: int) -> str:
-        """What a picture is called in its split, as its path."""
-        return self._pictures.name(int(self._kept[index]))
+        """What an image is called in its split, as its path."""
+        return self._images.name(int(self._kept[index]))
 
     def summary(self) -> str:
         """The split in a line."""
-        text = f"{self.source}: {len(self)} pictures of {len(self.labels.unique())} classes"
+        text = f"{self.source}: {len(self)} images of {len(self.labels.unique())} classes"
         if self.skipped:
             text += f"; {len(self.skipped)} skipped, the first: {self.skipped[0]}"
         return text
 
 
-def open_split(folder: str, split: str) -> LabelledPictures:
-    """The pictures of a split, see ``find_split``, ``open_data_folder`` and ``hub_split``.
+def open_split(folder: str, split: str) -> LabeledImages:
+    """The images of a split, see ``find_split``, ``open_data_folder`` and ``hub_split``.
 
     Raises:
         BotvisionError: If the data is missing or not as it should be.
@@ -139,6 +139,6 @@ def open_split(folder: str, split: str) -> LabelledPictures:
     path = find_split(str(open_data_folder(folder)), split)
     if is_sharded(path):
         return sharded_split(path)
-    pictures = find_pictures(path)
-    names = [picture.class_name for picture in pictures]
-    return LabelledPictures.of(str(path), PictureList(pictures), names, in_order(names))
+    images = find_images(path)
+    names = [image.class_name for image in images]
+    return LabeledImages.of(str(path), ImageList(images), names, in_order(names))

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from botvision.datasets.folders.labelled_pictures import LabelledPictures, in_order
+from botvision.datasets.folders.labeled_images import LabeledImages, in_order
 from botvision.datasets.folders.splits import split_words
 from botvision.errors import BotvisionError
 from botvision.images.decode import decode_image
@@ -17,12 +17,12 @@ _LABELS = ("label", "fine_label", "cls")
 _LABEL_TYPES = ("int", "uint", "string", "large_string")
 
 
-class HubPictures:
-    """Pictures of a table whose rows stay in files, which the library maps into memory.
+class HubImages:
+    """Images of a table whose rows stay in files, which the library maps into memory.
 
     Args:
         rows: ``datasets.Dataset``.
-        column: Of the pictures.
+        column: Of the images.
         source: What errors call the table.
     """
 
@@ -32,7 +32,7 @@ class HubPictures:
         encoded = rows.select_columns(column).cast_column(column, ImageFeature(decode=False))
         self._files = encoded.flatten()
         self._content, self._path = f"{column}.bytes", f"{column}.path"
-        # Apart, so that asking for a name does not read the picture.
+        # Apart, so that asking for a name does not read the image.
         self._paths = self._files.select_columns(self._path)
         self._source = source
 
@@ -45,25 +45,25 @@ class HubPictures:
         return f"row {index}" + (f" ({path})" if path else "")
 
     def content(self, index: int) -> bytes:
-        """See ``Pictures``."""
+        """See ``Images``."""
         row = self._files[index]
         content, path = row[self._content], row[self._path]
         if content is not None:
             encoded: bytes = content
             return encoded
         if path is None:
-            raise BotvisionError(f"{self._source}: row {index}: expected a picture, got none")
+            raise BotvisionError(f"{self._source}: row {index}: expected an image, got none")
         try:
             return Path(path).read_bytes()
         except OSError as error:
             raise BotvisionError(f"{path}: {error.strerror}") from error
 
     def read(self, index: int) -> Image.Image:
-        """See ``Pictures``."""
+        """See ``Images``."""
         return decode_image(io.BytesIO(self.content(index)), f"{self._source}: {self.name(index)}")
 
 
-def hub_split(folder: str, split: str) -> LabelledPictures:
+def hub_split(folder: str, split: str) -> LabeledImages:
     """A split of a data set that ``datasets.load_dataset`` reads; its code is never run.
 
     timm's reader is told the split and the columns; here they are found.
@@ -99,7 +99,7 @@ def hub_split(folder: str, split: str) -> LabelledPictures:
     source, rows = f"{folder}, split {word}", tables[word]
     column = _image_column(rows.features, source)
     names, classes = _classes(rows, source)
-    return LabelledPictures.of(source, HubPictures(rows, column, source), names, classes)
+    return LabeledImages.of(source, HubImages(rows, column, source), names, classes)
 
 
 def _image_column(features: Any, source: str) -> str:

@@ -42,7 +42,7 @@ class Mixing:
         if len(images) % 2:
             raise BotvisionError(
                 "data.mixup, data.cutmix: expected an even number of images at once, got "
-                f"{len(images)}; change training.batch_size or training.images_at_once"
+                f"{len(images)}; change training.batch_size or training.micro_batch_size"
             )
         with all_seeded(derived_seed(self._seed, *first, _MIXING)):
             mixed: tuple[Tensor, Tensor] = self._mix(images, labels)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from botvision.datasets.folders.dataset import open_split
 from botvision.datasets.folders.hub import HUB_PREFIX
-from botvision.datasets.folders.labelled_pictures import LabelledPictures
+from botvision.datasets.folders.labeled_images import LabeledImages
 from botvision.errors import BotvisionError
 from botvision.new_folders import new_folder
 from botvision.shards.write import Sample, stored_order, write_manifest, write_shards
@@ -23,18 +23,18 @@ def shard_classes(
 ) -> dict[str, tuple[int, int]]:
     """Write the training and the validation split of class folders as shards.
 
-    They are ``<split>/00000.tar`` and so on; a picture's class is the number in the ``.cls`` file
-    beside it, and ``classes.txt`` names the classes. Training pictures are shuffled, for those of a
-    shard are trained on together. Pictures are not looked into.
+    They are ``<split>/00000.tar`` and so on; an image's class is the number in the ``.cls`` file
+    beside it, and ``classes.txt`` names the classes. Training images are shuffled, for those of a
+    shard are trained on together. Images are not looked into.
 
     Args:
         folder: See ``find_split``.
         out: Folder to make.
         shard_size: Bytes after which a shard ends.
-        progress: Called with what is being done, the pictures done and their number.
+        progress: Called with what is being done, the images done and their number.
 
     Returns:
-        The numbers of pictures and of shards of each split.
+        The numbers of images and of shards of each split.
 
     Raises:
         BotvisionError: If a split is missing or not as it should be, or validation has a class
@@ -64,19 +64,19 @@ def shard_classes(
 
 def _write(
     name: str,
-    found: LabelledPictures,
+    found: LabeledImages,
     classes: Sequence[str],
     folder: Path,
     shard_size: int,
     progress: Callable[[str, int, int], None],
 ) -> tuple[int, int]:
     folder.mkdir()
-    order = stored_order(name, len(found.pictures))
+    order = stored_order(name, len(found.images))
     numbers = [str(classes.index(each)).encode() for each in found.classes]
     samples = (
         Sample(
-            found.pictures.name(index),
-            partial(found.pictures.content, index),
+            found.images.name(index),
+            partial(found.images.content, index),
             (".cls", numbers[found.labels[index]]),
         )
         for index in order

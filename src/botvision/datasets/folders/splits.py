@@ -1,4 +1,4 @@
-"""Pictures of class folders and of tar files, with the names of their classes."""
+"""Images of class folders and of tar files, with the names of their classes."""
 
 import glob
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from timm.data.readers.reader_image_folder import find_images_and_targets
 
-from botvision.datasets.folders.tar_files import tar_pictures
+from botvision.datasets.folders.tar_files import tar_images
 from botvision.errors import BotvisionError
 from botvision.images.decode import IMAGE_SUFFIXES, decode_image, read_image
 
@@ -24,13 +24,13 @@ _READERS = ("hfids", "tfds", "torch", "wds")
 
 
 @dataclass(frozen=True, slots=True)
-class ClassPicture:
-    """A picture and its class.
+class ClassImage:
+    """An image and its class.
 
     Attributes:
         name: Path inside the split, with "/".
-        file: The picture's file, or the tar file that holds it.
-        span: Where in the tar file it begins, and its bytes; None: the file is the picture.
+        file: The image's file, or the tar file that holds it.
+        span: Where in the tar file it begins, and its bytes; None: the file is the image.
     """
 
     name: str
@@ -39,11 +39,11 @@ class ClassPicture:
 
     @property
     def class_name(self) -> str:
-        """Name of the folder that the picture is in."""
+        """Name of the folder that the image is in."""
         return self.name.rpartition("/")[0].rpartition("/")[2]
 
     def read(self) -> Image.Image:
-        """The picture as upright RGB.
+        """The image as upright RGB.
 
         Raises:
             BotvisionError: If it cannot be read.
@@ -53,7 +53,7 @@ class ClassPicture:
         return decode_image(io.BytesIO(self.content()), f"{self.file}: {self.name}")
 
     def content(self) -> bytes:
-        """Bytes of the picture's file.
+        """Bytes of the image's file.
 
         Raises:
             BotvisionError: If it cannot be read.
@@ -118,8 +118,8 @@ def find_split(folder: str, split: str) -> Path:
     )
 
 
-def find_pictures(path: Path) -> list[ClassPicture]:
-    """The pictures of a split, sorted by name.
+def find_images(path: Path) -> list[ClassImage]:
+    """The images of a split, sorted by name.
 
     Each is of the class that its innermost folder is named after, as timm has it; a tar file in a
     tar file or among others is a folder. What begins with a dot is left out.
@@ -128,50 +128,49 @@ def find_pictures(path: Path) -> list[ClassPicture]:
         path: As ``find_split`` gives it.
 
     Raises:
-        BotvisionError: If there are none, a folder of a class is empty, a picture is in no folder,
+        BotvisionError: If there are none, a folder of a class is empty, an image is in no folder,
             or an archive cannot be read.
     """
     if path.is_dir():
-        pictures = [*_in_folder(path)]
+        images = [*_in_folder(path)]
     else:
         archives = [path] if path.is_file() else sorted(path.parent.glob(path.name))
-        pictures = [picture for archive in archives for picture in _archived(archive, "")]
-    pictures = [picture for picture in pictures if not _hidden(picture.name)]
-    if not pictures:
-        raise BotvisionError(f"{path}: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    for picture in pictures:
-        if not picture.class_name:
+        images = [image for archive in archives for image in _archived(archive, "")]
+    images = [image for image in images if not _hidden(image.name)]
+    if not images:
+        raise BotvisionError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    for image in images:
+        if not image.class_name:
             raise BotvisionError(
-                f"{path}: {picture.name}: expected pictures in a folder for each class, got one in "
-                "none"
+                f"{path}: {image.name}: expected images in a folder for each class, got one in none"
             )
     if path.is_dir():
-        _check_folders(path, pictures)
-    return sorted(pictures, key=lambda picture: picture.name)
+        _check_folders(path, images)
+    return sorted(images, key=lambda image: image.name)
 
 
-def _in_folder(path: Path) -> Iterator[ClassPicture]:
+def _in_folder(path: Path) -> Iterator[ClassImage]:
     files, _ = find_images_and_targets(str(path), types=IMAGE_SUFFIXES)
     for file, _ in files:
-        yield ClassPicture(os.path.relpath(file, path).replace(os.sep, "/"), file)
+        yield ClassImage(os.path.relpath(file, path).replace(os.sep, "/"), file)
     if not files:
         for archive in sorted(path.glob("*.tar")):
             yield from _archived(archive, f"{archive.stem}/")
 
 
-def _archived(path: Path, folder: str) -> Iterator[ClassPicture]:
-    for member in tar_pictures(path, folder):
-        yield ClassPicture(member.name, str(path), (member.start, member.size))
+def _archived(path: Path, folder: str) -> Iterator[ClassImage]:
+    for member in tar_images(path, folder):
+        yield ClassImage(member.name, str(path), (member.start, member.size))
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or "/." in name
 
 
-def _check_folders(path: Path, pictures: list[ClassPicture]) -> None:
-    begun = {picture.name.partition("/")[0] for picture in pictures}
+def _check_folders(path: Path, images: list[ClassImage]) -> None:
+    begun = {image.name.partition("/")[0] for image in images}
     for folder in sorted(path.iterdir()):
         if folder.is_dir() and folder.name not in begun and not _hidden(folder.name):
             raise BotvisionError(
-                f"{folder}: the folder of a class holds no pictures; add some or remove it"
+                f"{folder}: the folder of a class holds no images; add some or remove it"
             )

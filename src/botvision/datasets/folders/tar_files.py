@@ -1,6 +1,6 @@
-"""Where in tar files pictures are, so that they are read in any order without unpacking.
+"""Where in tar files images are, so that they are read in any order without unpacking.
 
-WebDataset's shards are tar files too: a picture's class is the number in the file beside it that
+WebDataset's shards are tar files too: an image's class is the number in the file beside it that
 has the same name and the suffix ".cls".
 """
 
@@ -19,7 +19,7 @@ _CLASS_SUFFIX = ".cls"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A picture in a tar file.
+    """An image in a tar file.
 
     Attributes:
         name: Path inside the archive, with "/"; in a shard behind a folder of its class.
@@ -32,15 +32,15 @@ class Member:
     size: int
 
 
-def tar_pictures(path: Path, folder: str = "") -> Iterator[Member]:
-    """Pictures of a tar file, and of tar files in it, which are folders.
+def tar_images(path: Path, folder: str = "") -> Iterator[Member]:
+    """Images of a tar file, and of tar files in it, which are folders.
 
     Args:
         path: The file.
         folder: Put before their names; ends in "/" if it is not empty.
 
     Raises:
-        BotvisionError: If it is no uncompressed tar file or is cut short, or if some pictures of a
+        BotvisionError: If it is no uncompressed tar file or is cut short, or if some images of a
             shard have a class and others do not.
     """
     try:
@@ -65,14 +65,14 @@ def tar_pictures(path: Path, folder: str = "") -> Iterator[Member]:
             if key not in classes:
                 beside = f"{posixpath.basename(key)}{_CLASS_SUFFIX}"
                 raise BotvisionError(
-                    f"{path}: {member.name}: expected {beside} beside it, as other pictures have"
+                    f"{path}: {member.name}: expected {beside} beside it, as other images have"
                 )
             name = f"{path.stem}/{classes[key]}/{posixpath.basename(name)}"
         yield Member(name, member.start, member.size)
 
 
 def _members(archive: tarfile.TarFile, folder: str, start: int) -> Iterator[Member]:
-    """Pictures and classes of an archive, by their place in the outermost file."""
+    """Images and classes of an archive, by their place in the outermost file."""
     for member in archive:
         stem, suffix = posixpath.splitext(member.name)
         begin = start + member.offset_data

@@ -1,4 +1,4 @@
-"""From pictures to what a classifier sees, through timm."""
+"""From images to what a classifier sees, through timm."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ Channels = tuple[float, ...]
 def training_transform(
     settings: ClassImageSettings, image_size: int, *, mean: Channels, std: Channels
 ) -> Transform:
-    """Random crops, flips and colours, normalised: float32 [3, image_size, image_size].
+    """Random crops, tta and colors, normalized: float32 [3, image_size, image_size].
 
     Draws from Python's, numpy's and torch's generators.
 
@@ -35,7 +35,7 @@ def training_transform(
     arguments: dict[str, Any] = {
         "scale": settings.crop_scale,
         "hflip": settings.flip,
-        "color_jitter": settings.colour_jitter or None,
+        "color_jitter": settings.color_jitter or None,
         "force_color_jitter": True,  # else timm leaves it out where there is an augmentation
         "auto_augment": settings.augmentation,
         "interpolation": "bicubic",
@@ -46,7 +46,7 @@ def training_transform(
         "separate": True,
     }
     try:
-        geometry, colours, normalisation = transforms_imagenet_train(image_size, **arguments)
+        geometry, colors, normalization = transforms_imagenet_train(image_size, **arguments)
     except (AssertionError, KeyError, ValueError, TypeError) as error:
         raise BotvisionError(
             "data.augmentation: expected a configuration that timm knows, such as 'rand-m10-n2', "
@@ -60,23 +60,23 @@ def training_transform(
                 transforms.RandomHorizontalFlip(settings.flip),
             ]
         )
-    transform: Transform = transforms.Compose([geometry, colours, normalisation])
+    transform: Transform = transforms.Compose([geometry, colors, normalization])
     return transform
 
 
 def evaluation_transform(
-    image_size: int, crop_share: float, *, mean: Channels, std: Channels
+    image_size: int, crop_pct: float, *, mean: Channels, std: Channels
 ) -> Transform:
-    """The middle of the picture, normalised: float32 [3, image_size, image_size].
+    """The middle of the image, normalized: float32 [3, image_size, image_size].
 
     Args:
         image_size: Side in pixels.
-        crop_share: Share of the shorter side that is looked at.
-        mean: Of the channels, pictures in 0..1.
+        crop_pct: Share of the shorter side that is looked at.
+        mean: Of the channels, images in 0..1.
         std: Likewise.
     """
     transform: Transform = create_transform(
-        image_size, crop_pct=crop_share, interpolation="bicubic", mean=mean, std=std
+        image_size, crop_pct=crop_pct, interpolation="bicubic", mean=mean, std=std
     )
     return transform
 

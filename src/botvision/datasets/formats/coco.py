@@ -4,26 +4,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from botvision.datasets.coco.writing import CocoPicture
-from botvision.datasets.formats.labelled_sets import LabelledSet, Progress, read_json_object
+from botvision.datasets.coco.writing import CocoImage
+from botvision.datasets.formats.labeled_sets import LabeledSet, Progress, read_json_object
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
 
 
-def read_coco_folder(folder: Path, *, progress: Progress) -> LabelledSet:
-    """Read a COCO folder; ids of pictures and categories and all else in the records stay.
+def read_coco_folder(folder: Path, *, progress: Progress) -> LabeledSet:
+    """Read a COCO folder; ids of images and categories and all else in the records stay.
 
     Only what the conversion touches is checked here. What the annotations say is checked when
     they are trained on.
 
     Args:
         folder: The user's folder; nothing in it is changed.
-        progress: Called with the pictures read of a split and their number.
+        progress: Called with the images read of a split and their number.
 
     Raises:
         BotvisionError: Naming the file and the record.
     """
-    result = LabelledSet(folder)
+    result = LabeledSet(folder)
     # Where there is none, the error says what was looked for.
     splits = coco_splits(folder) or {"train": find_coco_split(folder, "train")}
     for split, place in splits.items():
@@ -33,7 +33,7 @@ def read_coco_folder(folder: Path, *, progress: Progress) -> LabelledSet:
     return result
 
 
-def _read_split(result: LabelledSet, place: CocoSplit, progress: Progress) -> list[CocoPicture]:
+def _read_split(result: LabeledSet, place: CocoSplit, progress: Progress) -> list[CocoImage]:
     path = place.annotations
     content = read_json_object(path)
     images = _records(path, content, "images", {"id": int | str, "file_name": str})
@@ -43,19 +43,19 @@ def _read_split(result: LabelledSet, place: CocoSplit, progress: Progress) -> li
     elif _named(categories) != _named(result.categories):
         raise BotvisionError(f"{path}: categories: expected those of the other splits")
     known = _named(categories)
-    pictures: dict[Any, CocoPicture] = {}
+    photos: dict[Any, CocoImage] = {}
     for number, image in enumerate(images, start=1):
         where = f"{path}: image {image['id']}: file_name"
-        picture = place.pictures / image["file_name"]
-        width, height = result.size(picture, where)
+        photo = place.images / image["file_name"]
+        width, height = result.size(photo, where)
         if (image.get("width", width), image.get("height", height)) != (width, height):
             raise BotvisionError(
                 f"{path}: image {image['id']}: width x height: expected {width} x {height} as "
-                f"{picture.name} is, got {image.get('width')} x {image.get('height')}"
+                f"{photo.name} is, got {image.get('width')} x {image.get('height')}"
             )
-        if image["id"] in pictures:
+        if image["id"] in photos:
             raise BotvisionError(f"{path}: images: id {image['id']!r} occurs twice")
-        pictures[image["id"]] = CocoPicture(picture, width, height, [], image["id"])
+        photos[image["id"]] = CocoImage(photo, width, height, [], image["id"])
         progress(number, len(images))
     fields = {"image_id": int | str, "category_id": int, "bbox": list}
     for record in _records(path, content, "annotations", fields):
@@ -64,14 +64,14 @@ def _read_split(result: LabelledSet, place: CocoSplit, progress: Progress) -> li
                 f"{path}: annotation {record.get('id')}: category_id: expected one of the file's "
                 f"categories, got {record['category_id']}"
             )
-        owner = pictures.get(record["image_id"])
+        owner = photos.get(record["image_id"])
         if owner is None:
             result.skipped["image_id without an image"] += 1
         else:
             owner.annotations.append(
                 {key: value for key, value in record.items() if key not in ("id", "image_id")}
             )
-    return list(pictures.values())
+    return list(photos.values())
 
 
 def _named(categories: list[dict[str, Any]]) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Reading labelme's folders: a JSON file a picture, of polygons and rectangles."""
+"""Reading labelme's folders: a JSON file an image, of polygons and rectangles."""
 
 import itertools
 import sys
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from botvision.datasets.coco.writing import CocoPicture, box_annotation, polygon_area
-from botvision.datasets.formats.labelled_sets import (
-    LabelledSet,
+from botvision.datasets.coco.writing import CocoImage, box_annotation, polygon_area
+from botvision.datasets.formats.labeled_sets import (
+    LabeledSet,
     Progress,
     polygon_corners,
     read_json_object,
@@ -18,11 +18,11 @@ from botvision.datasets.layouts import labelme_files
 from botvision.errors import BotvisionError
 
 
-def read_labelme(folder: Path, *, progress: Progress) -> LabelledSet:
+def read_labelme(folder: Path, *, progress: Progress) -> LabeledSet:
     """Read a folder of labelme's JSON files, or folders of them by split.
 
     Shapes of one label and one ``group_id`` are one instance. Other shapes than polygons and
-    rectangles are left out and counted. The picture is the file that ``imagePath`` names, or the
+    rectangles are left out and counted. The image is the file that ``imagePath`` names, or the
     one of that name beside the JSON file; ``imageData`` is not looked at. Classes are numbered from
     1 by name.
 
@@ -33,18 +33,18 @@ def read_labelme(folder: Path, *, progress: Progress) -> LabelledSet:
     Raises:
         BotvisionError: Naming the file and the shape.
     """
-    result = LabelledSet(folder)
+    result = LabeledSet(folder)
     files = list(labelme_files(folder))
-    pictures: list[tuple[str, CocoPicture]] = []
+    images: list[tuple[str, CocoImage]] = []
     ids: dict[str, int] = {}
     for number, path in enumerate(files, start=1):
         content = read_json_object(result.inside(path, str(path)))
-        picture = _picture_path(result, path, content.get("imagePath"))
-        size = result.size(picture, f"{path}: imagePath")
+        image = _image_path(result, path, content.get("imagePath"))
+        size = result.size(image, f"{path}: imagePath")
         for side, expected in zip(("imageWidth", "imageHeight"), size, strict=True):
             if content.get(side) not in (None, expected):
                 raise BotvisionError(
-                    f"{path}: {side}: expected {expected} as {picture.name} is, got "
+                    f"{path}: {side}: expected {expected} as {image.name} is, got "
                     f"{content[side]!r:.60}"
                 )
         # A class's id is only its first place until all names are known.
@@ -53,10 +53,10 @@ def read_labelme(folder: Path, *, progress: Progress) -> LabelledSet:
             for label, record in _annotations(result, path, content.get("shapes"), size)
         ]
         split = split_of(path.parent.name) if path.parent != folder else None
-        pictures.append((split or "train", CocoPicture(picture, *size, annotations)))
+        images.append((split or "train", CocoImage(image, *size, annotations)))
         progress(number, len(files))
     numbers = {ids[name]: number for number, name in enumerate(sorted(ids), start=1)}
-    for split, each in pictures:
+    for split, each in images:
         for record in each.annotations:
             record["category_id"] = numbers[record["category_id"]]
         result.splits.setdefault(split, []).append(each)
@@ -64,9 +64,9 @@ def read_labelme(folder: Path, *, progress: Progress) -> LabelledSet:
     return result
 
 
-def _picture_path(result: LabelledSet, path: Path, named: Any) -> Path:
+def _image_path(result: LabeledSet, path: Path, named: Any) -> Path:
     if not isinstance(named, str) or not named:
-        raise BotvisionError(f"{path}: imagePath: expected a picture's path, got {named!r:.60}")
+        raise BotvisionError(f"{path}: imagePath: expected an image's path, got {named!r:.60}")
     # Windows' separators come from Windows; a name with a backslash in it does not occur.
     relative = PurePosixPath(PureWindowsPath(named).as_posix())
     meant = path.parent / relative
@@ -78,7 +78,7 @@ def _picture_path(result: LabelledSet, path: Path, named: Any) -> Path:
 
 
 def _annotations(
-    result: LabelledSet, path: Path, shapes: Any, size: tuple[int, int]
+    result: LabeledSet, path: Path, shapes: Any, size: tuple[int, int]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(shapes, list):
         raise BotvisionError(f"{path}: shapes: expected a list, got {type(shapes).__name__}")
@@ -112,7 +112,7 @@ def _annotations(
 
 
 def _instance(
-    parts: list[list[float]], result: LabelledSet, size: tuple[int, int]
+    parts: list[list[float]], result: LabeledSet, size: tuple[int, int]
 ) -> dict[str, Any] | None:
     """A record of the parts of an instance; four numbers are a rectangle's corners."""
     polygons = [_rectangle(part) if len(part) == 4 else part for part in parts]

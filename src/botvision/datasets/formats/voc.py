@@ -1,4 +1,4 @@
-"""Reading Pascal VOC's folders: an XML file a picture, and pictures of the objects' masks."""
+"""Reading Pascal VOC's folders: an XML file an image, and images of the objects' masks."""
 
 import math
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from defusedxml.ElementTree import fromstring
 from numpy.typing import NDArray
 
 from botvision.datasets.coco.writing import (
-    CocoPicture,
+    CocoImage,
     box_annotation,
     mask_annotation,
     polygon_area,
 )
-from botvision.datasets.formats.labelled_sets import Box, LabelledSet, Progress, read_text, split_of
+from botvision.datasets.formats.labeled_sets import Box, LabeledSet, Progress, read_text, split_of
 from botvision.datasets.layouts import voc_files
 from botvision.errors import BotvisionError
 from botvision.images.decode import IMAGE_SUFFIXES, read_numbers
 
-_VOID = 255  # the border between objects in mask pictures
+_VOID = 255  # the border between objects in mask images
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class _Object:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An XML file and its picture."""
+    """An XML file and its image."""
 
     xml: Path
     root: Element
-    picture: Path
+    image: Path
 
 
-def read_voc(folder: Path, *, progress: Progress) -> LabelledSet:
-    """Read a Pascal VOC folder, or XML files beside their pictures.
+def read_voc(folder: Path, *, progress: Progress) -> LabeledSet:
+    """Read a Pascal VOC folder, or XML files beside their images.
 
     Boxes are the development kit's: pixels counted from 1, the last one included. Masks come from
     ``SegmentationObject/`` or from ``polygon`` elements, whose points count from 1 too. Difficult
@@ -55,15 +55,15 @@ def read_voc(folder: Path, *, progress: Progress) -> LabelledSet:
 
     Args:
         folder: The user's folder; nothing in it is changed.
-        progress: Called with the pictures read and their number.
+        progress: Called with the images read and their number.
 
     Raises:
         BotvisionError: Naming the file and the object.
     """
-    result = LabelledSet(folder)
+    result = LabeledSet(folder)
     files = _splits(result)
     total, done = sum(map(len, files.values())), 0
-    read: dict[str, list[tuple[CocoPicture, list[tuple[str, dict[str, Any]]]]]] = {}
+    read: dict[str, list[tuple[CocoImage, list[tuple[str, dict[str, Any]]]]]] = {}
     names: set[str] = set()
     for split, paths in files.items():
         read[split] = []
@@ -71,24 +71,24 @@ def read_voc(folder: Path, *, progress: Progress) -> LabelledSet:
             entry = _read_entry(result, path)
             objects = [_object(path, number, each) for number, each in _objects(entry.root)]
             names.update(each.name for each in objects)
-            size = result.size(entry.picture, str(path))
+            size = result.size(entry.image, str(path))
             _check_size(entry, size)
             annotations = list(_annotations(result, entry, objects, size))
-            read[split].append((CocoPicture(entry.picture, *size, []), annotations))
+            read[split].append((CocoImage(entry.image, *size, []), annotations))
             done += 1
             progress(done, total)
     ids = {name: number for number, name in enumerate(sorted(names), start=1)}
     result.categories = [{"id": number, "name": name} for name, number in ids.items()]
-    for split, pictures in read.items():
-        for picture, annotations in pictures:
-            picture.annotations.extend(
+    for split, images in read.items():
+        for image, annotations in images:
+            image.annotations.extend(
                 {**each, "category_id": ids[name]} for name, each in annotations
             )
-        result.splits[split] = [picture for picture, _ in pictures]
+        result.splits[split] = [image for image, _ in images]
     return result
 
 
-def _splits(result: LabelledSet) -> dict[str, list[Path]]:
+def _splits(result: LabeledSet) -> dict[str, list[Path]]:
     """XML files of each split."""
     annotations = result.root / "Annotations"
     if not annotations.is_dir():
@@ -104,7 +104,7 @@ def _splits(result: LabelledSet) -> dict[str, list[Path]]:
     for split, path in found.items():
         named = list(_listed(result, path, annotations))
         if split == "test" and not any(xml.is_file() for _, xml in named):
-            result.notes.append(f"{path}: its pictures have no annotations and are left out")
+            result.notes.append(f"{path}: its images have no annotations and are left out")
             continue
         for where, xml in named:
             if not xml.is_file():
@@ -120,14 +120,14 @@ def _splits(result: LabelledSet) -> dict[str, list[Path]]:
 _LISTS = {"trainval": "train", "train": "train", "val": "val", "test": "test"}
 
 
-def _listed(result: LabelledSet, path: Path, annotations: Path) -> Iterator[tuple[str, Path]]:
+def _listed(result: LabeledSet, path: Path, annotations: Path) -> Iterator[tuple[str, Path]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if words := line.split():
             where = f"{path}: line {number}"
             yield where, result.inside(annotations / f"{words[0]}.xml", where)
 
 
-def _read_entry(result: LabelledSet, path: Path) -> _Entry:
+def _read_entry(result: LabeledSet, path: Path) -> _Entry:
     result.inside(path, str(path))
     try:
         root = fromstring(path.read_bytes())
@@ -136,23 +136,23 @@ def _read_entry(result: LabelledSet, path: Path) -> _Entry:
         raise BotvisionError(f"{path}: cannot be read as XML ({reason})") from error
     if root.tag != "annotation":
         raise BotvisionError(f"{path}: expected an annotation element, got {root.tag!r}")
-    pictures = result.root / "JPEGImages"
-    if path.parent.name != "Annotations" or not pictures.is_dir():
-        pictures = path.parent
+    images = result.root / "JPEGImages"
+    if path.parent.name != "Annotations" or not images.is_dir():
+        images = path.parent
     name = (root.findtext("filename") or "").strip()
     if name:
-        named = result.inside(pictures / name, f"{path}: filename")
+        named = result.inside(images / name, f"{path}: filename")
         if named.is_file():
             return _Entry(path, root, named)
-    # Tools rename pictures and leave the element as it was.
+    # Tools rename images and leave the element as it was.
     for suffix in sorted(IMAGE_SUFFIXES):
         for beside in (
-            pictures / f"{path.stem}{suffix}",
-            pictures / f"{path.stem}{suffix.upper()}",
+            images / f"{path.stem}{suffix}",
+            images / f"{path.stem}{suffix.upper()}",
         ):
             if beside.is_file():
                 return _Entry(path, root, beside)
-    raise BotvisionError(f"{path}: filename: expected a picture in {pictures}, got {name!r}")
+    raise BotvisionError(f"{path}: filename: expected an image in {images}, got {name!r}")
 
 
 def _check_size(entry: _Entry, size: tuple[int, int]) -> None:
@@ -161,7 +161,7 @@ def _check_size(entry: _Entry, size: tuple[int, int]) -> None:
         sides = tuple(str(text).strip().removesuffix(".0") for text in written)
         if sides != tuple(map(str, size)):
             raise BotvisionError(
-                f"{entry.xml}: size: expected {size[0]} x {size[1]} as {entry.picture.name} is, "
+                f"{entry.xml}: size: expected {size[0]} x {size[1]} as {entry.image.name} is, "
                 f"got {' x '.join(sides)}"
             )
 
@@ -207,7 +207,7 @@ def _number(where: str, text: str | None) -> float:
 
 
 def _annotations(
-    result: LabelledSet, entry: _Entry, objects: list[_Object], size: tuple[int, int]
+    result: LabeledSet, entry: _Entry, objects: list[_Object], size: tuple[int, int]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Class name and record of each object; the category id is filled in once all are known."""
     numbers = _mask_numbers(result, entry, len(objects), size)
@@ -225,7 +225,7 @@ def _annotations(
 
 
 def _mask_numbers(
-    result: LabelledSet, entry: _Entry, objects: int, size: tuple[int, int]
+    result: LabeledSet, entry: _Entry, objects: int, size: tuple[int, int]
 ) -> NDArray[np.uint8] | None:
     """Which object each pixel belongs to, by its place in the XML file from 1; None without."""
     path = result.root / "SegmentationObject" / f"{entry.xml.stem}.png"
@@ -233,7 +233,7 @@ def _mask_numbers(
         return None
     numbers = read_numbers(result.inside(path, str(entry.xml)))
     if numbers.shape[::-1] != size:
-        raise BotvisionError(f"{path}: expected {size[0]} x {size[1]} pixels as the picture has")
+        raise BotvisionError(f"{path}: expected {size[0]} x {size[1]} pixels as the image has")
     numbers[numbers == _VOID] = 0
     if numbers.max() > objects:
         raise BotvisionError(

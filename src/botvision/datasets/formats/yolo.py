@@ -1,4 +1,4 @@
-"""Reading YOLO's folders: boxes and polygons in text files, as shares of the picture's sides."""
+"""Reading YOLO's folders: boxes and polygons in text files, as shares of the image's sides."""
 
 import re
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from botvision.datasets.coco.writing import CocoPicture, box_annotation, polygon_area
-from botvision.datasets.formats.labelled_sets import (
-    LabelledSet,
+from botvision.datasets.coco.writing import CocoImage, box_annotation, polygon_area
+from botvision.datasets.formats.labeled_sets import (
+    LabeledSet,
     Progress,
     polygon_corners,
     read_text,
@@ -31,22 +31,22 @@ class _Classes:
     keypoint_fields: int
 
 
-def read_yolo(folder: Path, *, progress: Progress) -> LabelledSet:
+def read_yolo(folder: Path, *, progress: Progress) -> LabeledSet:
     """Read a YOLO detection or segmentation folder.
 
-    ``data.yaml`` gives the classes and the picture folders of ``train``, ``val`` and ``test``;
+    ``data.yaml`` gives the classes and the image folders of ``train``, ``val`` and ``test``;
     without one, ``images/`` (or ``images/<split>/``) and ``classes.txt`` are taken. The labels are
-    where YOLO looks for them: in the path with ``labels`` for ``images``, or beside the picture.
+    where YOLO looks for them: in the path with ``labels`` for ``images``, or beside the image.
     A class keeps its index as category id. Of lines with keypoints the box is taken.
 
     Args:
         folder: The user's folder; nothing in it is changed.
-        progress: Called with the pictures read and their number.
+        progress: Called with the images read and their number.
 
     Raises:
         BotvisionError: Naming the file and the line.
     """
-    result = LabelledSet(folder)
+    result = LabeledSet(folder)
     description = next((p for p in yolo_files(folder) if p.suffix in (".yaml", ".yml")), None)
     if description:
         content = _read_yaml(description)
@@ -58,14 +58,14 @@ def read_yolo(folder: Path, *, progress: Progress) -> LabelledSet:
     result.categories = [{"id": index, "name": name} for index, name in classes.names.items()]
     total, done = sum(map(len, splits.values())), 0
     places: dict[Path, Path] = {}
-    for split, pictures in splits.items():
+    for split, images in splits.items():
         result.splits[split] = []
-        for picture in pictures:
-            size = result.size(picture, str(description or folder))
-            path = result.inside(_label_path(folder, picture), str(picture))
-            places[path.parent] = picture.parent
+        for image in images:
+            size = result.size(image, str(description or folder))
+            path = result.inside(_label_path(folder, image), str(image))
+            places[path.parent] = image.parent
             annotations = list(_annotations(result, path, size, classes)) if path.exists() else []
-            result.splits[split].append(CocoPicture(picture, *size, annotations))
+            result.splits[split].append(CocoImage(image, *size, annotations))
             done += 1
             progress(done, total)
     _check_orphans(places)
@@ -116,7 +116,7 @@ def _listed_classes(folder: Path) -> _Classes:
     )
 
 
-def _yaml_splits(result: LabelledSet, path: Path, content: dict[str, Any]) -> dict[str, list[Path]]:
+def _yaml_splits(result: LabeledSet, path: Path, content: dict[str, Any]) -> dict[str, list[Path]]:
     base = result.root
     if root := content.get("path"):
         named = base / str(root)
@@ -133,18 +133,18 @@ def _yaml_splits(result: LabelledSet, path: Path, content: dict[str, Any]) -> di
             continue
         entries = value if isinstance(value, list) else [value]
         splits[split] = [
-            picture
+            image
             for entry in entries
-            for picture in _pictures(_entry(result, path, word, base, str(entry)))
+            for image in _images(_entry(result, path, word, base, str(entry)))
         ]
         if not splits[split]:
-            raise BotvisionError(f"{path}: {word}: expected pictures, got none in {value}")
+            raise BotvisionError(f"{path}: {word}: expected images, got none in {value}")
     if not splits:
-        raise BotvisionError(f"{path}: expected train and val with picture folders, got neither")
+        raise BotvisionError(f"{path}: expected train and val with image folders, got neither")
     return splits
 
 
-def _entry(result: LabelledSet, path: Path, word: str, base: Path, value: str) -> Path:
+def _entry(result: LabeledSet, path: Path, word: str, base: Path, value: str) -> Path:
     """The folder or list that an entry of data.yaml names."""
     where = f"{path}: {word}"
     # Roboflow writes ../train/images for what is beside its data.yaml.
@@ -155,12 +155,10 @@ def _entry(result: LabelledSet, path: Path, word: str, base: Path, value: str) -
     named = result.inside(base / value, where)
     if named.exists():
         return named
-    raise BotvisionError(
-        f"{where}: expected a picture folder or a list, got {value}: nothing there"
-    )
+    raise BotvisionError(f"{where}: expected an image folder or a list, got {value}: nothing there")
 
 
-def _pictures(place: Path) -> Iterator[Path]:
+def _images(place: Path) -> Iterator[Path]:
     if place.is_dir():
         yield from sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     elif place.suffix == ".txt":
@@ -174,14 +172,14 @@ def _folder_splits(folder: Path) -> dict[str, list[Path]]:
     inner = {
         split: p for p in sorted(images.glob("*")) if p.is_dir() and (split := split_of(p.name))
     }
-    splits = {split: list(_pictures(p)) for split, p in (inner or {"train": images}).items()}
+    splits = {split: list(_images(p)) for split, p in (inner or {"train": images}).items()}
     if not any(splits.values()):
-        raise BotvisionError(f"{images}: expected pictures, got none")
+        raise BotvisionError(f"{images}: expected images, got none")
     return splits
 
 
-def _label_path(folder: Path, picture: Path) -> Path:
-    parts = list(picture.relative_to(folder).parts)
+def _label_path(folder: Path, image: Path) -> Path:
+    parts = list(image.relative_to(folder).parts)
     for place in range(len(parts) - 2, -1, -1):
         if parts[place] == "images":
             parts[place] = "labels"
@@ -190,7 +188,7 @@ def _label_path(folder: Path, picture: Path) -> Path:
 
 
 def _annotations(
-    result: LabelledSet, path: Path, size: tuple[int, int], classes: _Classes
+    result: LabeledSet, path: Path, size: tuple[int, int], classes: _Classes
 ) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         fields = line.split()
@@ -201,7 +199,7 @@ def _annotations(
 
 
 def _annotation(
-    result: LabelledSet, where: str, fields: list[str], size: tuple[int, int], classes: _Classes
+    result: LabeledSet, where: str, fields: list[str], size: tuple[int, int], classes: _Classes
 ) -> dict[str, Any] | None:
     if classes.keypoint_fields and len(fields) == 5 + classes.keypoint_fields:
         fields = fields[:5]
@@ -220,7 +218,7 @@ def _annotation(
     for value, text in zip(numbers, fields[1:], strict=True):
         if not -_ROUNDING <= value <= 1 + _ROUNDING:
             raise BotvisionError(
-                f"{where}: expected shares of the picture's sides from 0 to 1, got {text}"
+                f"{where}: expected shares of the image's sides from 0 to 1, got {text}"
             )
     width, height = size
     if len(numbers) == 4:
@@ -236,17 +234,17 @@ def _annotation(
 
 
 def _check_orphans(places: dict[Path, Path]) -> None:
-    """A label file whose picture is missing shows that pictures were lost.
+    """A label file whose image is missing shows that images were lost.
 
     Args:
-        places: The picture folder of each label folder.
+        places: The image folder of each label folder.
     """
-    for labels, pictures in sorted(places.items()):
-        stems = {p.stem for p in pictures.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
+    for labels, images in sorted(places.items()):
+        stems = {p.stem for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
         for path in sorted(labels.glob("*.txt")):
             if path.stem in stems:
                 continue
             # Lists and classes of the whole set may lie there too.
             first = path.read_text(encoding="utf-8", errors="replace").split(maxsplit=1)[:1]
             if first and first[0].isdecimal():
-                raise BotvisionError(f"{path}: expected a picture {path.stem}.* in {pictures}")
+                raise BotvisionError(f"{path}: expected an image {path.stem}.* in {images}")

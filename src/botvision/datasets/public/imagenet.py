@@ -9,50 +9,48 @@ from botvision.errors import BotvisionError
 from botvision.images.decode import IMAGE_SUFFIXES
 
 CLASSES = 1000
-PICTURES = {"train": 1_281_167, "val": 50_000}
+IMAGES = {"train": 1_281_167, "val": 50_000}
 
 INSTRUCTIONS = """\
 ImageNet must be got by hand, after an agreement to its terms, at https://image-net.org
 (ILSVRC 2012, task 1 and 2: ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar). Unpack into
   {folder}/train/n01440764/*.JPEG ... {folder}/train/n15075141/*.JPEG
   {folder}/val/n01440764/*.JPEG ... {folder}/val/n15075141/*.JPEG
-The training archive holds an archive a class; the validation pictures lie in one folder and must
+The training archive holds an archive a class; the validation images lie in one folder and must
 be sorted into their classes' folders. Then run the command again: it counts them."""
 
 
 def check_imagenet(folder: Path, *, progress: Callable[[int, int], None]) -> dict[str, int]:
-    """Count the pictures of an ImageNet folder.
+    """Count the images of an ImageNet folder.
 
     Args:
         folder: Holds ``train/<class>/*.JPEG`` and ``val/<class>/*.JPEG``.
         progress: Called with the class folders done and their number.
 
     Returns:
-        The pictures of each split.
+        The images of each split.
 
     Raises:
         BotvisionError: Naming the split and what it lacks.
     """
     counts = {}
-    for before, (split, expected) in enumerate(PICTURES.items()):
+    for before, (split, expected) in enumerate(IMAGES.items()):
         classes = _class_folders(folder / split)
-        pictures = 0
+        images = 0
         for number, path in enumerate(classes, start=1):
-            found = _pictures(path)
+            found = _images(path)
             if not found:
-                raise BotvisionError(f"{path}: expected pictures, got none")
+                raise BotvisionError(f"{path}: expected images, got none")
             if split == "val" and found != expected // CLASSES:
-                raise BotvisionError(
-                    f"{path}: expected {expected // CLASSES} pictures, got {found}"
-                )
-            pictures += found
-            progress(before * CLASSES + number, len(PICTURES) * CLASSES)
-        if pictures != expected:
+                raise BotvisionError(f"{path}: expected {expected // CLASSES} images, got {found}")
+            images += found
+            progress(before * CLASSES + number, len(IMAGES) * CLASSES)
+        if images != expected:
             raise BotvisionError(
-                f"{folder / split}: expected {expected:,} pictures, got {pictures:,}; unpack the "
+                f"{folder / split}: expected {expected:,} images, got {images:,}; unpack the "
                 "archives again"
             )
-        counts[split] = pictures
+        counts[split] = images
     return counts
 
 
@@ -61,8 +59,8 @@ def _class_folders(split: Path) -> list[Path]:
         raise BotvisionError(f"{split}: expected {CLASSES} class folders, got no such folder")
     classes = sorted(p for p in split.iterdir() if p.is_dir() and re.fullmatch(r"n\d{8}", p.name))
     if len(classes) != CLASSES:
-        loose = _pictures(split)
-        hint = f" and {loose:,} pictures beside them" if loose else ""
+        loose = _images(split)
+        hint = f" and {loose:,} images beside them" if loose else ""
         raise BotvisionError(
             f"{split}: expected {CLASSES} class folders n01440764 to n15075141, got "
             f"{len(classes)}{hint}"
@@ -70,6 +68,6 @@ def _class_folders(split: Path) -> list[Path]:
     return classes
 
 
-def _pictures(folder: Path) -> int:
+def _images(folder: Path) -> int:
     with os.scandir(folder) as entries:
         return sum(Path(entry.name).suffix.lower() in IMAGE_SUFFIXES for entry in entries)

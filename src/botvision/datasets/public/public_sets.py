@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from botvision.datasets.coco.writing import CocoPicture, mask_annotation, write_coco
+from botvision.datasets.coco.writing import CocoImage, mask_annotation, write_coco
 from botvision.datasets.public.archives import extract_into
 from botvision.datasets.public.downloads import RemoteFile, download
 from botvision.errors import BotvisionError
@@ -127,10 +127,10 @@ def _expected(path: Path) -> Path:
 
 def _arrange_penn_fudan(unpacked: Path, folder: Path, progress: Progress) -> None:
     """Masks whose pixels are numbers of pedestrians, 0 elsewhere, become run lengths."""
-    pictures = sorted(_expected(unpacked / "PennFudanPed" / "PNGImages").glob("*.png"))
+    images = sorted(_expected(unpacked / "PennFudanPed" / "PNGImages").glob("*.png"))
     read = []
-    for number, picture in enumerate(pictures, start=1):
-        path = _expected(unpacked / "PennFudanPed" / "PedMasks" / f"{picture.stem}_mask.png")
+    for number, image in enumerate(images, start=1):
+        path = _expected(unpacked / "PennFudanPed" / "PedMasks" / f"{image.stem}_mask.png")
         numbers = read_numbers(path)
         annotations = [
             mask_annotation(numbers == value, category_id=1)
@@ -138,13 +138,13 @@ def _arrange_penn_fudan(unpacked: Path, folder: Path, progress: Progress) -> Non
             if value
         ]
         height, width = numbers.shape
-        read.append(CocoPicture(picture, width, height, annotations))
-        progress("read masks", number, len(pictures))
+        read.append(CocoImage(image, width, height, annotations))
+        progress("read masks", number, len(images))
     write_coco(
         folder,
         {"train": read[:-_PENN_FUDAN_VALIDATION], "val": read[-_PENN_FUDAN_VALIDATION:]},
         [{"id": 1, "name": "pedestrian"}],
-        progress=lambda done, total: progress("write pictures", done, total),
+        progress=lambda done, total: progress("write images", done, total),
     )
 
 
@@ -161,13 +161,13 @@ def _arrange_cifar10(unpacked: Path, folder: Path, progress: Progress) -> None:
     for split, name in batches:
         content = np.fromfile(source / name, np.uint8)
         if len(content) % _CIFAR10_RECORD or (content[::_CIFAR10_RECORD] > 9).any():
-            raise BotvisionError(f"{name}: expected records of a class from 0 to 9 and a picture")
+            raise BotvisionError(f"{name}: expected records of a class from 0 to 9 and an image")
         for record in content.reshape(-1, _CIFAR10_RECORD):
             pixels = record[1:].reshape(3, 32, 32).transpose(1, 2, 0)
             target = folder / split / CIFAR10_CLASSES[record[0]] / f"{done:05d}.png"
             Image.fromarray(pixels).save(target)
             done += 1
-            progress("write pictures", done, total)
+            progress("write images", done, total)
 
 
 _COCO = "http://images.cocodataset.org"  # it has no certificate; the checksums stand in for one
@@ -176,7 +176,7 @@ _COCO = "http://images.cocodataset.org"  # it has no certificate; the checksums 
 # its size and the checksums inside the archive have to do.
 PUBLIC_SETS = {
     "coco": PublicSet(
-        "COCO 2017: 118,287 training and 5,000 validation pictures, 80 classes, boxes and masks",
+        "COCO 2017: 118,287 training and 5,000 validation images, 80 classes, boxes and masks",
         (
             RemoteFile(
                 f"{_COCO}/annotations/annotations_trainval2017.zip",
@@ -200,12 +200,12 @@ PUBLIC_SETS = {
         _move("annotations", "val2017", "train2017"),
     ),
     "penn-fudan": PublicSet(
-        "Penn-Fudan: 170 pictures of pedestrians with masks, 120 to train and 50 to validate",
+        "Penn-Fudan: 170 images of pedestrians with masks, 120 to train and 50 to validate",
         (RemoteFile("https://www.cis.upenn.edu/~jshi/ped_html/PennFudanPed.zip", 53_723_336),),
         _arrange_penn_fudan,
     ),
     "cifar10": PublicSet(
-        "CIFAR-10: 50,000 training and 10,000 validation pictures of 32 x 32 pixels, 10 classes",
+        "CIFAR-10: 50,000 training and 10,000 validation images of 32 x 32 pixels, 10 classes",
         (
             RemoteFile(
                 "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -217,7 +217,7 @@ PUBLIC_SETS = {
         _arrange_cifar10,
     ),
     "imagenette": PublicSet(
-        "Imagenette, 320 pixels: 9,469 training and 3,925 validation pictures, 10 ImageNet classes",
+        "Imagenette, 320 pixels: 9,469 training and 3,925 validation images, 10 ImageNet classes",
         (
             RemoteFile(
                 "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz",

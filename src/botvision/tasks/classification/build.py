@@ -11,7 +11,7 @@ from torch import nn
 from botvision.errors import BotvisionError
 from botvision.models import create_model, list_models
 from botvision.tasks.classification.settings import ClassifierSettings
-from botvision.weights.backbone import TrunkReport, load_trunk
+from botvision.weights.backbone import BackboneReport, load_backbone_weights
 from botvision.weights.file import read_description
 
 _STEM_STRIDE = 4  # of a ResNet's first convolution and pooling
@@ -51,9 +51,9 @@ def build_classifier(settings: ClassifierSettings, num_classes: int) -> nn.Modul
     return model
 
 
-def load_classifier_trunk(
+def load_classifier_backbone(
     model: nn.Module, source: str | Path, classes: Sequence[str]
-) -> TrunkReport:
+) -> BackboneReport:
     """Start a classifier from trained weights.
 
     The head is taken from a classifier of ours with the same classes, as when the image size alone
@@ -61,7 +61,7 @@ def load_classifier_trunk(
 
     Args:
         model: The classifier.
-        source: See ``botvision.weights.backbone.load_trunk``.
+        source: See ``botvision.weights.backbone.load_backbone_weights``.
         classes: Its classes, in the order of its outputs.
 
     Returns:
@@ -71,9 +71,9 @@ def load_classifier_trunk(
         BotvisionError: If the source cannot be read or is another network.
     """
     try:
-        return load_trunk(model, source, head=_classes_of(source) == list(classes))
+        return load_backbone_weights(model, source, head=_classes_of(source) == list(classes))
     except ValueError as error:
-        raise BotvisionError(f"model.trunk: {error}") from error
+        raise BotvisionError(f"model.backbone_weights: {error}") from error
 
 
 def _classes_of(source: str | Path) -> Any:

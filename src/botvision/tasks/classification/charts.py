@@ -18,7 +18,7 @@ from botvision.tasks.classification.metrics import (
 _NAMED_CLASSES = 60  # more cannot be read along an axis
 _COUNTED_CLASSES = 12  # more numbers cannot be read in a matrix
 _SHOWN_EXTREMES = 25
-_TRAIN_COLOUR, _VAL_COLOUR = "#1f5fa8", "#9bbfe0"
+_TRAIN_COLOR, _VAL_COLOR = "#1f5fa8", "#9bbfe0"
 
 
 def draw_labels(train: Tensor, val: Tensor, names: Sequence[str], path: Path) -> None:
@@ -34,12 +34,12 @@ def draw_labels(train: Tensor, val: Tensor, names: Sequence[str], path: Path) ->
     figure = Figure(figsize=(width, 4.5), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(names))
-    for labels, what, colour, shift in (
-        (train, "train", _TRAIN_COLOUR, -0.2),
-        (val, "val", _VAL_COLOUR, 0.2),
+    for labels, what, color, shift in (
+        (train, "train", _TRAIN_COLOR, -0.2),
+        (val, "val", _VAL_COLOR, 0.2),
     ):
         counts = np.bincount(labels.numpy(), minlength=len(names))
-        axes.bar(places + shift, counts, 0.4, label=f"{what}: {len(labels)}", color=colour)
+        axes.bar(places + shift, counts, 0.4, label=f"{what}: {len(labels)}", color=color)
     if len(names) <= _NAMED_CLASSES:
         axes.set_xticks(places, [*map(plain_text, names)], rotation=90)
     axes.set(title=f"Images of each of {len(names)} classes", ylabel="images")
@@ -68,9 +68,9 @@ def draw_confusion(predictions: Predictions, names: Sequence[str], path: Path) -
         axes.set_yticks(range(len(names)), labels)
     if len(names) <= _COUNTED_CLASSES:
         for row, column in np.argwhere(counts).tolist():
-            colour = "white" if shares[row, column] > 0.5 else "black"
+            color = "white" if shares[row, column] > 0.5 else "black"
             number = str(counts[row, column])
-            axes.text(column, row, number, ha="center", va="center", color=colour, fontsize=8)
+            axes.text(column, row, number, ha="center", va="center", color=color, fontsize=8)
     axes.set(title="Confusion matrix (images)", xlabel="predicted", ylabel="true")
     save_figure(figure, path)
 
@@ -89,14 +89,14 @@ def draw_calibration(predictions: Predictions, path: Path) -> None:
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     seen = count > 0
     upper.bar(
-        middles[seen], accuracy[seen], 1 / bins, color=_VAL_COLOUR, edgecolor="white", label="bins"
+        middles[seen], accuracy[seen], 1 / bins, color=_VAL_COLOR, edgecolor="white", label="bins"
     )
-    upper.plot(confidence[seen], accuracy[seen], "o-", color=_TRAIN_COLOUR, label="their means")
-    upper.plot([0, 1], [0, 1], "--", color="grey", label="calibrated")
+    upper.plot(confidence[seen], accuracy[seen], "o-", color=_TRAIN_COLOR, label="their means")
+    upper.plot([0, 1], [0, 1], "--", color="gray", label="calibrated")
     error = calibration_error(predictions)
     upper.set(title=f"Expected calibration error {error:.3f}", ylabel="accuracy", ylim=(0, 1))
     upper.legend(fontsize="small")
-    lower.bar(middles, count / count.sum(), 1 / bins, color=_TRAIN_COLOUR, edgecolor="white")
+    lower.bar(middles, count / count.sum(), 1 / bins, color=_TRAIN_COLOR, edgecolor="white")
     lower.set(xlabel="probability of the predicted class", ylabel="share of images", xlim=(0, 1))
     save_figure(figure, path)
 
@@ -116,7 +116,7 @@ def draw_per_class(accuracies: dict[str, float | None], path: Path) -> None:
         names = names[:_SHOWN_EXTREMES] + names[-_SHOWN_EXTREMES:]
     figure = Figure(figsize=(7, max(2.5, 0.24 * len(names) + 1)), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh(range(len(names)), [known[name] for name in names], color=_TRAIN_COLOUR)
+    bars = axes.barh(range(len(names)), [known[name] for name in names], color=_TRAIN_COLOR)
     axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
     axes.set_yticks(range(len(names)), [*map(plain_text, names)], fontsize=8)
     axes.invert_yaxis()

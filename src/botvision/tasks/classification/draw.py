@@ -15,12 +15,12 @@ Line = tuple[str, tuple[int, int, int]]
 
 
 def captioned(image: Tensor, lines: Sequence[Line], *, mean: Tensor, std: Tensor) -> Image.Image:
-    """A normalised image with lines of text under it.
+    """A normalized image with lines of text under it.
 
     Args:
         image: float32 [3, H, W].
-        lines: Texts and their colours; cut where they are too long.
-        mean: What the image was normalised with: [3].
+        lines: Texts and their colors; cut where they are too long.
+        mean: What the image was normalized with: [3].
         std: Likewise.
     """
     shown = (image.cpu().float() * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
@@ -31,13 +31,13 @@ def captioned(image: Tensor, lines: Sequence[Line], *, mean: Tensor, std: Tensor
         [height * factor, width * factor],
         interpolation=F.InterpolationMode.NEAREST,
     )
-    picture = F.to_pil_image(shown)
-    sheet = Image.new("RGB", (picture.width, picture.height + _LINE * len(lines)), "white")
-    sheet.paste(picture)
+    photo = F.to_pil_image(shown)
+    sheet = Image.new("RGB", (photo.width, photo.height + _LINE * len(lines)), "white")
+    sheet.paste(photo)
     draw = ImageDraw.Draw(sheet)
-    for number, (text, colour) in enumerate(lines):
-        place = (2, picture.height + number * _LINE + 1)
-        draw.text(place, _fitted(text, sheet.width - 4), fill=colour, font=_FONT)
+    for number, (text, color) in enumerate(lines):
+        place = (2, photo.height + number * _LINE + 1)
+        draw.text(place, _fitted(text, sheet.width - 4), fill=color, font=_FONT)
     return sheet
 
 

@@ -22,8 +22,8 @@ def classify(
     *,
     precision: str,
     batch_size: int,
-    workers: int,
-    flips: bool = False,
+    num_workers: int,
+    tta: bool = False,
     progress: Callable[[int, int], None],
 ) -> Predictions:
     """A classifier's predictions for a data set, whose batches are split over the processes.
@@ -35,15 +35,15 @@ def classify(
         data: With a transform for evaluation.
         precision: "float32", or "bfloat16" for autocast.
         batch_size: Images at a time.
-        workers: Processes that read data.
-        flips: See ``class_logits``.
+        num_workers: Processes that read data.
+        tta: See ``class_logits``.
         progress: Called with the images done by this process and their total.
 
     Returns:
         The predictions for all images, the same on every process.
 
     Raises:
-        BotvisionError: If a picture cannot be read.
+        BotvisionError: If an image cannot be read.
     """
     device = next(model.parameters()).device
     batches = evaluation_batches(len(data), batch_size)
@@ -55,14 +55,12 @@ def classify(
         data,
         batches,
         collate=_stacked,
-        workers=min(workers, len(batches)),
+        num_workers=min(num_workers, len(batches)),
         pin_memory=device.type == "cuda",
     )
     with closing(loaded):  # progress may interrupt
         for images, labels, first in loaded:
-            logits = class_logits(
-                model, images.to(device, non_blocking=True), precision, flips=flips
-            )
+            logits = class_logits(model, images.to(device, non_blocking=True), precision, tta=tta)
             parts.append((first, _predictions(logits.cpu(), labels)))
             done += len(images)
             progress(done, total)
@@ -76,19 +74,19 @@ def classify(
 
 
 @torch.inference_mode()
-def class_logits(model: nn.Module, images: Tensor, precision: str, *, flips: bool) -> Tensor:
+def class_logits(model: nn.Module, images: Tensor, precision: str, *, tta: bool) -> Tensor:
     """What a classifier in evaluation mode makes of images: float32 [B, classes].
 
     Args:
         model: Gives logits.
         images: [B, 3, H, W] on its device.
         precision: "float32", or "bfloat16" for autocast.
-        flips: Look at the mirrored images too; softmax of what is returned is the mean of both
+        tta: Look at the mirrored images too; softmax of what is returned is the mean of both
             probabilities.
     """
     with autocast(images.device, precision):
         logits: Tensor = model(images).float()
-        if not flips:
+        if not tta:
             return logits
         mirrored = model(images.flip(-1)).float()
     return torch.logaddexp(logits.log_softmax(dim=1), mirrored.log_softmax(dim=1))

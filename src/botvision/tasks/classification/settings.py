@@ -11,12 +11,12 @@ PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class ClassifierSettings(BaseModel):
-    """The network and what regularises it.
+    """The network and what regularizes it.
 
     Attributes:
         classifier: Name of a timm model, ours included.
         classifier_arguments: More arguments of the model.
-        trunk: Weights file that the training starts from; None: random.
+        backbone_weights: Weights file that the training starts from; None: random.
         image_size: Side in pixels of the square images.
         stem: "imagenet" halves twice before c2; "cifar" (a 3x3 convolution of stride 1, no
             pooling) keeps small images' resolution.
@@ -29,7 +29,7 @@ class ClassifierSettings(BaseModel):
 
     classifier: str
     classifier_arguments: dict[str, Any] = {}
-    trunk: Path | None = None
+    backbone_weights: Path | None = None
     image_size: Count = 224
     stem: Literal["imagenet", "cifar"] = "imagenet"
     dropout: Share = 0.0
@@ -38,7 +38,7 @@ class ClassifierSettings(BaseModel):
 
 
 class ClassImageSettings(BaseModel):
-    """Pictures with classes and their augmentation, through timm.
+    """Images with classes and their augmentation, through timm.
 
     Attributes:
         folder: Folder of class folders, tar files or WebDataset shards, or "hfds/" and the name of
@@ -49,14 +49,14 @@ class ClassImageSettings(BaseModel):
             resized to the image size.
         crop_padding: Pixels of black around the whole image, out of which a crop of the image size
             is cut instead, as is usual for CIFAR; 0: none.
-        crop_share: Share of the image's shorter side that evaluation looks at.
+        crop_pct: Share of the image's shorter side that evaluation looks at.
         flip: Probability of a horizontal flip.
-        colour_jitter: Strength of random brightness, contrast and saturation.
+        color_jitter: Strength of random brightness, contrast and saturation.
         augmentation: timm's name of an automatic augmentation, such as "rand-m10-n2"; None: none.
         erasing: Probability of random erasing.
         mixup: Its alpha; 0 is none.
         cutmix: Its alpha; 0 is none.
-        skip_bad: Leave out pictures that cannot be read, which takes reading all of them first;
+        skip_bad: Leave out images that cannot be read, which takes reading all of them first;
             else the first of them ends the run.
     """
 
@@ -67,9 +67,9 @@ class ClassImageSettings(BaseModel):
     val_split: str = "val"
     crop_scale: tuple[PositiveShare, PositiveShare] = (0.08, 1.0)
     crop_padding: Annotated[int, Field(ge=0)] = 0
-    crop_share: PositiveShare = 0.875
+    crop_pct: PositiveShare = 0.875
     flip: Share = 0.5
-    colour_jitter: Annotated[float, Field(ge=0)] = 0.0
+    color_jitter: Annotated[float, Field(ge=0)] = 0.0
     augmentation: str | None = None
     erasing: Share = 0.0
     mixup: Annotated[float, Field(ge=0)] = 0.0

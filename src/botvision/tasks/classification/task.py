@@ -15,7 +15,7 @@ from botvision.datasets.folders.transforms import evaluation_transform, training
 from botvision.errors import BotvisionError
 from botvision.images.draw import mosaic, save_evaluation
 from botvision.precision import autocast
-from botvision.tasks.classification.build import build_classifier, load_classifier_trunk
+from botvision.tasks.classification.build import build_classifier, load_classifier_backbone
 from botvision.tasks.classification.charts import (
     draw_calibration,
     draw_confusion,
@@ -27,19 +27,19 @@ from botvision.tasks.classification.evaluation import classify
 from botvision.tasks.classification.metrics import BEST_CLASSES, Predictions, measure
 from botvision.tasks.classification.settings import ClassifierSettings, ClassImageSettings
 
-_PICTURES = 25
+_IMAGES = 25
 _LEAST_SHARE = 0.005  # of a class in a mixed image, to be named
 Batch = tuple[Tensor, Tensor]
 
 
 class ClassificationTask:
-    """Trains a timm classifier on labelled pictures; measures accuracy and calibration.
+    """Trains a timm classifier on labeled images; measures accuracy and calibration.
 
     Args:
         settings: The classifier.
         data: Its images; ``folder`` must be set.
         batch_size: Images at a time in evaluation.
-        workers: Processes that read images in evaluation.
+        num_workers: Processes that read images in evaluation.
         precision: "float32", or "bfloat16" for autocast.
         seed: Of the weights and the augmentation.
 
@@ -53,14 +53,14 @@ class ClassificationTask:
         data: ClassImageSettings,
         *,
         batch_size: int,
-        workers: int,
+        num_workers: int,
         precision: str,
         seed: int,
     ) -> None:
         assert data.folder is not None
         self._label_smoothing = settings.label_smoothing
         self._batch_size = batch_size
-        self._workers = workers
+        self._workers = num_workers
         self._precision = precision
         self._train = ClassImages(data.folder, data.train_split, seed=seed, skip_bad=data.skip_bad)
         self._classes = self._train.classes
@@ -75,14 +75,16 @@ class ClassificationTask:
         self.model = build_classifier(settings, len(self._classes))
         self.backbone = self.model
         notes = [f"train: {self._train.summary()}", f"val: {self._val.summary()}"]
-        if settings.trunk is not None:
-            notes.append(str(load_classifier_trunk(self.model, settings.trunk, self._classes)))
+        if settings.backbone_weights is not None:
+            notes.append(
+                str(load_classifier_backbone(self.model, settings.backbone_weights, self._classes))
+            )
         self.notes = tuple(notes)
         config: Any = self.model.pretrained_cfg
         self._mean, self._std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         channels = {"mean": tuple(config["mean"]), "std": tuple(config["std"])}
         self._train.transform = training_transform(data, settings.image_size, **channels)
-        self._val.transform = evaluation_transform(settings.image_size, data.crop_share, **channels)
+        self._val.transform = evaluation_transform(settings.image_size, data.crop_pct, **channels)
         self._mix: Mixing | None = None
         if data.mixup or data.cutmix:
             self._mix = Mixing(len(self._classes), mixup=data.mixup, cutmix=data.cutmix, seed=seed)
@@ -91,11 +93,11 @@ class ClassificationTask:
         self.metric_names = (*self.headlines, "class_mean", "negative_loss")
         self.primary_metric = "top1"
         self.description: dict[str, Any] = {
-            "model": settings.model_dump(mode="json", exclude={"trunk"}),
+            "model": settings.model_dump(mode="json", exclude={"backbone_weights"}),
             "classes": list(self._classes),
             "mean": list(config["mean"]),
             "std": list(config["std"]),
-            "crop_share": data.crop_share,
+            "crop_pct": data.crop_pct,
         }
         self._predictions: Predictions | None = None
 
@@ -128,7 +130,7 @@ class ClassificationTask:
             self._val,
             precision=self._precision,
             batch_size=self._batch_size,
-            workers=self._workers,
+            num_workers=self._workers,
             progress=progress,
         )
         return measure(self._predictions, self._classes)
@@ -155,9 +157,9 @@ class ClassificationTask:
             for index, (label, places, probabilities) in enumerate(rows)
         ]
 
-    def batch_picture(self, batch: Batch) -> Image.Image:
+    def batch_image(self, batch: Batch) -> Image.Image:
         """Images of a batch with their classes, as the model sees them."""
-        pairs = zip(*(tensor[:_PICTURES] for tensor in batch), strict=True)
+        pairs = zip(*(tensor[:_IMAGES] for tensor in batch), strict=True)
         return mosaic([self._captioned(image, self._named(target)) for image, target in pairs])
 
     def draw_data(self, folder: Path) -> None:
@@ -172,7 +174,7 @@ class ClassificationTask:
         """
         found = self._predictions
         assert found is not None
-        count = min(_PICTURES, len(self._val))
+        count = min(_IMAGES, len(self._val))
         chosen = torch.linspace(0, len(self._val) - 1, count).long().tolist()
         sheet = mosaic([self._judged(found, index) for index in chosen])
         save_evaluation(sheet, folder, epoch)
@@ -184,12 +186,12 @@ class ClassificationTask:
     def _judged(self, found: Predictions, index: int) -> Image.Image:
         image, label, _ = self._val[(0, index)]
         best, probability = found.classes[index, 0], float(found.probabilities[index, 0])
-        colour = GREEN if found.correct[index] else RED
+        color = GREEN if found.correct[index] else RED
         return self._captioned(
             image,
             [
                 (self._classes[label], BLACK),
-                (f"{probability:.2f} {self._classes[best]}", colour),
+                (f"{probability:.2f} {self._classes[best]}", color),
             ],
         )
 

@@ -10,11 +10,17 @@ from botvision.tasks.detection.detectors.batch_norm import tune_batch_norm
 from botvision.tasks.detection.detectors.detr import detr
 from botvision.tasks.detection.detectors.rcnn import faster_rcnn, mask_rcnn
 from botvision.tasks.detection.settings import DetectorSettings
-from botvision.weights import backbone as trunk
-from botvision.weights.backbone import TrunkReport
+from botvision.weights import backbone as backbone
+from botvision.weights.backbone import BackboneReport
 
 _BUILDERS = {"mask_rcnn": mask_rcnn, "faster_rcnn": faster_rcnn, "detr": detr}
-_NO_ARGUMENTS = {"detector", "trunk", "batch_norm", "batch_norm_momentum", "batch_norm_eps"}
+_NO_ARGUMENTS = {
+    "detector",
+    "backbone_weights",
+    "batch_norm",
+    "batch_norm_momentum",
+    "batch_norm_eps",
+}
 _MASK_ONLY = {"mask_head_channels", "mask_head_layers"}
 
 
@@ -40,7 +46,7 @@ def build_detector(settings: DetectorSettings, num_classes: int) -> nn.Module:
     return detector
 
 
-def load_trunk(detector: nn.Module, source: str | Path) -> TrunkReport:
+def load_backbone_weights(detector: nn.Module, source: str | Path) -> BackboneReport:
     """Start a detector's backbone from a trained detector, a BoTNet or a ResNet.
 
     The feature pyramid and the heads stay as they are, and so does the attention where the source
@@ -58,6 +64,8 @@ def load_trunk(detector: nn.Module, source: str | Path) -> TrunkReport:
         BotvisionError: If the source cannot be read or its backbone is another one.
     """
     try:
-        return trunk.load_trunk(detector.get_submodule("backbone.body"), source, head=False)
+        return backbone.load_backbone_weights(
+            detector.get_submodule("backbone.body"), source, head=False
+        )
     except ValueError as error:
-        raise BotvisionError(f"model.trunk: {error}") from error
+        raise BotvisionError(f"model.backbone_weights: {error}") from error

@@ -13,7 +13,7 @@ from botvision.datasets.coco.annotations import CocoAnnotations
 from botvision.images.figures import plain_text, save_figure
 from botvision.tasks.detection.confusion import confusion_figure, confusion_matrix
 
-_COLOURS = {"box": "tab:blue", "mask": "tab:orange"}
+_COLORS = {"box": "tab:blue", "mask": "tab:orange"}
 _SIZES = ("small", "medium", "large")
 _IOUS = {"IoU 0.5": slice(0, 1), "IoU 0.75": slice(5, 6), "IoU 0.5 to 0.95": slice(None)}
 _MOST_NAMED_CURVES = 12
@@ -76,7 +76,7 @@ def precision_recall_figure(
                     }
                 else:
                     label = "a class" if place == present[0] else None
-                    style = {"color": "grey", "alpha": 0.4, "linewidth": 0.8, "label": label}
+                    style = {"color": "gray", "alpha": 0.4, "linewidth": 0.8, "label": label}
                 axes.plot(recalls, curves[:, place], **style)
             shown = f"no {kind} truth"
             if present:
@@ -117,7 +117,7 @@ def per_class_figure(metrics: Mapping[str, Any], names: Sequence[str]) -> Figure
         values = [metrics[f"{kind}_ap"], *(metrics[f"{kind}_ap_per_class"][n] for n in shown)]
         places = np.arange(rows) + thickness * (index - (len(kinds) - 1) / 2)
         widths = np.maximum(values, 0)
-        bars.barh(places, widths, thickness, color=_COLOURS[kind], label=f"{kind} AP")
+        bars.barh(places, widths, thickness, color=_COLORS[kind], label=f"{kind} AP")
         for place, value in zip(places, values, strict=True):
             note = "no truth" if value < 0 else f"{value:.3f}"
             bars.text(max(value, 0) + 0.005, place, note, va="center", fontsize=6.5)
@@ -136,7 +136,7 @@ def per_class_figure(metrics: Mapping[str, Any], names: Sequence[str]) -> Figure
 def _draw_sizes(
     axes: Any, metrics: Mapping[str, Any], shown: Sequence[str], kinds: Sequence[str]
 ) -> None:
-    """A cell for each row and size, coloured by AP; empty where there is no truth of it."""
+    """A cell for each row and size, colored by AP; empty where there is no truth of it."""
     columns = [f"{kind}_ap_{size}" for kind in kinds for size in _SIZES]
     table = np.array(
         [
@@ -144,12 +144,12 @@ def _draw_sizes(
             *([metrics[f"{name}_per_class"][each] for name in columns] for each in shown),
         ]
     )
-    colours = matplotlib.colormaps["viridis"]
-    axes.imshow(np.ma.masked_less(table, 0), cmap=colours, vmin=0, vmax=1, aspect="auto")
+    colors = matplotlib.colormaps["viridis"]
+    axes.imshow(np.ma.masked_less(table, 0), cmap=colors, vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(table):
         note = "-" if value < 0 else f"{value:.3f}"
-        colour = "black" if value < 0 or value > 0.6 else "white"
-        axes.text(column, row, note, ha="center", va="center", fontsize=7, color=colour)
+        color = "black" if value < 0 or value > 0.6 else "white"
+        axes.text(column, row, note, ha="center", va="center", fontsize=7, color=color)
     axes.set_xticks(range(len(columns)), [name.replace("_ap_", "\n") for name in columns])
     axes.set(title="AP by size")
     axes.tick_params(left=False, labelleft=False)

@@ -59,7 +59,7 @@ def _row(record: Mapping[str, Any], place: Mapping[int, int]) -> list[float]:
 
 
 def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
-    """The matrix as a picture: counts where there is room for them, shares as colours.
+    """The matrix as an image: counts where there is room for them, shares as colors.
 
     A share is that of the true boxes of the row's class; in the last row, of the boxes that were
     predicted to be of the column's class.
@@ -78,21 +78,21 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
     # The background is never found in the background: that cell has no meaning.
     cells = np.ma.masked_array(shares, mask=np.zeros(shares.shape, dtype=bool))
     cells[-1, -1] = np.ma.masked
-    colours = matplotlib.colormaps["Blues"].with_extremes(bad="lightgrey")
-    image = axes.imshow(cells, cmap=colours, vmin=0, vmax=1)
+    colors = matplotlib.colormaps["Blues"].with_extremes(bad="lightgray")
+    image = axes.imshow(cells, cmap=colors, vmin=0, vmax=1)
     figure.colorbar(
         image, ax=axes, shrink=0.7, label="share of the row; of background, of the column"
     )
     if many:
         axes.set_xticks(np.arange(-0.5, size), minor=True)
         axes.set_yticks(np.arange(-0.5, size), minor=True)
-        axes.grid(which="minor", color="lightgrey", linewidth=0.3)
+        axes.grid(which="minor", color="lightgray", linewidth=0.3)
         axes.tick_params(which="minor", length=0)
     else:
         for (row, column), count in np.ndenumerate(matrix):
             if count:
-                colour = "white" if shares[row, column] > 0.6 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=colour)
+                color = "white" if shares[row, column] > 0.6 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=color)
     if size - 1 <= _MOST_NAMES:
         labels = [*map(plain_text, names), "background"]
         axes.set_xticks(range(size), labels, rotation=90 if size > 4 else 0)

@@ -22,7 +22,7 @@ def evaluate_detector(
     precision: str,
     batch_size: int,
     masks: bool,
-    workers: int = 0,
+    num_workers: int = 0,
     progress: Callable[[int, int], None],
 ) -> tuple[dict[str, Any], CocoMetrics]:
     """COCO metrics of a detector on a data set, whose images are split over the processes.
@@ -33,7 +33,7 @@ def evaluate_detector(
         precision: "float32", or "bfloat16" for autocast.
         batch_size: Images at a time.
         masks: Whether to evaluate masks besides boxes.
-        workers: Processes that read the images.
+        num_workers: Processes that read the images.
         progress: Called with the images done and their total.
 
     Returns:
@@ -45,7 +45,7 @@ def evaluate_detector(
     mine = evaluation_batches(len(data), batch_size)
     results: list[dict[str, Any]] = []
     total, done = sum(map(len, mine)), 0
-    with closing(load_batches(data, mine, collate=list, workers=workers)) as loaded:
+    with closing(load_batches(data, mine, collate=list, num_workers=num_workers)) as loaded:
         for chosen in loaded:
             outputs = detect(model, [image for image, _ in chosen], precision)
             for output, (_, target) in zip(outputs, chosen, strict=True):
@@ -74,8 +74,8 @@ def detect(model: nn.Module, images: list[Tensor], precision: str) -> list[dict[
         height, width = image.shape[-2:]
         if min(height, width) * longest < max(height, width):
             raise BotvisionError(
-                f"picture of {width} x {height}: expected a longer side of at most {longest} times "
-                "the shorter one; cut the picture"
+                f"image of {width} x {height}: expected a longer side of at most {longest} times "
+                "the shorter one; cut the image"
             )
     inputs = [image.as_subclass(Tensor).to(device) for image in images]
     with torch.inference_mode(), autocast(device, precision):

@@ -60,7 +60,7 @@ class CocoMetrics:
     """Collects detections image by image and computes COCO's metrics.
 
     The truth is what ``read_annotations`` accepts: what it leaves out could not be found, and no
-    part of a box that lies outside the picture either. Crowds are there; detections in them count
+    part of a box that lies outside the image either. Crowds are there; detections in them count
     as neither right nor wrong.
 
     Args:

@@ -16,10 +16,10 @@ class DetectorSettings(BaseModel):
         detector: Which detector.
         backbone: Name of a timm model, ours included.
         backbone_arguments: More arguments of the backbone.
-        trunk: Weights file whose backbone the training starts from; None: random.
-        image_size: Side in pixels of the square that pictures are fitted into.
-        batch_norm: "synchronised" trains BatchNorm in backbone and pyramid with the statistics of
-            all GPUs; "frozen" keeps what comes from the trunk as it is, in all blocks that come
+        backbone_weights: Weights file whose backbone the training starts from; None: random.
+        image_size: Side in pixels of the square that images are fitted into.
+        batch_norm: "synchronized" trains BatchNorm in backbone and pyramid with the statistics of
+            all GPUs; "frozen" keeps what comes from the backbone as it is, in all blocks that come
             from it whole, and trains the rest.
         batch_norm_momentum: Share of a batch's statistics in the running ones; None: the
             network's own.
@@ -31,9 +31,9 @@ class DetectorSettings(BaseModel):
     detector: str
     backbone: str = "botnet50"
     backbone_arguments: dict[str, Any] = {}
-    trunk: Path | None = None
+    backbone_weights: Path | None = None
     image_size: Count = 1024
-    batch_norm: Literal["synchronised", "frozen"] = "synchronised"
+    batch_norm: Literal["synchronized", "frozen"] = "synchronized"
     batch_norm_momentum: Share | None = None
     batch_norm_eps: Annotated[float, Field(gt=0)] | None = None
 
@@ -44,7 +44,7 @@ class DetectorSettings(BaseModel):
 
     @property
     def pads_by_itself(self) -> bool:
-        """Whether training pictures come without padding, for the detector to pad and mask."""
+        """Whether training images come without padding, for the detector to pad and mask."""
         return False
 
 
@@ -80,10 +80,10 @@ class DetrSettings(DetectorSettings):
     """The arguments of ``detr``, which explains them."""
 
     detector: Literal["detr"] = "detr"
-    queries: Count = 100
-    width: Count = 256
-    heads: Count = 8
-    feedforward_width: Count = 2048
+    num_queries: Count = 100
+    hidden_dim: Count = 256
+    num_heads: Count = 8
+    dim_feedforward: Count = 2048
     encoder_layers: Count = 6
     decoder_layers: Count = 6
     dropout: Share = 0.1
@@ -91,7 +91,7 @@ class DetrSettings(DetectorSettings):
 
     @property
     def pads_by_itself(self) -> bool:
-        """Whether training pictures come without padding, for the detector to pad and mask."""
+        """Whether training images come without padding, for the detector to pad and mask."""
         return True
 
 

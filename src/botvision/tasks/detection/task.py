@@ -9,12 +9,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from botvision.datasets.check.statistics import draw_statistics
-from botvision.datasets.check.training import check_pictures, check_same_categories
+from botvision.datasets.check.training import check_images, check_same_categories
 from botvision.datasets.coco.augmentation import evaluation_transform, training_transform
 from botvision.datasets.coco.dataset import CocoInstances, Target
 from botvision.images.draw import draw_instances, mosaic, save_evaluation
 from botvision.precision import autocast
-from botvision.tasks.detection.build import build_detector, load_trunk
+from botvision.tasks.detection.build import build_detector, load_backbone_weights
 from botvision.tasks.detection.charts import draw_charts
 from botvision.tasks.detection.detectors.batch_norm import freeze_batch_norm, hold_batch_norm
 from botvision.tasks.detection.draw import draw_results
@@ -22,7 +22,7 @@ from botvision.tasks.detection.evaluation import evaluate_detector
 from botvision.tasks.detection.metrics import METRIC_NAMES, CocoMetrics
 from botvision.tasks.detection.settings import DetectorSettings
 
-_PICTURES = 8
+_IMAGES = 8
 _SHOWN_SCORE = 0.5
 Batch = tuple[list[Tensor], list[Target]]
 
@@ -36,11 +36,11 @@ class DetectionTask:
         splits: Those to train and to evaluate on.
         scale_jitter: Range of the scale jitter.
         flip: Probability of a horizontal flip.
-        colour_jitter: Strength of the colour jitter.
+        color_jitter: Strength of the color jitter.
         copy_paste: Probability that another image's instances are pasted.
-        skip_bad: Leave out pictures that cannot be read, instead of refusing the data.
+        skip_bad: Leave out images that cannot be read, instead of refusing the data.
         batch_size: Images at a time in evaluation.
-        workers: Processes that read images in evaluation.
+        num_workers: Processes that read images in evaluation.
         precision: "float32", or "bfloat16" for autocast.
         seed: Of the weights and the augmentation.
 
@@ -56,17 +56,17 @@ class DetectionTask:
         splits: tuple[str, str] = ("train", "val"),
         scale_jitter: tuple[float, float],
         flip: float,
-        colour_jitter: float = 0.0,
+        color_jitter: float = 0.0,
         copy_paste: float = 0.0,
         skip_bad: bool = False,
         batch_size: int,
-        workers: int = 0,
+        num_workers: int = 0,
         precision: str,
         seed: int,
     ) -> None:
         self._masks = settings.masks
         self._batch_size = batch_size
-        self._workers = workers
+        self._workers = num_workers
         self._precision = precision
         train, val = (
             CocoInstances(folder, split, masks=self._masks, seed=seed) for split in splits
@@ -75,7 +75,7 @@ class DetectionTask:
         notes = [
             note
             for data in (train, val)
-            if (note := check_pictures(data, skip_bad=skip_bad, workers=workers))
+            if (note := check_images(data, skip_bad=skip_bad, num_workers=num_workers))
         ]
         self._train, self._val = train, val
         categories = train.categories
@@ -86,28 +86,28 @@ class DetectionTask:
             settings.image_size,
             scale=scale_jitter,
             flip=flip,
-            colour_jitter=colour_jitter,
+            color_jitter=color_jitter,
             padding=None if settings.pads_by_itself else detector_transform.image_mean,
         )
         train.copy_paste = copy_paste
         val.transform = evaluation_transform()
         self.backbone = self.model.get_submodule("backbone.body")
         taken: tuple[str, ...] = ()
-        if settings.trunk is not None:
-            report = load_trunk(self.model, settings.trunk)
+        if settings.backbone_weights is not None:
+            report = load_backbone_weights(self.model, settings.backbone_weights)
             taken = report.taken
             notes.append(str(report))
         self._frozen: list[str] = []
         if settings.batch_norm == "frozen":
             self._frozen = freeze_batch_norm(self.backbone, taken)
-            notes.append(f"BatchNorm frozen in {len(self._frozen)} layers of the trunk")
+            notes.append(f"BatchNorm frozen in {len(self._frozen)} layers of the backbone")
         self.notes = tuple(notes)
         kinds = ("box", "mask") if self._masks else ("box",)
         self.metric_names = tuple(f"{kind}_{name}" for kind in kinds for name in METRIC_NAMES)
         self.primary_metric = "mask_ap" if self._masks else "box_ap"
         self.headlines = tuple(f"{kind}_{name}" for kind in kinds for name in ("ap", "ap50"))
         self.description: dict[str, Any] = {
-            "model": settings.model_dump(mode="json", exclude={"trunk"}),
+            "model": settings.model_dump(mode="json", exclude={"backbone_weights"}),
             "categories": [vars(category) for category in categories],
         }
         self._evaluation: CocoMetrics | None = None
@@ -147,7 +147,7 @@ class DetectionTask:
             precision=self._precision,
             batch_size=self._batch_size,
             masks=self._masks,
-            workers=self._workers,
+            num_workers=self._workers,
             progress=progress,
         )
         return self._figures
@@ -156,10 +156,10 @@ class DetectionTask:
         """The last evaluation's detections in COCO's results format."""
         return [] if self._evaluation is None else self._evaluation.results
 
-    def batch_picture(self, batch: Batch) -> Image.Image:
+    def batch_image(self, batch: Batch) -> Image.Image:
         """Images of a batch with their targets, as the model sees them."""
-        pairs = list(zip(*batch, strict=True))[: 2 * _PICTURES]
-        return mosaic([self._truth_picture(image, target) for image, target in pairs])
+        pairs = list(zip(*batch, strict=True))[: 2 * _IMAGES]
+        return mosaic([self._truth_image(image, target) for image, target in pairs])
 
     def draw_data(self, folder: Path) -> None:
         """Write ``labels.png``: what the training data holds."""
@@ -167,28 +167,28 @@ class DetectionTask:
 
     def draw_evaluation(self, folder: Path, epoch: int, *, best: bool) -> None:
         """Write truth beside detections, always of the same images; of the best also charts."""
-        save_evaluation(self._validation_picture(), folder, epoch)
+        save_evaluation(self._validation_image(), folder, epoch)
         if best and self._evaluation is not None:
             results, precision = self._evaluation.results, self._evaluation.precision
             draw_charts(folder, self._val.annotations, results, self._figures, precision)
 
-    def _validation_picture(self) -> Image.Image:
+    def _validation_image(self) -> Image.Image:
         """Truth (left) and detections of score 0.5 and more (right) of the first images."""
-        pictures = []
-        for index in range(min(_PICTURES, len(self._val))):
+        images = []
+        for index in range(min(_IMAGES, len(self._val))):
             image, target = self._val[(0, index)]
             found = [
                 result
                 for result in self.results()
                 if result["image_id"] == target["image_id"] and result["score"] >= _SHOWN_SCORE
             ]
-            pictures += [
-                self._truth_picture(image, target),
+            images += [
+                self._truth_image(image, target),
                 draw_results(image, found, self._val.categories),
             ]
-        return mosaic(pictures, columns=4)
+        return mosaic(images, columns=4)
 
-    def _truth_picture(self, image: Tensor, target: Target) -> Image.Image:
+    def _truth_image(self, image: Tensor, target: Target) -> Image.Image:
         labels = target["labels"].tolist()
         names = [self._train.categories[label - 1].name for label in labels]
         return draw_instances(image, target["boxes"], labels, names, target.get("masks"))

@@ -30,7 +30,7 @@ def backbone():
     return create_model("botnet_tiny", img_size=64, features_only=True)
 
 
-def test_whole_trunk_freezes_all(backbone):
+def test_whole_backbone_freezes_all(backbone):
     frozen = freeze_batch_norm(backbone, list(backbone.state_dict()))
     assert set(frozen) == set(norms(backbone))
     assert len(frozen) > 5
@@ -49,10 +49,14 @@ def test_blocks_that_are_new_in_part_stay_in_training(backbone):
         assert [p.requires_grad for p in module.parameters()] == [expected] * 2
 
 
-def test_without_a_trunk_there_is_nothing_to_freeze(backbone, make_recipe):
-    with pytest.raises(BotvisionError, match=r"model\.batch_norm: expected model\.trunk"):
+def test_without_a_backbone_there_is_nothing_to_freeze(backbone, make_recipe):
+    with pytest.raises(
+        BotvisionError, match=r"model\.batch_norm: expected model\.backbone_weights"
+    ):
         freeze_batch_norm(backbone, [])
-    with pytest.raises(BotvisionError, match=r"model\.batch_norm: expected model\.trunk"):
+    with pytest.raises(
+        BotvisionError, match=r"model\.batch_norm: expected model\.backbone_weights"
+    ):
         build_task(make_recipe("model.batch_norm=frozen"))
 
 
@@ -72,17 +76,17 @@ def test_momentum_and_epsilon(momentum, eps, backbone):
         assert module.eps == (before[name][1] if eps is None else eps)
 
 
-def test_training_leaves_frozen_layers_as_the_trunk_had_them(
-    make_recipe, trained_run, val_picture, display, tmp_path
+def test_training_leaves_frozen_layers_as_the_backbone_had_them(
+    make_recipe, trained_run, val_image, display, tmp_path
 ):
     run = RunFolder(tmp_path / "run")
-    trunk = f"model.trunk={json.dumps(str(trained_run.best))}"
-    recipe = make_recipe("model.batch_norm=frozen", trunk, "training.weight_decay=0.5")
+    backbone = f"model.backbone_weights={json.dumps(str(trained_run.best))}"
+    recipe = make_recipe("model.batch_norm=frozen", backbone, "training.weight_decay=0.5")
     train_recipe(recipe, run.path, display=display)
     before, after = load_file(trained_run.best), load_file(run.last)
     model = build_task(recipe).model
     body = {f"backbone.body.{name}" for name in norms(model.get_submodule("backbone.body"))}
-    assert f"BatchNorm frozen in {len(body)} layers of the trunk" in display[0].notes
+    assert f"BatchNorm frozen in {len(body)} layers of the backbone" in display[0].notes
     for layer in body:
         for name in ("weight", "bias", "running_mean", "running_var"):
             assert torch.equal(after[f"{layer}.{name}"], before[f"{layer}.{name}"]), layer
@@ -91,4 +95,4 @@ def test_training_leaves_frozen_layers_as_the_trunk_had_them(
     assert "backbone.body.conv1.0.weight" in changed or any("conv1" in n for n in changed)
     assert any("fpn" in name and "running_mean" in name for name in changed)
     assert any("mhsa" in name or "attn" in name or "qkv" in name for name in changed)
-    botvision.load(run.last)(val_picture)
+    botvision.load(run.last)(val_image)

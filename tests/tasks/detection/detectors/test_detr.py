@@ -11,17 +11,17 @@ from torch import nn
 import botvision
 from botvision.detection import mask_rcnn
 from botvision.errors import BotvisionError
-from botvision.tasks.detection.build import build_detector, load_trunk
+from botvision.tasks.detection.build import build_detector, load_backbone_weights
 from botvision.tasks.detection.detectors import detr
 from botvision.tasks.detection.settings import DetrSettings
 from botvision.weights.file import save_weights
 
 SMALL = {
     "image_size": 64,
-    "queries": 7,
-    "width": 32,
-    "heads": 4,
-    "feedforward_width": 48,
+    "num_queries": 7,
+    "hidden_dim": 32,
+    "num_heads": 4,
+    "dim_feedforward": 48,
     "encoder_layers": 2,
     "decoder_layers": 3,
 }
@@ -35,7 +35,7 @@ def _seed():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A detector whose normalisation has seen images, so that outputs differ by image."""
+    """A detector whose normalization has seen images, so that outputs differ by image."""
     torch.manual_seed(0)
     detector = detr("botnet_tiny", 4, **SMALL)
     for module in detector.backbone.modules():
@@ -112,7 +112,7 @@ def test_weights_are_drawn_as_the_authors_draw_them():
     expected = (2 / (256 + 2048)) ** 0.5
     for part in ("encoder", "decoder"):
         assert state[f"{part}.layers.5.mlp.fc1.weight"].std() == pytest.approx(expected, rel=0.05)
-    # The backbone's are its own: the last normalisation of a block starts at zero.
+    # The backbone's are its own: the last normalization of a block starts at zero.
     assert state["backbone.body.layer4.2.bn3.weight"].abs().max() == 0
     body = botvision.create_model("botnet50", img_size=64).state_dict()
     stem = "conv1.weight"
@@ -210,10 +210,10 @@ def test_backbone_arguments_reach_the_network():
         assert fine.backbone(torch.zeros(1, 3, 64, 64)).shape[-2:] == (4, 4)
 
 
-@pytest.mark.parametrize(("width", "heads"), [(30, 5), (32, 5)])
-def test_width_that_does_not_fit(width, heads):
-    with pytest.raises(ValueError, match=rf"width: .*4 and of 5 heads, got {width}"):
-        detr("botnet_tiny", 3, width=width, heads=heads)
+@pytest.mark.parametrize(("hidden_dim", "num_heads"), [(30, 5), (32, 5)])
+def test_width_that_does_not_fit(hidden_dim, num_heads):
+    with pytest.raises(ValueError, match=rf"hidden_dim: .*4 and of 5 heads, got {hidden_dim}"):
+        detr("botnet_tiny", 3, hidden_dim=hidden_dim, num_heads=num_heads)
 
 
 def test_unknown_backbone_names_the_nearest():
@@ -221,11 +221,11 @@ def test_unknown_backbone_names_the_nearest():
         build_detector(DetrSettings(backbone="botnt50"), 4)
 
 
-def test_trunk_of_a_mask_rcnn(tmp_path):
+def test_backbone_of_a_mask_rcnn(tmp_path):
     detector = detr("botnet_tiny", 4, **SMALL)
     source = mask_rcnn("botnet_tiny", 9, image_size=64, fpn_channels=8)
-    save_weights(tmp_path / "trunk.safetensors", source, {})
-    load_trunk(detector, tmp_path / "trunk.safetensors")
+    save_weights(tmp_path / "backbone.safetensors", source, {})
+    load_backbone_weights(detector, tmp_path / "backbone.safetensors")
     expected = source.get_submodule("backbone.body").state_dict()
     found = detector.get_submodule("backbone.body").state_dict()
     assert found.keys() == expected.keys()

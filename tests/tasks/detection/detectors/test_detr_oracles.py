@@ -12,10 +12,10 @@ from botvision.tasks.detection.detectors.detr_losses import set_losses
 
 SMALL = {
     "image_size": 128,
-    "queries": 7,
-    "width": 32,
-    "heads": 4,
-    "feedforward_width": 48,
+    "num_queries": 7,
+    "hidden_dim": 32,
+    "num_heads": 4,
+    "dim_feedforward": 48,
     "encoder_layers": 2,
     "decoder_layers": 3,
 }

@@ -7,7 +7,7 @@ from torch import nn
 import botvision
 from botvision.detection import faster_rcnn, mask_rcnn
 from botvision.errors import BotvisionError
-from botvision.tasks.detection.build import build_detector, load_trunk
+from botvision.tasks.detection.build import build_detector, load_backbone_weights
 from botvision.tasks.detection.detectors.backbone import PyramidBackbone
 from botvision.tasks.detection.settings import RcnnSettings
 from botvision.weights.file import save_weights
@@ -67,7 +67,7 @@ def test_backbone_arguments_reach_the_network():
     ("model", "mean"),
     [("botnet_tiny", (0.485, 0.456, 0.406)), ("resnetv2_50x1_bit", (0.5, 0.5, 0.5))],
 )
-def test_normalisation_is_the_networks(model, mean):
+def test_normalization_is_the_networks(model, mean):
     with torch.device("meta"):
         detector = faster_rcnn(model, 3, **SMALL)
     assert detector.transform.image_mean == list(mean)
@@ -86,7 +86,7 @@ def test_outputs_are_in_pixels_of_the_image_given(build, name):
         assert boxes.min() >= 0
         assert boxes[:, 0::2].max() <= width
         assert boxes[:, 1::2].max() <= height
-        # Noise is found all over the picture, so that boxes of the resized one would show.
+        # Noise is found all over the image, so that boxes of the resized one would show.
         assert boxes[:, 2].max() > 0.7 * width
         assert boxes[:, 3].max() > 0.7 * height
         assert set(output["labels"].tolist()) <= {1, 2, 3}
@@ -180,7 +180,7 @@ def body(detector):
 
 
 @pytest.mark.parametrize("kind", ["detector", "classifier"])
-def test_trunk(kind, tmp_path):
+def test_backbone(kind, tmp_path):
     detector = faster_rcnn("botnet_tiny", 4, **SMALL)
     if kind == "detector":
         source = mask_rcnn("botnet_tiny", 9, **{**SMALL, "fpn_channels": 8})
@@ -188,9 +188,9 @@ def test_trunk(kind, tmp_path):
     else:
         source = botvision.create_model("botnet_tiny", num_classes=7, img_size=64)
         expected = {k: v for k, v in source.state_dict().items() if not k.startswith("fc.")}
-    save_weights(tmp_path / "trunk.safetensors", source, {})
+    save_weights(tmp_path / "backbone.safetensors", source, {})
     before = {k: v.clone() for k, v in detector.state_dict().items()}
-    load_trunk(detector, tmp_path / "trunk.safetensors")
+    load_backbone_weights(detector, tmp_path / "backbone.safetensors")
     after = detector.state_dict()
     assert body(detector).keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in body(detector).items())
@@ -199,23 +199,23 @@ def test_trunk(kind, tmp_path):
     assert all(torch.equal(after[key], before[key]) for key in others)
 
 
-def test_trunk_of_another_image_size_has_its_tables_resized(tmp_path):
+def test_backbone_of_another_image_size_has_its_tables_resized(tmp_path):
     source = botvision.create_model("botnet_tiny", img_size=128)
-    save_weights(tmp_path / "trunk.safetensors", source, {})
+    save_weights(tmp_path / "backbone.safetensors", source, {})
     detector = faster_rcnn("botnet_tiny", 4, **SMALL)
-    load_trunk(detector, tmp_path / "trunk.safetensors")
+    load_backbone_weights(detector, tmp_path / "backbone.safetensors")
     names = [key for key in body(detector) if key.endswith("qkv.weight")]
     assert names
     assert all(torch.equal(body(detector)[key], source.state_dict()[key]) for key in names)
 
 
 @pytest.mark.parametrize("other", ["resnet18", "resnet26", "botnet50"])
-def test_trunk_of_another_network(other, tmp_path):
-    save_weights(tmp_path / "trunk.safetensors", botvision.create_model(other), {})
+def test_backbone_of_another_network(other, tmp_path):
+    save_weights(tmp_path / "backbone.safetensors", botvision.create_model(other), {})
     detector = faster_rcnn("botnet_tiny", 4, **SMALL)
     before = {k: v.clone() for k, v in detector.state_dict().items()}
-    with pytest.raises(BotvisionError, match=r"trunk\.safetensors: weights of another model"):
-        load_trunk(detector, tmp_path / "trunk.safetensors")
+    with pytest.raises(BotvisionError, match=r"backbone\.safetensors: weights of another model"):
+        load_backbone_weights(detector, tmp_path / "backbone.safetensors")
     after = detector.state_dict()
     assert all(torch.equal(after[key], before[key]) for key in before)
 

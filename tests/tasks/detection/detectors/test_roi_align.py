@@ -21,9 +21,9 @@ def _inputs(height, width, regions, seed):
     limit = torch.tensor([4.0 * width, 4.0 * height])
     boxes = []
     for count in regions:
-        centre = torch.rand(count, 2, generator=generator) * limit
+        center = torch.rand(count, 2, generator=generator) * limit
         half = torch.rand(count, 2, generator=generator) ** 2 * limit / 2
-        corners = torch.cat((centre - half, centre + half), dim=1)
+        corners = torch.cat((center - half, center + half), dim=1)
         boxes.append(corners.clamp(min=0).minimum(limit.repeat(2)))
     return maps, boxes, [(4 * height, 4 * width)] * len(regions)
 

@@ -21,7 +21,7 @@ class PyramidBackbone(nn.Module):
         name: Name of a timm model with reductions 4, 8, 16 and 32, ours included.
         image_size: Side for which our position tables are made.
         channels: Channels of every level.
-        norm_layer: Normalisation in the pyramid; None is a bias instead.
+        norm_layer: Normalization in the pyramid; None is a bias instead.
         arguments: More arguments of the model.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""BatchNorm of a detector's backbone: frozen where it comes from the trunk, or retuned."""
+"""BatchNorm of a detector's backbone: frozen where it comes from the backbone, or retuned."""
 
 import re
 from collections.abc import Collection
@@ -20,20 +20,20 @@ def tune_batch_norm(model: nn.Module, momentum: float | None, eps: float | None)
 
 
 def freeze_batch_norm(backbone: nn.Module, taken: Collection[str]) -> list[str]:
-    """Take BatchNorm out of training where it and all its block come from a trunk.
+    """Take BatchNorm out of training where it and all its block come from a backbone.
 
-    In a block with new attention the trunk's statistics are those of a convolution that is no
+    In a block with new attention the backbone's statistics are those of a convolution that is no
     longer there, and a last scale that starts at zero would stay there.
 
     Args:
         backbone: Scale and shift stop being trained; the statistics are for ``hold_batch_norm``.
-        taken: Names of the tensors that came from the trunk.
+        taken: Names of the tensors that came from the backbone.
 
     Returns:
         Names of the frozen layers.
 
     Raises:
-        BotvisionError: If nothing came from a trunk.
+        BotvisionError: If nothing came from a backbone.
     """
     new = {_block(name) for name in backbone.state_dict() if name not in taken}
     frozen = [
@@ -43,8 +43,8 @@ def freeze_batch_norm(backbone: nn.Module, taken: Collection[str]) -> list[str]:
     ]
     if not frozen:
         raise BotvisionError(
-            "model.batch_norm: expected model.trunk with 'frozen', got no trunk; give --trunk, or "
-            "--set model.batch_norm=synchronised"
+            "model.batch_norm: expected model.backbone_weights with 'frozen', got none; give "
+            "weights, or model.batch_norm=synchronized"
         )
     for name in frozen:
         backbone.get_submodule(name).requires_grad_(False)

@@ -19,10 +19,10 @@ def detr(
     num_classes: int,
     *,
     image_size: int = 1024,
-    queries: int = 100,
-    width: int = 256,
-    heads: int = 8,
-    feedforward_width: int = 2048,
+    num_queries: int = 100,
+    hidden_dim: int = 256,
+    num_heads: int = 8,
+    dim_feedforward: int = 2048,
     encoder_layers: int = 6,
     decoder_layers: int = 6,
     dropout: float = 0.1,
@@ -43,10 +43,10 @@ def detr(
         backbone: Name of a timm model that gives feature maps, ours included.
         num_classes: Classes including the background.
         image_size: Side of the square that images are fitted into.
-        queries: Most objects found in an image; in training, objects beyond are not learnt.
-        width: Channels of encoder and decoder, a multiple of 4 and of ``heads``.
-        heads: Attention heads of encoder and decoder.
-        feedforward_width: Width of their feed-forward layers.
+        num_queries: Most objects found in an image; in training, objects beyond are not learnt.
+        hidden_dim: Channels of encoder and decoder, a multiple of 4 and of ``num_heads``.
+        num_heads: Attention heads of encoder and decoder.
+        dim_feedforward: Width of their feed-forward layers.
         encoder_layers: Layers of the encoder.
         decoder_layers: Layers of the decoder.
         dropout: In encoder and decoder.
@@ -55,10 +55,12 @@ def detr(
 
     Raises:
         BotvisionError: If Transformers or SciPy is missing.
-        ValueError: If the backbone is unknown or the width does not fit.
+        ValueError: If the backbone is unknown or the hidden_dim does not fit.
     """
-    if width % 4 or width % heads:
-        raise ValueError(f"width: expected a multiple of 4 and of {heads} heads, got {width}")
+    if hidden_dim % 4 or hidden_dim % num_heads:
+        raise ValueError(
+            f"hidden_dim: expected a multiple of 4 and of {num_heads} heads, got {hidden_dim}"
+        )
     try:
         import scipy.optimize  # noqa: F401 - the matching needs it, later
         from transformers import DetrConfig
@@ -67,12 +69,12 @@ def detr(
             f"detector detr: {error.name} is missing; pip install 'botvision[detr]'"
         ) from error
     config = DetrConfig(
-        num_queries=queries,
-        d_model=width,
-        encoder_attention_heads=heads,
-        decoder_attention_heads=heads,
-        encoder_ffn_dim=feedforward_width,
-        decoder_ffn_dim=feedforward_width,
+        num_queries=num_queries,
+        d_model=hidden_dim,
+        encoder_attention_heads=num_heads,
+        decoder_attention_heads=num_heads,
+        encoder_ffn_dim=dim_feedforward,
+        decoder_ffn_dim=dim_feedforward,
         encoder_layers=encoder_layers,
         decoder_layers=decoder_layers,
         dropout=dropout,
@@ -93,7 +95,7 @@ class Detr(nn.Module):
         auxiliary_loss: See ``detr``.
 
     Attributes:
-        transform: torchvision's resizing, normalisation and padding.
+        transform: torchvision's resizing, normalization and padding.
     """
 
     def __init__(
@@ -190,7 +192,7 @@ class Detr(nn.Module):
         last: Tensor = decoded.last_hidden_state
         if not (self.training and self._auxiliary_loss):
             return last[None]
-        # Transformers' own auxiliary loss also feeds the normalised states to the next layer,
+        # Transformers' own auxiliary loss also feeds the normalized states to the next layer,
         # which the authors do not. The first state is the input, the last one ``last``.
         between = [self.decoder.layernorm(state) for state in decoded.hidden_states[1:-1]]
         return torch.stack([*between, last])

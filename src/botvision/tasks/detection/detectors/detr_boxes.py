@@ -16,7 +16,7 @@ def relative_targets(
         sizes: (H, W) of the images, without padding.
 
     Returns:
-        For each image ``boxes`` [n, 4], centre x, centre y, width and height in shares of the
+        For each image ``boxes`` [n, 4], center x, center y, width and height in shares of the
         image, and ``class_labels`` [n], from 0.
     """
     return [
@@ -38,7 +38,7 @@ def detections_of(
 
     Args:
         logits: [B, queries, classes], the background in the last place.
-        boxes: [B, queries, 4], centre x, centre y, width and height in shares of the image.
+        boxes: [B, queries, 4], center x, center y, width and height in shares of the image.
         sizes: (H, W) of the images that the detections are for.
 
     Returns:

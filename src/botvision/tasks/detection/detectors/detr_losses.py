@@ -18,7 +18,7 @@ def set_losses(
 
     Args:
         logits: [layers, B, queries, classes], the background in the last place.
-        boxes: [layers, B, queries, 4], centre x, centre y, width and height in shares of the image.
+        boxes: [layers, B, queries, 4], center x, center y, width and height in shares of the image.
         targets: See ``relative_targets``.
 
     Returns:

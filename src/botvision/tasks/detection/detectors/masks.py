@@ -37,7 +37,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class ExactMaskTransform(GeneralizedRCNNTransform):
-    """torchvision's resizing and normalisation, with masks pasted by ``paste_masks``."""
+    """torchvision's resizing and normalization, with masks pasted by ``paste_masks``."""
 
     def postprocess(
         self,

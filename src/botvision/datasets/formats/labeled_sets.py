@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from botvision.datasets.coco.writing import CocoPicture
+from botvision.datasets.coco.writing import CocoImage
 from botvision.datasets.layouts import SPLIT_WORDS
 from botvision.errors import BotvisionError
 from botvision.images.decode import upright_size
@@ -15,25 +15,25 @@ from botvision.images.decode import upright_size
 Progress = Callable[[int, int], None]
 Box = tuple[float, float, float, float]
 
-_ROUNDING = 0.1  # pixels that a box may reach out of the picture without being called clipped
+_ROUNDING = 0.1  # pixels that a box may reach out of the image without being called clipped
 
 
 @dataclass
-class LabelledSet:
+class LabeledSet:
     """A detection data set as it was read.
 
     Attributes:
         root: The user's folder; nothing outside it is read.
         categories: COCO records of the classes.
-        splits: Pictures of each split.
+        splits: Images of each split.
         skipped: Number of annotations left out, by reason.
-        clipped: Number of boxes that reached out of their picture.
+        clipped: Number of boxes that reached out of their image.
         notes: What the user should know, a line each.
     """
 
     root: Path
     categories: list[dict[str, Any]] = field(default_factory=list)
-    splits: dict[str, list[CocoPicture]] = field(default_factory=dict)
+    splits: dict[str, list[CocoImage]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     clipped: int = 0
     notes: list[str] = field(default_factory=list)
@@ -49,18 +49,18 @@ class LabelledSet:
         return path
 
     def size(self, path: Path, where: str) -> tuple[int, int]:
-        """Width and height of a picture inside the folder, upright.
+        """Width and height of an image inside the folder, upright.
 
         Raises:
-            BotvisionError: If the picture is missing, outside or no picture that can be read.
+            BotvisionError: If the image is missing, outside or no image that can be read.
         """
         self.inside(path, where)
         if not path.is_file():
-            raise BotvisionError(f"{where}: expected the picture {path}, got no such file")
+            raise BotvisionError(f"{where}: expected the image {path}, got no such file")
         return upright_size(path)
 
     def box(self, corners: Box, size: tuple[int, int]) -> Box | None:
-        """x, y, width, height of the part of a box x1, y1, x2, y2 that is in the picture, counted.
+        """x, y, width, height of the part of a box x1, y1, x2, y2 that is in the image, counted.
 
         Returns:
             None if nothing of it is.
@@ -72,7 +72,7 @@ class LabelledSet:
         x, y = max(left, 0.0), max(top, 0.0)
         width, height = min(right, size[0]) - x, min(bottom, size[1]) - y
         if width <= 0 or height <= 0:
-            self.skipped["box outside the picture"] += 1
+            self.skipped["box outside the image"] += 1
             return None
         over = max(x - left, y - top, right - x - width, bottom - y - height)
         self.clipped += over > _ROUNDING

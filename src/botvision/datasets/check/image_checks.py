@@ -1,4 +1,4 @@
-"""Checking the pictures that an annotation file names: their places, contents and sizes."""
+"""Checking the images that an annotation file names: their places, contents and sizes."""
 
 import hashlib
 import io
@@ -14,15 +14,15 @@ from botvision.datasets.coco.annotations import CocoAnnotations
 from botvision.datasets.loading import load_batches
 from botvision.errors import BotvisionError
 from botvision.images.decode import decode_image
-from botvision.images.sources import PictureSource
+from botvision.images.sources import ImageSource
 from botvision.shards.files import ShardError, ShardFiles
 
-_READ_AT_ONCE = 8  # pictures a worker hands over together
+_READ_AT_ONCE = 8  # images a worker hands over together
 
 
 @dataclass(frozen=True)
-class SeenPicture:
-    """What reading a picture showed.
+class SeenImage:
+    """What reading an image showed.
 
     Attributes:
         place: Of its record in the annotation file.
@@ -35,21 +35,19 @@ class SeenPicture:
     digest: bytes = b""
 
 
-def outside_fault(
-    annotations: Path, pictures: PictureSource, record: dict[str, Any]
-) -> Finding | None:
-    """The finding, if a record names no place in the picture folder.
+def outside_fault(annotations: Path, images: ImageSource, record: dict[str, Any]) -> Finding | None:
+    """The finding, if a record names no place in the image folder.
 
     Args:
         annotations: The annotation file.
-        pictures: Those of the folder.
+        images: Those of the folder.
         record: COCO's, of the image.
     """
     name = record["file_name"]
-    expected = f"a path inside {pictures.folder}"
+    expected = f"a path inside {images.folder}"
     if "\0" in name or len(name.splitlines()) > 1:
         expected += ", on one line"
-    elif pictures.inside(name):
+    elif images.inside(name):
         return None
     return Finding(
         "error",
@@ -65,7 +63,7 @@ def outside_fault(
 def size_fault(
     annotations: Path, record: dict[str, Any], size: tuple[int, int], name: str
 ) -> Finding | None:
-    """The finding, if the (width, height) of a picture is not what its record says."""
+    """The finding, if the (width, height) of an image is not what its record says."""
     if (record["width"], record["height"]) == size:
         return None
     expected, value = f"{record['height']} x {record['width']}", f"{size[1]} x {size[0]}"
@@ -84,23 +82,23 @@ def size_fault(
     )
 
 
-def find_pictures(
-    annotations: CocoAnnotations, pictures: PictureSource, *, skip_bad: bool = False
+def find_images(
+    annotations: CocoAnnotations, images: ImageSource, *, skip_bad: bool = False
 ) -> Iterator[tuple[int, Finding | None]]:
-    """The place of every image in the file, and what is wrong with its picture's place, if so.
+    """The place of every image in the file, and what is wrong with its image's place, if so.
 
     Args:
         annotations: The file.
-        pictures: Those that it is of.
-        skip_bad: Whether a picture that is not there is left out instead of refused.
+        images: Those that it is of.
+        skip_bad: Whether an image that is not there is left out instead of refused.
     """
     for place, record in enumerate(annotations.images):
-        fault = outside_fault(annotations.path, pictures, record)
+        fault = outside_fault(annotations.path, images, record)
         if fault is None:
             name = record["file_name"]
-            said = pictures.missing(name)
+            said = images.missing(name)
             if said:
-                fault = _unreadable(annotations, pictures.where(name), record, said, skip_bad)
+                fault = _unreadable(annotations, images.where(name), record, said, skip_bad)
         yield place, fault
 
 
@@ -113,65 +111,65 @@ def _unreadable(
         id=record["id"],
         field="file_name",
         value=shown(record["file_name"]),
-        expected="a picture",
+        expected="an image",
         said=f"{said}; image {record['id']} of {annotations.path}",
     )
 
 
-def read_pictures(
+def read_images(
     annotations: CocoAnnotations,
-    pictures: PictureSource,
+    images: ImageSource,
     places: Sequence[int],
     *,
-    workers: int,
+    num_workers: int,
     skip_bad: bool = False,
-) -> Iterator[SeenPicture]:
-    """Read the pictures at some places of the annotation file whole, in worker processes.
+) -> Iterator[SeenImage]:
+    """Read the images at some places of the annotation file whole, in worker processes.
 
     Args:
         annotations: The file.
-        pictures: Those that it is of.
-        places: Of images whose pictures are there, see ``find_pictures``.
-        workers: Processes that read; 0 reads in this one.
-        skip_bad: Whether a picture that cannot be read is left out instead of refused.
+        images: Those that it is of.
+        places: Of images whose images are there, see ``find_images``.
+        num_workers: Processes that read; 0 reads in this one.
+        skip_bad: Whether an image that cannot be read is left out instead of refused.
     """
     batches = [
         [(0, place) for place in places[start : start + _READ_AT_ONCE]]
         for start in range(0, len(places), _READ_AT_ONCE)
     ]
-    data = _Pictures(annotations, pictures, skip_bad=skip_bad)
-    for seen in load_batches(data, batches, collate=list, workers=workers):
+    data = _Images(annotations, images, skip_bad=skip_bad)
+    for seen in load_batches(data, batches, collate=list, num_workers=num_workers):
         yield from seen
 
 
-class _Pictures(Dataset[SeenPicture]):
+class _Images(Dataset[SeenImage]):
     def __init__(
-        self, annotations: CocoAnnotations, pictures: PictureSource, *, skip_bad: bool
+        self, annotations: CocoAnnotations, images: ImageSource, *, skip_bad: bool
     ) -> None:
-        self._annotations, self._pictures, self._skip_bad = annotations, pictures, skip_bad
+        self._annotations, self._images, self._skip_bad = annotations, images, skip_bad
 
     @property
     def shard_files(self) -> ShardFiles | None:
-        return self._pictures.files
+        return self._images.files
 
     def shard(self, place: int) -> int:
-        return self._pictures.shard(self._annotations.images[place]["file_name"])
+        return self._images.shard(self._annotations.images[place]["file_name"])
 
-    def __getitem__(self, key: tuple[int, int]) -> SeenPicture:
+    def __getitem__(self, key: tuple[int, int]) -> SeenImage:
         _, place = key
         record = self._annotations.images[place]
         name = record["file_name"]
-        where = self._pictures.where(name)
+        where = self._images.where(name)
         try:
-            content = self._pictures.content(name)
+            content = self._images.content(name)
             size = decode_image(io.BytesIO(content), where).size
         except ShardError:
-            raise  # nothing is wrong with the picture
+            raise  # nothing is wrong with the image
         except (BotvisionError, OSError) as error:
             said = str(error).removeprefix(f"{where}: ")
-            return SeenPicture(
+            return SeenImage(
                 place, _unreadable(self._annotations, where, record, said, self._skip_bad)
             )
         digest = hashlib.blake2b(content, digest_size=16).digest()
         fault = size_fault(self._annotations.path, record, size, PurePosixPath(name).name)
-        return SeenPicture(place, fault, digest)
+        return SeenImage(place, fault, digest)

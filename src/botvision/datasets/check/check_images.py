@@ -1,4 +1,4 @@
-"""Pictures of what the data check found: what the annotations hold, and samples of them."""
+"""Images of what the data check found: what the annotations hold, and samples of them."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ _SAMPLES = 16
 _LONGEST_SIDE = 640
 
 
-def save_pictures(report: DataReport, folder: Path) -> list[Path]:
+def save_images(report: DataReport, folder: Path) -> list[Path]:
     """Write ``<split>_statistics.png`` and ``<split>_samples.jpg`` of every split.
 
     Args:
@@ -26,7 +26,7 @@ def save_pictures(report: DataReport, folder: Path) -> list[Path]:
         folder: Made if it is not there.
 
     Returns:
-        The files; there are no samples of a split without a picture that can be read.
+        The files; there are no samples of a split without an image that can be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -50,19 +50,19 @@ def _samples(report: SplitReport) -> list[Image.Image]:
     if not len(places):
         places = np.flatnonzero(usable)
     chosen = places[np.linspace(0, len(places) - 1, min(_SAMPLES, len(places))).astype(int)]
-    pictures = []
+    images = []
     for place in chosen.tolist():
         try:
-            pictures.append(_sample(report, place))
+            images.append(_sample(report, place))
         except BotvisionError:
             continue  # a check without contents has not seen that it cannot be read
-    return pictures
+    return images
 
 
 def _sample(report: SplitReport, place: int) -> Image.Image:
     annotations = report.annotations
     record = annotations.images[place]
-    image = F.pil_to_tensor(report.pictures.read(record["file_name"]))
+    image = F.pil_to_tensor(report.images.read(record["file_name"]))
     height, width = image.shape[1:]
     if (record["height"], record["width"]) != (height, width):
         raise BotvisionError("of another size")
@@ -72,12 +72,12 @@ def _sample(report: SplitReport, place: int) -> Image.Image:
     labels = {category.id: i + 1 for i, category in enumerate(annotations.categories)}
     names = {category.id: category.name for category in annotations.categories}
     masks = [instance_mask(each, height, width) for each in instances]
-    picture = draw_instances(
+    photo = draw_instances(
         image,
         boxes,
         [labels[each["category_id"]] for each in instances],
         [names[each["category_id"]] for each in instances],
         torch.from_numpy(np.stack(masks)) if masks else None,
     )
-    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    return picture
+    photo.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    return photo

@@ -15,9 +15,9 @@ from botvision.benchmark.groups import WORK, Group, Measured
 from botvision.benchmark.measuring import FORWARD_BACKWARD, PASSES
 from botvision.models import list_models
 
-_PASS_COLOURS = ("#9bbfe0", "#1f5fa8")
-_OUR_COLOURS = ("#0b2f6b", "#2f86c9", "#35b0ab", "#8db8e8", "#7d6fd1", "#5d7f99")
-_PEER_COLOURS = ("#d9822b", "#b5432f", "#8c8c8c")
+_PASS_COLORS = ("#9bbfe0", "#1f5fa8")
+_OUR_COLORS = ("#0b2f6b", "#2f86c9", "#35b0ab", "#8db8e8", "#7d6fd1", "#5d7f99")
+_PEER_COLORS = ("#d9822b", "#b5432f", "#8c8c8c")
 _MIB = 2**20
 _LEAST_MIB = 0.1  # a logarithmic axis has no 0
 
@@ -30,7 +30,7 @@ def attention_figure(report: AttentionReport) -> Figure:
     settings = report.settings
     ran = {r.name for g in report.groups for r in g.results if r.seconds is not None}
     layers = [layer for layer in settings.layers if layer in ran]
-    colours = _layer_colours(settings.layers)
+    colors = _layer_colors(settings.layers)
     rows = 2 * len(settings.dtypes)
     width = min(30.0, max(15.0, 0.45 * len(layers) * len(settings.sizes)))
     figure = Figure(figsize=(width, 4.4 * rows + 1), layout="constrained")
@@ -44,8 +44,8 @@ def attention_figure(report: AttentionReport) -> Figure:
             times, memory = panels[2 * row][column], panels[2 * row + 1][column]
             times.set_title(f"{pass_name}, {dtype}", fontweight="bold")
             times.set_ylabel(f"time relative to {layer_title(settings.layers[0])}")
-            _draw_ratios(times, groups, layers, colours)
-            _draw_memory(memory, groups, layers, colours)
+            _draw_ratios(times, groups, layers, colors)
+            _draw_memory(memory, groups, layers, colors)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     figure.suptitle(
@@ -77,14 +77,14 @@ def backbone_figure(report: BackboneReport) -> Figure:
     return figure
 
 
-def _layer_colours(layers: Sequence[str]) -> dict[str, Any]:
-    """Cold colours for ours, warm ones and grey for the others."""
+def _layer_colors(layers: Sequence[str]) -> dict[str, Any]:
+    """Cold colors for ours, warm ones and gray for the others."""
     ours = (layer for layer in layers if layer not in PEERS)
-    return dict(zip(ours, cycle(_OUR_COLOURS))) | dict(zip(PEERS, _PEER_COLOURS, strict=True))
+    return dict(zip(ours, cycle(_OUR_COLORS))) | dict(zip(PEERS, _PEER_COLORS, strict=True))
 
 
 def _draw_ratios(
-    axes: Any, groups: Sequence[AttentionGroup], layers: Sequence[str], colours: dict[str, Any]
+    axes: Any, groups: Sequence[AttentionGroup], layers: Sequence[str], colors: dict[str, Any]
 ) -> None:
     width = 0.84 / max(1, len(layers))
     crowded = len(layers) * len(groups) > 24
@@ -92,7 +92,7 @@ def _draw_ratios(
         places = [at + (index - (len(layers) - 1) / 2) * width for at in range(len(groups))]
         results = [_result(group, layer) for group in groups]
         ratios = [result.ratio or 0.0 for result in results]
-        axes.bar(places, ratios, 0.94 * width, color=colours[layer], label=layer_title(layer))
+        axes.bar(places, ratios, 0.94 * width, color=colors[layer], label=layer_title(layer))
         for place, result in zip(places, results, strict=True):
             missing = result.ratio is None
             axes.annotate(
@@ -103,10 +103,10 @@ def _draw_ratios(
                 ha="center",
                 va="bottom",
                 rotation=90 if missing or crowded else 0,
-                color="grey" if missing else "black",
+                color="gray" if missing else "black",
                 fontsize=8,
             )
-    axes.axhline(1, color="lightgrey", linewidth=0.8, zorder=0)
+    axes.axhline(1, color="lightgray", linewidth=0.8, zorder=0)
     axes.set_xticks(range(len(groups)), [_bar_title(group) for group in groups])
     axes.margins(y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
@@ -119,7 +119,7 @@ def _bar_title(group: AttentionGroup) -> str:
 
 
 def _draw_memory(
-    axes: Any, groups: Sequence[AttentionGroup], layers: Sequence[str], colours: dict[str, Any]
+    axes: Any, groups: Sequence[AttentionGroup], layers: Sequence[str], colors: dict[str, Any]
 ) -> None:
     for layer in layers:
         points = [
@@ -133,7 +133,7 @@ def _draw_memory(
             axes.plot(
                 positions,
                 values,
-                color=colours[layer],
+                color=colors[layer],
                 marker="o" if ours else "s",
                 linestyle="-" if ours else "--",
             )
@@ -165,7 +165,7 @@ def _draw_compute_time(axes: Any, report: BackboneReport) -> None:
         ends = [min(reached) / 1.5, max(reached) * 1.5]
         work = 2e9 * WORK[FORWARD_BACKWARD] * report.settings.batch
         fastest = [1e3 * work * end / peak for end in ends]
-        axes.plot(ends, fastest, "--", color="grey", label="at the rate of the matrix product")
+        axes.plot(ends, fastest, "--", color="gray", label="at the rate of the matrix product")
         axes.legend(loc="upper left", fontsize="small")
     axes.set(
         title="Compute time: forward and backward",
@@ -184,11 +184,11 @@ def _draw_compute_time(axes: Any, report: BackboneReport) -> None:
 def _draw_bars(
     axes: Any, names: Sequence[str], groups: Sequence[Group], figure: str, factor: float
 ) -> None:
-    colours = dict(zip(PASSES, _PASS_COLOURS, strict=True))
+    colors = dict(zip(PASSES, _PASS_COLORS, strict=True))
     for index, group in enumerate(groups):
         places = [at + 0.38 * (index - 0.5) for at in range(len(names))]
         values = [factor * (getattr(result, figure) or 0) for result in group.results]
-        axes.barh(places, values, 0.36, color=colours[group.pass_name], label=group.pass_name)
+        axes.barh(places, values, 0.36, color=colors[group.pass_name], label=group.pass_name)
         for place, value, result in zip(places, values, group.results, strict=True):
             note = _reason(result) or _short(value)
             if figure == "seconds" and result.ratio is not None:

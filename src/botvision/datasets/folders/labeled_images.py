@@ -1,4 +1,4 @@
-"""Pictures with names and classes, wherever they are."""
+"""Images with names and classes, wherever they are."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -17,17 +17,17 @@ from botvision.shards.files import ShardError
 _MOST_THREADS = 8
 
 
-class Pictures(Protocol):
-    """Pictures that can be read in any order, in little memory, which data workers share."""
+class Images(Protocol):
+    """Images that can be read in any order, in little memory, which data workers share."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What a picture is called in its split."""
+        """What an image is called in its split."""
         ...
 
     def content(self, index: int) -> bytes:
-        """Bytes of a picture's file.
+        """Bytes of an image's file.
 
         Raises:
             BotvisionError: If it cannot be read.
@@ -35,7 +35,7 @@ class Pictures(Protocol):
         ...
 
     def read(self, index: int) -> Image.Image:
-        """A picture as upright RGB.
+        """An image as upright RGB.
 
         Raises:
             BotvisionError: If it cannot be read.
@@ -44,19 +44,19 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledPictures:
-    """The pictures of a split and their classes.
+class LabeledImages:
+    """The images of a split and their classes.
 
     Attributes:
         source: Where they are, for messages.
-        pictures: One or more.
+        images: One or more.
         labels: Of each the place of its class in ``classes``: int64 [n].
-        classes: Names of the classes that have pictures.
-        shards: Of each picture the number of its shard, int64 [n]; None: they are in none.
+        classes: Names of the classes that have images.
+        shards: Of each image the number of its shard, int64 [n]; None: they are in none.
     """
 
     source: str
-    pictures: Pictures
+    images: Images
     labels: Tensor
     classes: tuple[str, ...]
     shards: Tensor | None = None
@@ -65,25 +65,25 @@ class LabelledPictures:
     def of(
         cls,
         source: str,
-        pictures: Pictures,
+        images: Images,
         names: Sequence[str],
         classes: Sequence[str],
         shards: Tensor | None = None,
     ) -> Self:
-        """Pictures whose classes are known by name.
+        """Images whose classes are known by name.
 
         Args:
             source: Where they are, for messages.
-            pictures: One or more.
+            images: One or more.
             names: Of each the name of its class.
-            classes: All names in order, those of classes without pictures among them.
+            classes: All names in order, those of classes without images among them.
             shards: See above.
         """
         used = set(names)
         classes = tuple(name for name in classes if name in used)
         places = {name: place for place, name in enumerate(classes)}
         labels = torch.tensor([places[name] for name in names])
-        return cls(source, pictures, labels, classes, shards)
+        return cls(source, images, labels, classes, shards)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -92,19 +92,19 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names), key=lambda name: (natural_key(name), name)))
 
 
-def readable(pictures: Pictures) -> tuple[list[int], tuple[str, ...]]:
-    """Places of the pictures that can be read, and what is wrong with each of the others."""
+def readable(images: Images) -> tuple[list[int], tuple[str, ...]]:
+    """Places of the images that can be read, and what is wrong with each of the others."""
 
     def fault(index: int) -> str | None:
         try:
-            pictures.read(index)
+            images.read(index)
         except ShardError:
-            raise  # nothing is wrong with the picture
+            raise  # nothing is wrong with the image
         except BotvisionError as error:
             return str(error)
         return None
 
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        faults = [*pool.map(fault, range(len(pictures)))]
+        faults = [*pool.map(fault, range(len(images)))]
     kept = [index for index, found in enumerate(faults) if found is None]
     return kept, tuple(found for found in faults if found is not None)
