@@ -40,7 +40,7 @@ def test_command(cli, handwriting, tmp_path, tree):
     assert error.startswith(f"error: {tmp_path / 'out'}: already exists")
     status, out, error = cli("data", "check", tmp_path / "out", "--json")
     assert status == 0, error
-    assert json.loads(out)["splits"]["train"]["images"]["accepted"] == 8
+    assert json.loads(out)["splits"]["train"]["image_files"]["accepted"] == 8
 
 
 @pytest.mark.parametrize("make", [lambda _: None, lambda folder: folder.mkdir()])

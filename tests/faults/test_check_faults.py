@@ -24,7 +24,7 @@ def found(write):
         given = {"image_size": 64, "num_workers": 0, "progress": lambda what, done, total: None}
         report = check_folder(folder, ["train"], **{**given, **options})
         content = report.as_json()
-        for counts in (content["splits"]["train"][part] for part in ("annotations", "images")):
+        for counts in (content["splits"]["train"][part] for part in ("annotations", "image_files")):
             assert counts["accepted"] + counts["skipped"] + counts["refused"] == counts["total"]
         return content
 
@@ -163,7 +163,7 @@ def test_rows_21_to_24_and_26_and_30_images(content, found, tmp_path, skip_bad):
     (turned,) = [f for f in result["findings"] if f["id"] == 4]
     assert (turned["expected"], turned["value"]) == ("48 x 64", "64 x 48")
     assert "EXIF" in turned["message"]
-    assert result["splits"]["train"]["images"]["accepted"] == 1
+    assert result["splits"]["train"]["image_files"]["accepted"] == 1
 
 
 def test_row_21_no_image_is_left(found):

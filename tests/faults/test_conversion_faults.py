@@ -72,7 +72,7 @@ def test_yolo_lines(refused, yolo, line, words):
         ("train: images\nnames: {a: cat}", ["names: expected names by index"]),
         ("train: images\nnames: [cat, dog]\nnc: 3", ["nc: expected 2", "got 3"]),
         ("names: [cat, dog]", ["train and val"]),
-        ("train: images\nnames: [cat, dog]", ["train: expected an image folder", "images"]),
+        ("train: absent\nnames: [cat, dog]", ["train: expected an image folder", "absent"]),
         ("train: ../../etc\nnames: [cat, dog]", ["train: expected a path inside"]),
         ("train: /etc\nnames: [cat, dog]", ["train: expected a path inside", "/etc"]),
         ("train: labels\nnames: [cat, dog]", ["train: expected images, got none"]),

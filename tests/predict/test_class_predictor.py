@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from torchvision import transforms
 
 import botvision
-from botvision.datasets.folders.transforms import evaluation_transform
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_image
 from botvision.predict import ClassPredictor
 from botvision.predict.class_predictor import Preparation
 from botvision.predict.loading import load_detector
+from botvision.tasks.classification.transforms import evaluation_transform
 from botvision.weights.file import read_description, read_tensors, write_tensors
 from botvision.weights.hub import from_pretrained, save_pretrained
 

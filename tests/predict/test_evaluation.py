@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from botvision.detection import mask_rcnn
+from botvision.detection import detr, mask_rcnn
 from botvision.predict import evaluation
 from botvision.predict.evaluation import _resize_to
-from botvision.tasks.detection.detectors import detr
 from botvision.weights.file import read_description
 
 TINY = {"num_classes": 3, "image_size": 64}

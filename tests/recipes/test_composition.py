@@ -127,9 +127,11 @@ def test_one_file_twice_is_no_circle(write):
 
 
 def test_another_detector_keeps_what_it_has_too(write):
-    path = write("mine.yaml", "base: finetune\nname: mine\nmodel: {detector: detr, queries: 30}\n")
+    path = write(
+        "mine.yaml", "base: finetune\nname: mine\nmodel: {detector: detr, num_queries: 30}\n"
+    )
     mine, finetune = read_recipe(path).model, read_recipe("finetune").model
-    assert (mine.detector, mine.queries) == ("detr", 30)
+    assert (mine.detector, mine.num_queries) == ("detr", 30)
     shared = ("backbone", "image_size", "batch_norm")
     assert all(getattr(mine, key) == getattr(finetune, key) for key in shared)
     path = write("boxes.yaml", "base: demo\nname: boxes\nmodel: {detector: faster_rcnn}\n")

@@ -204,7 +204,7 @@ def test_the_recipe_is_that_of_the_authors():
     [
         (
             "model.num_qeries=1",
-            r"botnet50_detr: model\.num_qeries: no such key; did you mean num_queries\?",
+            r"botnet50_detr: model\.num_qeries: no such key; did you mean num_queries",
         ),
         (
             "model.fpn_channels=8",
@@ -220,7 +220,7 @@ def test_the_recipe_is_that_of_the_authors():
             r"expected one of mask_rcnn, faster_rcnn, detr, got 'dert'; did you mean detr\?",
         ),
         ("model.detector=[detr]", r"model\.detector: expected one of mask_rcnn, .*, got "),
-        ("model.detector=mask_rcnn", r"model\.(queries|width): no such key"),
+        ("model.detector=mask_rcnn", r"model\.(num_queries|hidden_dim): no such key"),
         ("model=3", r"botnet50_detr: model: .*got 3"),
         ("model.backbone.x=3", r"--set model\.backbone\.x=3: backbone is a value"),
     ],

@@ -84,12 +84,12 @@ def test_a_network_of_another_size_is_built(name):
 
 
 @pytest.mark.parametrize("name", cases())
-def test_one_step_on_two_images(name, handwriting, class_folder, backbone):
+def test_one_step_on_two_images(name, handwriting, class_folder, backbone_weights):
     recipe = read_recipe(name)
     folder = class_folder if isinstance(recipe, ClassificationRecipe) else handwriting
     changes = [f"data.folder={json.dumps(str(folder))}", "training.batch_size=2"]
     if name == "finetune":
-        changes.append(f"model.backbone_weights={json.dumps(str(backbone))}")
+        changes.append(f"model.backbone_weights={json.dumps(str(backbone_weights))}")
     recipe = read_recipe(name, [*SMALL[recipe.task], *changes])
     task = build_task(recipe)
     model = task.model

@@ -93,7 +93,7 @@ def test_mistake(override, message):
     ("override", "message"),
     [
         ("model.clasifier=x", r"model\.clasifier: no such key; did you mean classifier"),
-        ("model.backbone=x", r"model\.backbone: no such key; known are classifier, "),
+        ("model.xyz=x", r"model\.xyz: no such key; known are classifier, "),
         (
             "data.scale_jitter=[1, 1]",
             r"data\.scale_jitter: no such key; did you mean color_jitter",

@@ -123,7 +123,7 @@ def test_it_ends_with_whoever_started_it(made, tmp_path):
 import multiprocessing, os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_shards_ahead import BATCHES, Numbered
+from test_prefetch import BATCHES, Numbered
 from botvision.shards import prefetch as shards_ahead
 from botvision.shards.files import ShardFiles
 from botvision.shards.index import read_index

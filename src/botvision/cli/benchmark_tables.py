@@ -90,8 +90,8 @@ def data_table(report: "DataReport") -> Table:
         f"open: median of {settings.rounds} openings, in turns. CPU: time at work. memory: of a "
         f"process and its {settings.num_workers} loader workers after an epoch, shared pages "
         "counted once; added: over that of the same processes without annotations. item: median "
-        "time at work for the records of one image, and what 99% of them stay under. +masks: median to "
-        "draw its masks."
+        "time at work for the records of one image, and what 99% of them stay under. +masks: "
+        "median to draw its masks."
     )
     file = f"{report.file_bytes / 2**20:.0f} MiB as JSON"
     table.caption = escape("\n".join([legend, file, report.machine.title(), *reasons]))

@@ -91,8 +91,8 @@ def _print(report: "DataReport") -> None:
 
 def _summary_lines(name: str, summary: dict[str, Any]) -> list[str]:
     lines = [f"{name}: {summary['file']}"]
-    for what in ("images", "annotations"):
-        parts = summary[what]
+    for what, key in (("images", "image_files"), ("annotations", "annotations")):
+        parts = summary[key]
         lines.append(
             f"  {what}: {parts['accepted']:,} accepted + {parts['skipped']:,} skipped + "
             f"{parts['refused']:,} refused = {parts['total']:,}"

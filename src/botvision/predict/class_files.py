@@ -82,7 +82,7 @@ def predict_class_files(
                 cells.append(_cell(predictor, image, predicted))
         progress(start + len(batch), len(paths))
     if not images:
-        raise BotvisionError(f"none of the photos can be read: {skipped[0]['reason']}")
+        raise BotvisionError(f"none of the images can be read: {skipped[0]['reason']}")
     content = {"classes": list(predictor.classes), "images": images, "skipped": skipped}
     output.mkdir(parents=True, exist_ok=True)
     with replacing(output / "predictions.jpg") as temporary:

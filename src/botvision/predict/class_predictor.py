@@ -12,7 +12,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from botvision.datasets.folders.transforms import evaluation_transform
 from botvision.errors import BotvisionError
 from botvision.predict.images import ImageInput, as_image
 from botvision.processes import processes
@@ -20,6 +19,7 @@ from botvision.supervision_import import import_supervision
 from botvision.tasks.classification.build import build_classifier
 from botvision.tasks.classification.evaluation import class_logits
 from botvision.tasks.classification.settings import ClassifierSettings
+from botvision.tasks.classification.transforms import evaluation_transform
 from botvision.training.settings import TrainingSettings
 from botvision.weights.file import load_tensors, read_tensors
 

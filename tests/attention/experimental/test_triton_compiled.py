@@ -28,7 +28,7 @@ def check_compiled(kernel, capability, dtype, dim, size):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from botvision.attention import triton_kernels
+    from botvision.attention.experimental import triton_kernels
 
     n = size[0] * size[1]
     heads = min(4, dim)

@@ -179,7 +179,7 @@ def check_mutant(folder, text):
         messages = [finding["message"] for finding in found["findings"]]
         assert readable(folder) in [None, *messages]
         assert all(len(message.splitlines()) == 1 for message in messages)
-    for what in ("annotations", "images"):
+    for what in ("annotations", "image_files"):
         counts = found["splits"]["train"][what]
         assert counts["accepted"] + counts["skipped"] + counts["refused"] == counts["total"]
     json.dumps(found, allow_nan=False)

@@ -163,7 +163,7 @@ def test_check_reads_the_shards(shards):
     report = check_folder(shards, **options)
     assert report.trainable
     summary = report.splits["train"].summary()
-    assert summary["images"] == {"total": 7, "accepted": 7, "skipped": 0, "refused": 0}
+    assert summary["image_files"] == {"total": 7, "accepted": 7, "skipped": 0, "refused": 0}
     assert summary["images_read"]
 
 

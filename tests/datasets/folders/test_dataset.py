@@ -10,9 +10,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from botvision.datasets.folders.dataset import ClassImages
-from botvision.datasets.folders.transforms import evaluation_transform, training_transform
 from botvision.errors import BotvisionError
 from botvision.tasks.classification.settings import ClassImageSettings
+from botvision.tasks.classification.transforms import evaluation_transform, training_transform
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 # Draws from each of the three generators: crops and RandAugment from Python's and numpy's,

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 
 import datasets
 from botvision.datasets.folders.dataset import ClassImages
-from botvision.datasets.folders.transforms import training_transform
 from botvision.errors import BotvisionError
 from botvision.tasks.classification.settings import ClassImageSettings
+from botvision.tasks.classification.transforms import training_transform
 
 IMAGE = datasets.Image()
 LABEL = datasets.ClassLabel(names=["no", "yes", "never"])
@@ -234,7 +234,7 @@ def test_bad_images_are_left_out_and_counted(tmp_path):
     assert [image for image, _, _ in _items(data)] == [0, 18, 45]
     cut, none, text = data.skipped
     assert f"{source}, split train: row 1 (cut.png): cannot be decoded" in cut
-    assert f"{source}, split train: row 3: expected a photo, got none" in none
+    assert f"{source}, split train: row 3: expected an image, got none" in none
     assert f"{source}, split train: row 4 (text.png): expected an image" in text
     assert "3 images of 2 classes; 3 skipped, the first" in data.summary()
     strict = ClassImages(source, "train")

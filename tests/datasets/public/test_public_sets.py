@@ -253,7 +253,7 @@ def test_imagenet_with_parts_missing(small_imagenet):
     with pytest.raises(BotvisionError, match="n00000001: expected 2 images, got 1"):
         check(folder)
     (folder / "val" / "n00000001").rename(folder / "val" / "other")
-    with pytest.raises(BotvisionError, match=r"val: expected 3 class folders .* got 2 and 1 pict"):
+    with pytest.raises(BotvisionError, match=r"val: expected 3 class folders .* got 2 and 1 imag"):
         check(folder)
     (folder / "train" / "n00000001" / "1.JPEG").unlink()
     with pytest.raises(BotvisionError, match="train: expected 7 images, got 6"):

@@ -60,7 +60,7 @@ class SplitReport:
                 "skipped": sum(tally["skipped"].values()),
                 "refused": tally["refused"],
             },
-            "images": {
+            "image_files": {
                 "total": len(self.annotations.images),
                 "accepted": len(self.annotations.images) - len(self.unusable),
                 "skipped": skipped_images,
@@ -231,7 +231,7 @@ def _read_split(
         report.annotations, report.images, places, num_workers=num_workers, skip_bad=skip_bad
     )
     for done, seen in enumerate(photos, start=1):
-        progress(f"read photos of {name}", done, len(places))
+        progress(f"read images of {name}", done, len(places))
         if seen.finding is not None:
             report.unusable.add(seen.place)
             report.findings.append(seen.finding)

@@ -1,8 +1,9 @@
 """A split of labeled images as a torch data set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -12,7 +13,6 @@ from botvision.datasets.folders.image_list import ImageList
 from botvision.datasets.folders.labeled_images import LabeledImages, in_order, readable
 from botvision.datasets.folders.sharded_split import ShardedClassImages, sharded_split
 from botvision.datasets.folders.splits import find_images, find_split
-from botvision.datasets.folders.transforms import Transform
 from botvision.errors import BotvisionError
 from botvision.seeds import derived_seed
 from botvision.shards.files import ShardFiles
@@ -20,6 +20,7 @@ from botvision.shards.index import is_sharded
 from botvision.shards.mirror import open_data_folder
 from botvision.shards.prefetch import shard_lengths
 
+Transform = Callable[[Image.Image], Tensor]
 Key = tuple[int, int]
 Item = tuple[Tensor, int, Key]
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from botvision.datasets.folders.dataset import ClassImages, Item
-from botvision.datasets.folders.mixing import Mixing
-from botvision.datasets.folders.transforms import evaluation_transform, training_transform
 from botvision.errors import BotvisionError
 from botvision.images.draw import mosaic, save_evaluation
 from botvision.precision import autocast
@@ -25,7 +23,9 @@ from botvision.tasks.classification.charts import (
 from botvision.tasks.classification.draw import BLACK, GREEN, RED, Line, captioned
 from botvision.tasks.classification.evaluation import classify
 from botvision.tasks.classification.metrics import BEST_CLASSES, Predictions, measure
+from botvision.tasks.classification.mixing import Mixing
 from botvision.tasks.classification.settings import ClassifierSettings, ClassImageSettings
+from botvision.tasks.classification.transforms import evaluation_transform, training_transform
 
 _IMAGES = 25
 _LEAST_SHARE = 0.005  # of a class in a mixed image, to be named

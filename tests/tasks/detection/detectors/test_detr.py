@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 import botvision
-from botvision.detection import mask_rcnn
+from botvision.detection import detr, mask_rcnn
 from botvision.errors import BotvisionError
 from botvision.tasks.detection.build import build_detector, load_backbone_weights
-from botvision.tasks.detection.detectors import detr
 from botvision.tasks.detection.settings import DetrSettings
 from botvision.weights.file import save_weights
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import box_convert, generalized_box_iou
 
-from botvision.tasks.detection.detectors import detr
+from botvision.detection import detr
 from botvision.tasks.detection.detectors.detr_losses import set_losses
 
 SMALL = {

@@ -1,25 +1,22 @@
 """From images to what a classifier sees, through timm."""
 
-from collections.abc import Callable
 from typing import Any
 
-from PIL import Image
 from timm.data import create_transform
 from timm.data.transforms_factory import transforms_imagenet_train
-from torch import Tensor
 from torchvision import transforms
 
+from botvision.datasets.folders.dataset import Transform
 from botvision.errors import BotvisionError
 from botvision.tasks.classification.settings import ClassImageSettings
 
-Transform = Callable[[Image.Image], Tensor]
 Channels = tuple[float, ...]
 
 
 def training_transform(
     settings: ClassImageSettings, image_size: int, *, mean: Channels, std: Channels
 ) -> Transform:
-    """Random crops, tta and colors, normalized: float32 [3, image_size, image_size].
+    """Random crops, flips and colors, normalized: float32 [3, image_size, image_size].
 
     Draws from Python's, numpy's and torch's generators.
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from botvision.datasets.folders.mixing import Mixing
 from botvision.errors import BotvisionError
+from botvision.tasks.classification.mixing import Mixing
 
 
 @pytest.fixture
