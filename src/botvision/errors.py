@@ -4,8 +4,11 @@ import difflib
 from collections.abc import Iterable
 
 
-class BotvisionError(Exception):
-    """One line: what, where, expected, got, what to do. The command exits with status 2."""
+class BotvisionError(ValueError):
+    """An error that a user can mend: what, where, expected, got and what to do, in one line.
+
+    The command prints it and exits with status 2.
+    """
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error

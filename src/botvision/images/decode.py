@@ -51,7 +51,7 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
     """
     with _opened(source, name) as image:
         ImageOps.exif_transpose(image, in_place=True)
-        return _rgb(image, name)
+        return rgb_of(image, name)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -136,7 +136,8 @@ def _pixel_limit() -> int:
     return int(text)
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
+def rgb_of(image: Image.Image, name: str) -> Image.Image:
+    """Return an upright image as RGB of 8 bits, see ``read_image``."""
     # Pillow clips at 255 instead of scaling. Of PGM files, it scales those of more than 8 bits to
     # 16 and calls them "I".
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):

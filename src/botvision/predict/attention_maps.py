@@ -1,24 +1,20 @@
-"""Where a position of an image looks, a head each, as an image."""
+"""Attention maps of one query position, one panel per head."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.errors import BotvisionError
 from botvision.files import replacing
-from botvision.predict.class_predictor import ClassPredictor
-from botvision.predict.predictor import Predictor
-
-Box = tuple[float, float, float, float]
+from botvision.tasks.predictor import Box, Predictor
+from botvision.tasks.task import find_task
 
 
 @dataclass(frozen=True)
@@ -37,9 +33,9 @@ class AttentionMap:
 
 
 def attention_maps(
-    predictor: Predictor | ClassPredictor, image: Image.Image, at: tuple[int, int]
+    predictor: Predictor[Any], image: Image.Image, at: tuple[int, int]
 ) -> list[AttentionMap]:
-    """Attention maps of a pixel, for every attention layer of the model in order.
+    """Return the attention maps of a pixel, for every attention layer of the model in order.
 
     Args:
         predictor: See ``load``.
@@ -47,26 +43,21 @@ def attention_maps(
         at: (x, y) of the pixel.
 
     Raises:
-        BotvisionError: If the pixel is outside the image, or what a classifier looks at of it,
-            or the model has no attention.
+        BotvisionError: If the pixel is outside the part of the image that the network sees, or
+            the model has no attention.
     """
     x, y = at
     if not (0 <= x < image.width and 0 <= y < image.height):
         raise BotvisionError(
-            f"--at {x},{y}: expected a pixel of the {image.width} x {image.height} image"
+            f"pixel {x},{y}: expected one of the {image.width} x {image.height} image"
         )
-    if isinstance(predictor, ClassPredictor):
-        covered = predictor.preparation.box(image.width, image.height)
-        look: Callable[[], object] = partial(predictor.probabilities, [image])
-    else:
-        covered = _box_of_detector(predictor, image)
-        look = partial(predictor.results, F.pil_to_tensor(image), 0, score=1.0)
+    covered = predictor.covered_box(image)
     left, top, right, bottom = covered
     if not (left <= x + 0.5 < right and top <= y + 0.5 < bottom):
         x1, y1, x2, y2 = (math.ceil(edge - 0.5) for edge in covered)
         raise BotvisionError(
-            f"--at {x},{y}: expected a pixel of the middle that the classifier looks at, x of "
-            f"{x1} to {x2 - 1} and y of {y1} to {y2 - 1}"
+            f"pixel {x},{y}: expected one of the part that the network sees, x from {x1} to "
+            f"{x2 - 1} and y from {y1} to {y2 - 1}"
         )
     seen = left, top, min(right, image.width), min(bottom, image.height)
     found: list[AttentionMap] = []
@@ -86,25 +77,14 @@ def attention_maps(
         if isinstance(layer, MultiHeadSelfAttention2d)
     ]
     if not hooks:
-        description = predictor.description
-        model = description.get("model", {})
-        name = model.get("backbone") or model.get("classifier") or description.get("architecture")
+        name = find_task(predictor.description.task).title(predictor.description.model)
         raise BotvisionError(f"{name}: expected a network with attention")
     try:
-        look()
+        predictor.predict([image])
     finally:
         for hook in hooks:
             hook.remove()
     return found
-
-
-def _box_of_detector(predictor: Predictor, image: Image.Image) -> Box:
-    """What the network's input covers: the image, and padding to its right and bottom."""
-    pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
-    resized, _ = predictor.model.transform([pixels])
-    padded_height, padded_width = resized.tensors.shape[-2:]
-    height, width = resized.image_sizes[0]
-    return 0.0, 0.0, image.width * padded_width / width, image.height * padded_height / height
 
 
 def draw_attention_maps(

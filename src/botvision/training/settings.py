@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from botvision.tasks.fields import Count, Fraction, Positive
 
 _EVALUATED_AT_ONCE = 8  # images, where the recipe leaves the choice
 
@@ -91,6 +89,11 @@ class TrainingSettings(BaseModel):
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
     @property
-    def evaluated_at_once(self) -> int:
-        """Images that a detector is evaluated on at a time."""
+    def evaluation_batch_size(self) -> int:
+        """Images per batch in the evaluation of a detector."""
         return self.micro_batch_size or min(self.batch_size, _EVALUATED_AT_ONCE)
+
+    @property
+    def memory_format(self) -> str:
+        """Memory format of the convolutions, as torch names it."""
+        return "channels_last" if self.channels_last else "contiguous_format"

@@ -1,30 +1,111 @@
-"""Weights as one self-describing safetensors file: tensors, and JSON that says what they are."""
+"""The weights file: tensors, and a description from which the model is built and used.
+
+A weights file is a safetensors file with a JSON description in its metadata. Everything up to
+``input`` is needed to use the model; the rest is information and is never validated, so that a
+file outlives every change of the recipes.
+"""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from botvision.errors import BotvisionError
 from botvision.files import replacing
+from botvision.weights.migrations import from_format_0
+
+FORMAT = 1
+"""Number of the format that is written; files of this and all earlier formats are read."""
 
 _KEY = "botvision"
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {0: from_format_0}
 
 
-def save_weights(path: Path, model: nn.Module, description: dict[str, Any]) -> None:
-    """Write a model's parameters and buffers with their description, all or nothing.
+class ModelClass(BaseModel):
+    """A class of a model.
+
+    Attributes:
+        id: Id of the class in the data set, kept wherever results are written.
+        name: Name of the class.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: int
+    name: str
+
+
+class InputDescription(BaseModel):
+    """How an image becomes the input of a model.
+
+    Attributes:
+        size: Side in pixels of the square that images are fitted into or cropped to.
+        mean: Mean of each channel, for images in 0..1.
+        std: Standard deviation of each channel.
+        interpolation: Filter that images are resized with.
+        crop: Fraction of the shorter side that is looked at; None: the whole image.
+        precision: "bfloat16" runs the model under autocast.
+        memory_format: Memory format of the model's convolutions.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop: float | None
+    precision: Literal["float32", "bfloat16"]
+    memory_format: Literal["contiguous_format", "channels_last"]
+
+
+class Description(BaseModel):
+    """Description of the model in a weights file.
+
+    Attributes:
+        format: Number of the file format.
+        task: Name of the task, see ``botvision.tasks.task``.
+        model: Settings that the task builds the model from.
+        classes: Classes of the model, in the order of its outputs.
+        input: How images are prepared.
+        metrics: Metrics of the weights on the validation split.
+        made_by: Version, command and packages that wrote the file, and the step of the run.
+        recipe: Recipe of the run.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: int = FORMAT
+    task: str
+    model: dict[str, Any]
+    classes: tuple[ModelClass, ...]
+    input: InputDescription
+    metrics: dict[str, Any] = {}
+    made_by: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the model's outputs."""
+        return tuple(each.name for each in self.classes)
+
+
+def save_weights(path: Path, model: nn.Module, description: Description | None = None) -> None:
+    """Write the parameters and buffers of a model with its description, all or nothing.
 
     Args:
         path: File to write or replace.
         model: The model.
-        description: JSON-serializable: how to build the model, its classes, its origin.
+        description: Description of the model; None: the file holds the tensors alone.
 
     Raises:
-        BotvisionError: If there is no room; the previous file stays.
+        BotvisionError: If the disk is full; the previous file stays.
     """
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
@@ -32,28 +113,34 @@ def save_weights(path: Path, model: nn.Module, description: dict[str, Any]) -> N
     write_tensors(path, tensors, description)
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Write tensors by name with their description, as ``save_weights`` does a model's.
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], description: Description | None = None
+) -> None:
+    """Write tensors by name with a description, as ``save_weights`` does for a model.
 
     Raises:
-        BotvisionError: If there is no room; the previous file stays.
+        BotvisionError: If the disk is full; the previous file stays.
     """
+    metadata = {"format": "pt"}
+    if description is not None:
+        metadata[_KEY] = json.dumps(description.model_dump(mode="json"))
     try:
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={_KEY: json.dumps(description)})
+            save_file(tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise BotvisionError(
             f"{path}: the weights cannot be written ({reason}); the file is as it was before; "
-            "make room"
+            "free some disk space"
         ) from error
 
 
-def read_description(path: Path) -> dict[str, Any]:
-    """The description stored in a weights file.
+def read_description(path: Path) -> Description:
+    """Return the description in a weights file; descriptions of earlier formats are migrated.
 
     Raises:
-        BotvisionError: If the file is missing or none that ``save_weights`` wrote.
+        BotvisionError: If the file is missing, holds no description, is of a later format, or
+            misses what is needed to use the model.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -68,14 +155,47 @@ def read_description(path: Path) -> dict[str, Any]:
             "their description"
         )
     try:
-        description: dict[str, Any] = json.loads(metadata[_KEY])
-    except json.JSONDecodeError as error:
+        content = json.loads(metadata[_KEY])
+    except (ValueError, RecursionError) as error:
         raise BotvisionError(f"{path}: the description is not JSON ({error})") from error
-    return description
+    return _checked(content, path)
+
+
+def has_description(path: Path) -> bool:
+    """Whether a file is a safetensors file with a description."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def _checked(content: Any, path: Path) -> Description:
+    number = content.get("format", 0) if isinstance(content, dict) else None
+    if not isinstance(number, int) or number < 0:
+        raise BotvisionError(f"{path}: expected a description with a format number")
+    if number > FORMAT:
+        raise BotvisionError(
+            f"{path}: expected format {FORMAT} or earlier, got {number}; update botvision"
+        )
+    try:
+        for earlier in range(number, FORMAT):
+            content = _MIGRATIONS[earlier](content)
+        return Description.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise BotvisionError(f"{path}: description: {where}: {first['msg']}{got}") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise BotvisionError(
+            f"{path}: description of format {number}: cannot be read ({reason})"
+        ) from error
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """Tensors of a weights file whose names begin with ``prefix``, without it.
+    """Return the tensors whose names begin with ``prefix``, by name without it.
 
     Raises:
         BotvisionError: If the file is missing or no safetensors file.
@@ -91,15 +211,15 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Load all of a model's tensors, position tables resized where their lengths differ.
+    """Load all tensors of a model; position tables of other lengths are resized.
 
     Args:
         model: Receives the tensors.
-        tensors: By name, as ``read_tensors`` gives them.
-        source: Where they come from, for the error.
+        tensors: By name, as ``read_tensors`` returns them.
+        source: File they come from, for the error.
 
     Raises:
-        BotvisionError: If they are another model's: names or shapes differ.
+        BotvisionError: If names or shapes differ from those of the model.
     """
     expected = model.state_dict()
     missing, unknown = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()

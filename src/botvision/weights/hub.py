@@ -10,96 +10,62 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from torch import nn
+from torch import Tensor, nn
 
 from botvision.errors import BotvisionError
 from botvision.files import replacing, write_json
 from botvision.weights.file import (
+    Description,
     load_tensors,
-    read_description,
     read_tensors,
-    save_weights,
     write_tensors,
 )
-from botvision.weights.hub_config import (
-    build_network,
-    classifier_config,
-    detector_config,
-    network_config,
-    read_config,
-)
-from botvision.weights.model_card import IMAGES, model_card, without_folders
+from botvision.weights.hub_config import build_network, read_config
+from botvision.weights.model_card import FIGURES
 
-_BEST = "best.safetensors"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 HUB = "hf-hub:"
-"""What a repository on the Hub is told from a folder by, as timm does."""
+"""Prefix that marks a Hub repository, as in timm."""
 _PICKLES = {".bin", ".pth", ".pt", ".ckpt", ".pkl", ".tar"}
 
 
-def save_pretrained(
-    source: nn.Module | str | Path,
-    folder: str | Path,
-    *,
-    labels: list[str] | None = None,
-    arguments: dict[str, Any] | None = None,
-    preprocessing: dict[str, Any] | None = None,
-) -> Path:
+def write_pretrained(
+    folder: Path,
+    tensors: dict[str, Tensor],
+    description: Description,
+    config: dict[str, Any],
+    card: str,
+    run: Path | None = None,
+) -> None:
     """Write a model as the Hugging Face Hub has it, in place of what the folder holds of one.
 
-    Folders of this machine are left out of what is written; only their last parts stay.
-
     Args:
-        source: A network for classification that ``create_model`` built, ``botify`` perhaps
-            changed; or a run folder, or a weights file in one, with whose metrics, recipe, command
-            and images the model card is made.
-        folder: Where to; made if it is not there.
-        labels: Names of the classes of a network.
-        arguments: Of ``create_model``, as which timm has recorded those that the network was built
-            with; needed where it has not.
-        preprocessing: How images were prepared, where it is not as the network's configuration
-            says: "input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode".
-
-    Returns:
-        The folder.
+        folder: Folder to write to; made if it is missing.
+        tensors: Weights by name.
+        description: Description for the weights file.
+        config: Content of config.json.
+        card: Text of the model card.
+        run: Run folder whose figures are copied; None: no figures.
 
     Raises:
-        ValueError: If the network could not be built from what would be written.
-        BotvisionError: If the weights file is none, or the folder cannot be written.
+        BotvisionError: If the folder or a file cannot be written, or a figure is a link.
     """
-    target = Path(folder)
-    if isinstance(source, nn.Module):
-        config = network_config(
-            source, labels=labels, arguments=arguments, preprocessing=preprocessing or {}
-        )
-        _make(target)
-        description = {"task": "image-classification", **config}
-        save_weights(target / WEIGHTS, source, description)
-        card = model_card(target.name, description, run=None)
-    else:
-        if labels or arguments or preprocessing:
-            raise ValueError(
-                "labels, arguments and preprocessing: expected none beside a weights file, which "
-                "describes itself"
-            )
-        path = Path(source) / _BEST if Path(source).is_dir() else Path(source)
-        described = read_description(path)
-        # A category may be named like a folder, as Open Images' are.
-        kept = ("categories", "classes")
-        description = {
-            **without_folders(described),
-            **{key: described[key] for key in kept if key in described},
-        }
-        configured = classifier_config if "classes" in described else detector_config
-        config = configured(description, path)
-        _make(target)
-        write_tensors(target / WEIGHTS, read_tensors(path), description)
-        _copy_images(path.parent, target)
-        card = model_card(target.name, {**description, **config}, run=path.parent)
-    write_json(target / CONFIG, config)
-    with replacing(target / CARD) as temporary:
+    figures = [name for name in FIGURES if run is not None and (run / name).exists()]
+    for name in figures:
+        assert run is not None
+        _check_regular(run / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BotvisionError(f"{folder}: expected a folder to write to ({error})") from error
+    write_tensors(folder / WEIGHTS, tensors, description)
+    for name in figures:
+        assert run is not None
+        with replacing(folder / name) as temporary:
+            shutil.copyfile(run / name, temporary)
+    write_json(folder / CONFIG, config)
+    with replacing(folder / CARD) as temporary:
         temporary.write_text(card, encoding="utf-8")
-    return target
 
 
 def from_pretrained(source: str | Path) -> nn.Module:
@@ -171,7 +137,7 @@ def push_to_hub(
     """
     path = Path(folder)
     pretrained_file(path)
-    names = [name for name in (CONFIG, WEIGHTS, CARD, *IMAGES) if (path / name).exists()]
+    names = [name for name in (CONFIG, WEIGHTS, CARD, *FIGURES) if (path / name).exists()]
     for name in names:
         _check_regular(path / name)
     try:
@@ -187,21 +153,6 @@ def push_to_hub(
     except Exception as error:  # the Hub's client has no common error class
         raise _hub_error(repository, error) from error
     return str(commit.commit_url)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BotvisionError(f"{folder}: expected a folder to write to ({error})") from error
-
-
-def _copy_images(run: Path, target: Path) -> None:
-    for name in IMAGES:
-        if (run / name).exists():
-            _check_regular(run / name)
-            with replacing(target / name) as temporary:
-                shutil.copyfile(run / name, temporary)
 
 
 def _check_regular(path: Path) -> None:

@@ -10,15 +10,14 @@ from timm.layers import to_2tuple
 from torch import nn
 
 from botvision.errors import BotvisionError, nearest
-from botvision.models import create_model, list_models
+from botvision.models import create_model
 from botvision.models.botify import botify
+from botvision.weights.file import Description, InputDescription, ModelClass
 
 _PREPROCESSING = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 # What is taken of timm's pretrained_cfg: nothing that would have it read or fetch other weights.
 _CONFIGURED = (*_PREPROCESSING, "pool_size", "first_conv", "classifier", "label_names")
 _BARRED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
-_CLASSIFICATION = "image-classification"
-_TASKS = {"mask_rcnn": "instance-segmentation"}
 
 
 def network_config(
@@ -100,85 +99,48 @@ def network_config(
     return config
 
 
-def detector_config(description: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A detector's config.json; what loads it is the description in its weights file.
+def network_description(config: dict[str, Any], path: Path) -> Description:
+    """Return the description of a network that timm or ``save_pretrained`` published.
 
     Args:
-        description: Of its weights file.
-        path: The file, for the error.
+        config: Content of its config.json.
+        path: The config.json, for errors.
 
     Raises:
-        BotvisionError: If it describes no detector of ours.
+        BotvisionError: If it lacks what is needed to use the network.
     """
     try:
-        model = description["model"]
-        names = [category["name"] for category in description["categories"]]
-        side, prepared = model["image_size"], timm.get_pretrained_cfg(model["backbone"])
-        return {
-            "library_name": "botvision",
-            "task": _TASKS.get(model["detector"], "object-detection"),
-            "model": model,
-            "num_classes": len(names),
-            "label_names": names,
-            "label_ids": [category["id"] for category in description["categories"]],
-            "input_size": [3, side, side],
-            "mean": list(prepared.mean),
-            "std": list(prepared.std),
+        prepared = {**config, **config.get("pretrained_cfg", {})}
+        count = int(config.get("num_classes", 1000))
+        names = config.get("label_names") or prepared.get("label_names")
+        model: dict[str, Any] = {
+            "classifier": config["architecture"],
+            "classifier_arguments": _network_arguments(config, path),
+            "image_size": prepared["input_size"][-1],
         }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BotvisionError(
-            f"{path}: expected the weights of a detector that botvision trained, got a description "
-            f"of something else ({error!r})"
-        ) from error
-
-
-def classifier_config(description: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The config.json of a classifier that a run of ours trained.
-
-    It is timm's, which builds the network; or with a stem of ours, which timm cannot build, one
-    that points at the description in the weights file.
-
-    Args:
-        description: Of its weights file.
-        path: The file, for the error.
-
-    Raises:
-        BotvisionError: If it describes no classifier of ours.
-    """
-    try:
-        model, classes = description["model"], description["classes"]
-        side = model["image_size"]
-        prepared = {
-            "input_size": (3, side, side),
-            "interpolation": "bicubic",
-            "crop_pct": description["crop_pct"],
-            "mean": description["mean"],
-            "std": description["std"],
-        }
-        if model["stem"] != "imagenet":
-            return {
-                "library_name": "botvision",
-                "task": _CLASSIFICATION,
-                "model": model,
-                "num_classes": len(classes),
-                "label_names": classes,
-                **prepared,
-            }
-        fixed = timm.get_pretrained_cfg(model["classifier"]).fixed_input_size
-        arguments = dict(model["classifier_arguments"])
-        if fixed or model["classifier"] in list_models():
-            arguments["img_size"] = side
-        with torch.device("meta"):
-            network = create_model(model["classifier"], num_classes=len(classes), **arguments)
-        config = network_config(
-            network, labels=classes, arguments=arguments, preprocessing=prepared
+        if "botify" in config:
+            model["botify"] = config["botify"]
+        return Description(
+            task="classification",
+            model=model,
+            classes=tuple(
+                ModelClass(id=index, name=str(name))
+                for index, name in enumerate(names or range(count))
+            ),
+            input=InputDescription(
+                size=prepared["input_size"][-1],
+                mean=prepared["mean"],
+                std=prepared["std"],
+                interpolation=prepared.get("interpolation") or "bicubic",
+                crop=prepared.get("crop_pct") or 0.875,
+                precision="float32",
+                memory_format="contiguous_format",
+            ),
         )
-    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise BotvisionError(
-            f"{path}: expected the weights of a classifier that botvision trained, got a "
-            f"description of something else ({error!r})"
+            f"{path}: expected a config.json as timm writes it ({error!r})"
         ) from error
-    return {"task": _CLASSIFICATION, **config}
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -216,14 +178,9 @@ def build_network(config: dict[str, Any], path: Path) -> nn.Module:
         raise BotvisionError(
             f"{path}: architecture: {name!r} is unknown{nearest(name, timm.list_models())}"
         )
-    arguments, prepared = config.get("model_args", {}), config.get("pretrained_cfg", config)
-    if not isinstance(arguments, dict) or not isinstance(prepared, dict):
-        raise BotvisionError(f"{path}: expected objects in model_args and pretrained_cfg")
-    if barred := sorted(_BARRED & arguments.keys()):
-        raise BotvisionError(
-            f"{path}: model_args: expected arguments of {name}, got {barred[0]!r}, which would "
-            "read other weights"
-        )
+    arguments, prepared = _network_arguments(config, path), config.get("pretrained_cfg", config)
+    if not isinstance(prepared, dict):
+        raise BotvisionError(f"{path}: expected an object in pretrained_cfg")
     prepared = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in prepared.items()
@@ -244,3 +201,16 @@ def build_network(config: dict[str, Any], path: Path) -> nn.Module:
         reason = " ".join(str(error).split())
         raise BotvisionError(f"{path}: {name}: {type(error).__name__}: {reason}") from error
     return network
+
+
+def _network_arguments(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the arguments of a network, none of which reads or fetches other weights."""
+    arguments = config.get("model_args", {})
+    if not isinstance(arguments, dict):
+        raise BotvisionError(f"{path}: expected an object in model_args")
+    if barred := sorted(_BARRED & arguments.keys()):
+        raise BotvisionError(
+            f"{path}: model_args: expected arguments of {config['architecture']}, got "
+            f"{barred[0]!r}, which would read other weights"
+        )
+    return {key: value for key, value in arguments.items() if key != "num_classes"}

@@ -1,12 +1,15 @@
 """The model card: README.md on the Hugging Face Hub, made from a run."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
 
-IMAGES = (
+from botvision.weights.file import Description
+
+FIGURES = (
     "val_predictions.jpg",
     "results.png",
     "pr_curve.png",
@@ -15,42 +18,54 @@ IMAGES = (
     "confusion_matrix.png",
     "labels.png",
 )
-"""Files of a run folder that a model card shows, where they are."""
+"""Files of a run folder that a model card shows if they exist."""
 
 _PAPER = "[Bottleneck Transformers for Visual Recognition](https://arxiv.org/abs/2101.11605)"
 
 
-def model_card(name: str, description: dict[str, Any], run: Path | None) -> str:
-    """The text of a model card: use, classes, metrics, data, command, packages and images.
+def model_card(
+    name: str,
+    *,
+    pipeline_tag: str,
+    title: str,
+    usage: str,
+    config: Mapping[str, Any],
+    description: Description,
+    run: Path | None,
+) -> str:
+    """Return the text of a model card: use, classes, metrics, data, command and figures.
 
     Args:
-        name: Of the model.
-        description: Its config.json and, for a run, the description in its weights file, both
-            ``without_folders``.
-        run: The run folder; None for a model without.
+        name: Name of the model.
+        pipeline_tag: Task as the Hub names it.
+        title: Network in a few words.
+        usage: Python code that uses the model; ``{where}`` stands for the repository.
+        config: Content of config.json.
+        description: Description of the weights, ``without_folders``.
+        run: Run folder; None for a model without.
     """
-    task = description["task"]
-    detector = "categories" in description
+    task = str(config.get("task", pipeline_tag))
     head = {
-        "library_name": "timm" if "architecture" in description else "botvision",
-        "pipeline_tag": "image-segmentation" if task == "instance-segmentation" else task,
+        "library_name": "timm" if "architecture" in config else "botvision",
+        "pipeline_tag": pipeline_tag,
         "tags": ["botnet", "bottleneck-transformer", task, "pytorch"],
     }
-    model = description.get("model", {})
-    if detector:
-        title = f"{model['detector']} on {model['backbone']}"
-    else:
-        title = model.get("classifier") or description["architecture"]
+    code = usage.format(where=f"hf-hub:OWNER/{name}")
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {name}",
         f"{title}, for {task.replace('-', ' ')}, after {_PAPER}.",
-        f"## Use\n\n```python\n{_use(name, description)}\n```",
-        _classes(description),
-        _metrics(description.get("metrics", {}), description.get("step")),
+        f"## Use\n\n```python\n{code}\n```",
+        f"## Classes\n\n{len(description.classes)}: {', '.join(description.class_names)}.",
+        _metrics(description.metrics, description.made_by.get("step")),
     ]
     if run is not None:
-        sections += [_data(description), _command(run), _recipe(description), _images(run)]
+        sections += [
+            _data(description.recipe),
+            _command(run),
+            _recipe(description.recipe),
+            _figures(run),
+        ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -70,31 +85,6 @@ def without_folders(value: Any) -> Any:
     return value
 
 
-def _use(name: str, description: dict[str, Any]) -> str:
-    where = f'"hf-hub:OWNER/{name}"'
-    if "categories" in description:
-        return (
-            f"import botvision\n\npredictor = botvision.load({where})\n"
-            'detections = predictor("image.jpg")'
-        )
-    if "architecture" not in description:
-        return (
-            f"import botvision\n\npredictor = botvision.load({where})\n"
-            'classifications = predictor("image.jpg")  # class_id: places in predictor.classes'
-        )
-    if "botify" in description:
-        return (
-            f"from botvision.weights.hub import from_pretrained\n\nmodel = from_pretrained({where})"
-        )
-    return f"import botvision\nimport timm\n\nmodel = timm.create_model({where}, pretrained=True)"
-
-
-def _classes(description: dict[str, Any]) -> str:
-    labels = description.get("label_names")
-    shown = f": {', '.join(map(str, labels))}" if labels else ""
-    return f"## Classes\n\n{description['num_classes']}{shown}."
-
-
 def _metrics(metrics: dict[str, Any], step: int | None) -> str:
     rows = [
         f"| {name} | {value:.4f} |"
@@ -107,8 +97,8 @@ def _metrics(metrics: dict[str, Any], step: int | None) -> str:
     return "\n".join([f"## Metrics\n\n{after}| metric | value |\n|---|---|", *rows])
 
 
-def _data(description: dict[str, Any]) -> str:
-    folder = description.get("recipe", {}).get("data", {}).get("folder")
+def _data(recipe: dict[str, Any]) -> str:
+    folder = recipe.get("data", {}).get("folder")
     return f"## Data\n\nThe folder `{folder}`." if folder else ""
 
 
@@ -123,14 +113,13 @@ def _command(run: Path) -> str:
     return f"## Training\n\n```bash\n{command}\n```\n\nWith {versions}."
 
 
-def _recipe(description: dict[str, Any]) -> str:
-    recipe = description.get("recipe")
+def _recipe(recipe: dict[str, Any]) -> str:
     return f"```yaml\n{yaml.safe_dump(recipe, sort_keys=False)}```" if recipe else ""
 
 
-def _images(run: Path) -> str:
+def _figures(run: Path) -> str:
     return "\n\n".join(
         f"![{Path(name).stem.replace('_', ' ')}]({name})"
-        for name in IMAGES
+        for name in FIGURES
         if (run / name).exists()
     )

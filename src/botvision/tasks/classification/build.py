@@ -10,6 +10,7 @@ from torch import nn
 
 from botvision.errors import BotvisionError
 from botvision.models import create_model, list_models
+from botvision.models.botify import botify
 from botvision.tasks.classification.settings import ClassifierSettings
 from botvision.weights.backbone import BackboneReport, load_backbone_weights
 from botvision.weights.file import read_description
@@ -37,7 +38,10 @@ def build_classifier(settings: ClassifierSettings, num_classes: int) -> nn.Modul
             arguments["img_size"] = settings.image_size * (_STEM_STRIDE if small else 1)
         elif timm.is_model(name) and timm.get_pretrained_cfg(name).fixed_input_size:
             arguments["img_size"] = settings.image_size
-        model = create_model(name, **arguments, **settings.classifier_arguments)
+        own = settings.classifier_arguments
+        model = create_model(name, **arguments, **{k: v for k, v in own.items() if k != "img_size"})
+        if settings.botify is not None:
+            botify(model, **settings.botify)
     except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise BotvisionError(f"model.classifier {name}: {reason}") from error
@@ -81,7 +85,7 @@ def _classes_of(source: str | Path) -> Any:
     if Path(source).suffix != ".safetensors":
         return None
     try:
-        return read_description(Path(source)).get("classes")
+        return list(read_description(Path(source)).class_names)
     except BotvisionError:  # another package's file; what is wrong with it, reading it tells
         return None
 

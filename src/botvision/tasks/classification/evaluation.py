@@ -24,7 +24,7 @@ def classify(
     batch_size: int,
     num_workers: int,
     tta: bool = False,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """A classifier's predictions for a data set, whose batches are split over the processes.
 
@@ -63,7 +63,8 @@ def classify(
             logits = class_logits(model, images.to(device, non_blocking=True), precision, tta=tta)
             parts.append((first, _predictions(logits.cpu(), labels)))
             done += len(images)
-            progress(done, total)
+            if progress is not None:
+                progress(done, total)
     model.train(was_training)
     ordered = sorted(gather_object(parts), key=lambda part: part[0])
     joined = {

@@ -11,6 +11,8 @@ from botvision.errors import BotvisionError
 from botvision.tasks.classification.settings import ClassImageSettings
 
 Channels = tuple[float, ...]
+INTERPOLATION = "bicubic"
+"""Filter that images are resized with in training and evaluation."""
 
 
 def training_transform(
@@ -35,7 +37,7 @@ def training_transform(
         "color_jitter": settings.color_jitter or None,
         "force_color_jitter": True,  # else timm leaves it out where there is an augmentation
         "auto_augment": settings.augmentation,
-        "interpolation": "bicubic",
+        "interpolation": INTERPOLATION,
         "mean": mean,
         "std": std,
         "re_prob": settings.erasing,
@@ -62,7 +64,12 @@ def training_transform(
 
 
 def evaluation_transform(
-    image_size: int, crop_pct: float, *, mean: Channels, std: Channels
+    image_size: int,
+    crop_pct: float,
+    *,
+    mean: Channels,
+    std: Channels,
+    interpolation: str = INTERPOLATION,
 ) -> Transform:
     """The middle of the image, normalized: float32 [3, image_size, image_size].
 
@@ -73,7 +80,7 @@ def evaluation_transform(
         std: Likewise.
     """
     transform: Transform = create_transform(
-        image_size, crop_pct=crop_pct, interpolation="bicubic", mean=mean, std=std
+        image_size, crop_pct=crop_pct, interpolation=interpolation, mean=mean, std=std
     )
     return transform
 

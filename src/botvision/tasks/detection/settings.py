@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from botvision.tasks.fields import Count, Fraction, Positive
 
 
 class DetectorSettings(BaseModel):
@@ -34,13 +33,18 @@ class DetectorSettings(BaseModel):
     backbone_weights: Path | None = None
     image_size: Count = 1024
     batch_norm: Literal["synchronized", "frozen"] = "synchronized"
-    batch_norm_momentum: Share | None = None
+    batch_norm_momentum: Fraction | None = None
     batch_norm_eps: Annotated[float, Field(gt=0)] | None = None
 
     @property
     def masks(self) -> bool:
         """Whether the detector predicts masks."""
         return False
+
+    @property
+    def kind(self) -> str:
+        """The kind of task: "instance_segmentation" with masks, else "detection"."""
+        return "instance_segmentation" if self.masks else "detection"
 
     @property
     def pads_by_itself(self) -> bool:
@@ -63,11 +67,11 @@ class RcnnSettings(DetectorSettings):
     rpn_post_nms_top_n_train: Count = 1000
     rpn_post_nms_top_n_test: Count = 1000
     rpn_batch_size_per_image: Count = 256
-    rpn_positive_fraction: Share = 0.5
+    rpn_positive_fraction: Fraction = 0.5
     box_batch_size_per_image: Count = 512
-    box_positive_fraction: Share = 0.25
-    box_nms_thresh: Share = 0.5
-    box_score_thresh: Share = 0.05
+    box_positive_fraction: Fraction = 0.25
+    box_nms_thresh: Fraction = 0.5
+    box_score_thresh: Fraction = 0.05
     box_detections_per_img: Count = 100
 
     @property
@@ -86,13 +90,39 @@ class DetrSettings(DetectorSettings):
     dim_feedforward: Count = 2048
     encoder_layers: Count = 6
     decoder_layers: Count = 6
-    dropout: Share = 0.1
+    dropout: Fraction = 0.1
     auxiliary_loss: bool = True
 
     @property
     def pads_by_itself(self) -> bool:
         """Whether training images come without padding, for the detector to pad and mask."""
         return True
+
+
+class CocoDataSettings(BaseModel):
+    """A COCO folder and its augmentation.
+
+    Attributes:
+        folder: COCO folder, or the address of one in shards.
+        train_split: Split that is trained on.
+        val_split: Split that is evaluated.
+        scale_jitter: Range of the random scale; 1 fits the whole image into the input.
+        flip: Probability of a horizontal flip.
+        color_jitter: Strength of random brightness, contrast and saturation.
+        copy_paste: Probability that a random subset of another image's instances is pasted.
+        skip_bad: Whether to leave out images that cannot be read, instead of refusing the data.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: str | None = None
+    train_split: str = "train"
+    val_split: str = "val"
+    scale_jitter: tuple[Positive, Positive] = (0.8, 1.25)
+    flip: Fraction = 0.5
+    color_jitter: Annotated[float, Field(ge=0)] = 0.0
+    copy_paste: Fraction = 0.0
+    skip_bad: bool = False
 
 
 DETECTORS: dict[str, type[DetectorSettings]] = {
@@ -118,11 +148,20 @@ AnyDetector = Annotated[
 """The settings that ``detector`` names; of Mask R-CNN where it names none."""
 
 
-def read_detector_settings(content: Any) -> RcnnSettings | DetrSettings:
-    """Settings from what a weights file or a recipe holds.
+def read_detector_settings(
+    content: Any, *, ignore_unknown: bool = False
+) -> RcnnSettings | DetrSettings:
+    """Return the settings of a detector from the content of a weights file or a recipe.
+
+    Args:
+        content: The keys and values.
+        ignore_unknown: Whether to ignore unknown keys instead of refusing them.
 
     Raises:
         pydantic.ValidationError: If a key or value is wrong.
     """
+    if ignore_unknown and isinstance(content, dict):
+        known = DETECTORS.get(_detector_of(content), DetectorSettings).model_fields
+        content = {key: value for key, value in content.items() if key in known}
     settings: RcnnSettings | DetrSettings = TypeAdapter(AnyDetector).validate_python(content)
     return settings

@@ -1,198 +1,184 @@
-"""Detection and instance segmentation as a task of the training loop."""
+"""Detection and instance segmentation: the task."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
 
-from botvision.datasets.check.statistics import draw_statistics
-from botvision.datasets.check.training import check_images, check_same_categories
-from botvision.datasets.coco.augmentation import evaluation_transform, training_transform
-from botvision.datasets.coco.dataset import CocoInstances, Target
-from botvision.images.draw import draw_instances, mosaic, save_evaluation
-from botvision.precision import autocast
-from botvision.tasks.detection.build import build_detector, load_backbone_weights
-from botvision.tasks.detection.charts import draw_charts
-from botvision.tasks.detection.detectors.batch_norm import freeze_batch_norm, hold_batch_norm
-from botvision.tasks.detection.draw import draw_results
+from botvision.datasets.coco.annotations import Category
+from botvision.datasets.coco.augmentation import evaluation_transform
+from botvision.datasets.coco.dataset import CocoInstances
+from botvision.errors import BotvisionError
+from botvision.shards.mirror import open_data_folder
 from botvision.tasks.detection.evaluation import evaluate_detector
-from botvision.tasks.detection.metrics import METRIC_NAMES, CocoMetrics
-from botvision.tasks.detection.settings import DetectorSettings
+from botvision.tasks.detection.predictor import (
+    DetectionPredictor,
+    detection_predictor,
+    settings_of,
+)
+from botvision.tasks.detection.settings import (
+    AnyDetector,
+    CocoDataSettings,
+    read_detector_settings,
+)
+from botvision.tasks.detection.training import DetectorTraining
+from botvision.tasks.detection.writer import DetectionWriter
+from botvision.tasks.task import (
+    Card,
+    EvaluationOptions,
+    MetricTable,
+    ProgressCallback,
+    Trainable,
+)
+from botvision.weights.file import Description
 
-_IMAGES = 8
-_SHOWN_SCORE = 0.5
-Batch = tuple[list[Tensor], list[Target]]
+_PIPELINE_TAGS = {
+    "instance_segmentation": "image-segmentation",
+    "detection": "object-detection",
+}
+_BATCH_SIZE = 8  # where the weights do not say what the training had
+_USAGE = (
+    'import botvision\n\npredictor = botvision.load("{where}")\ndetections = predictor("image.jpg")'
+)
 
 
 class DetectionTask:
-    """Trains a torchvision detector on a COCO folder and evaluates it with COCO metrics.
+    """Detection with Mask R-CNN, Faster R-CNN or DETR on COCO folders; see ``Task``."""
 
-    Args:
-        settings: The detector.
-        folder: COCO folder.
-        splits: Those to train and to evaluate on.
-        scale_jitter: Range of the scale jitter.
-        flip: Probability of a horizontal flip.
-        color_jitter: Strength of the color jitter.
-        copy_paste: Probability that another image's instances are pasted.
-        skip_bad: Leave out images that cannot be read, instead of refusing the data.
-        batch_size: Images at a time in evaluation.
-        num_workers: Processes that read images in evaluation.
-        precision: "float32", or "bfloat16" for autocast.
-        seed: Of the weights and the augmentation.
+    name = "detection"
+    headlines = ("mask_ap", "box_ap", "mask_ap50", "box_ap50")
+    lower_is_better: frozenset[str] = frozenset()
+    model_settings = AnyDetector
+    data_settings = CocoDataSettings
+    data_kind = "a COCO folder"
 
-    Raises:
-        BotvisionError: If the data or the detector cannot be used.
-    """
+    def kind(self, model: Mapping[str, Any]) -> str:
+        """Return "instance_segmentation" for a detector with masks, else "detection"."""
+        try:
+            return read_detector_settings(dict(model), ignore_unknown=True).kind
+        except ValueError:  # a damaged recipe of a run that is only listed
+            return "detection"
 
-    def __init__(
+    def title(self, model: Mapping[str, Any]) -> str:
+        """Return the detector and its backbone."""
+        return f"{model.get('detector', '')} {model.get('backbone', '')}".strip()
+
+    def build(self, recipe: Any) -> Trainable:
+        """Build the data and the detector of a recipe; see ``Task.build``."""
+        training = recipe.training
+        return DetectorTraining(
+            recipe.model,
+            recipe.data,
+            open_data_folder(recipe.data.folder),
+            batch_size=training.evaluation_batch_size,
+            num_workers=training.num_workers,
+            precision=training.precision,
+            memory_format=training.memory_format,
+            seed=training.seed,
+        )
+
+    def predictor(
         self,
-        settings: DetectorSettings,
-        folder: Path,
+        path: Path,
+        description: Description,
         *,
-        splits: tuple[str, str] = ("train", "val"),
-        scale_jitter: tuple[float, float],
-        flip: float,
-        color_jitter: float = 0.0,
-        copy_paste: float = 0.0,
-        skip_bad: bool = False,
-        batch_size: int,
-        num_workers: int = 0,
-        precision: str,
-        seed: int,
-    ) -> None:
-        self._masks = settings.masks
-        self._batch_size = batch_size
-        self._workers = num_workers
-        self._precision = precision
-        train, val = (
-            CocoInstances(folder, split, masks=self._masks, seed=seed) for split in splits
+        device: torch.device,
+        image_size: int | None = None,
+    ) -> DetectionPredictor:
+        """Build the predictor of a weights file; see ``Task.predictor``."""
+        return detection_predictor(path, description, device=device, image_size=image_size)
+
+    def evaluate(
+        self,
+        predictor: DetectionPredictor,
+        data: str | Path,
+        options: EvaluationOptions,
+        progress: ProgressCallback | None = None,
+    ) -> dict[str, Any]:
+        """Return COCO metrics; see ``Task.evaluate`` and ``CocoMetrics.evaluate``."""
+        for option in ("tta", "skip_bad", "output"):
+            if getattr(options, option):
+                raise BotvisionError(
+                    f"{option}: expected the weights of a classifier, got a detector's; leave it out"
+                )
+        masks = predictor.task == "instance_segmentation"
+        coco = CocoInstances(
+            open_data_folder(str(data)),
+            options.split,
+            transform=evaluation_transform(),
+            masks=masks,
         )
-        check_same_categories(train, val)
-        notes = [
-            note
-            for data in (train, val)
-            if (note := check_images(data, skip_bad=skip_bad, num_workers=num_workers))
-        ]
-        self._train, self._val = train, val
-        categories = train.categories
-        torch.manual_seed(seed)
-        self.model = build_detector(settings, len(categories) + 1)
-        detector_transform: Any = self.model.get_submodule("transform")
-        train.transform = training_transform(
-            settings.image_size,
-            scale=scale_jitter,
-            flip=flip,
-            color_jitter=color_jitter,
-            padding=None if settings.pads_by_itself else detector_transform.image_mean,
-        )
-        train.copy_paste = copy_paste
-        val.transform = evaluation_transform()
-        self.backbone = self.model.get_submodule("backbone.body")
-        taken: tuple[str, ...] = ()
-        if settings.backbone_weights is not None:
-            report = load_backbone_weights(self.model, settings.backbone_weights)
-            taken = report.taken
-            notes.append(str(report))
-        self._frozen: list[str] = []
-        if settings.batch_norm == "frozen":
-            self._frozen = freeze_batch_norm(self.backbone, taken)
-            notes.append(f"BatchNorm frozen in {len(self._frozen)} layers of the backbone")
-        self.notes = tuple(notes)
-        kinds = ("box", "mask") if self._masks else ("box",)
-        self.metric_names = tuple(f"{kind}_{name}" for kind in kinds for name in METRIC_NAMES)
-        self.primary_metric = "mask_ap" if self._masks else "box_ap"
-        self.headlines = tuple(f"{kind}_{name}" for kind in kinds for name in ("ap", "ap50"))
-        self.description: dict[str, Any] = {
-            "model": settings.model_dump(mode="json", exclude={"backbone_weights"}),
-            "categories": [vars(category) for category in categories],
-        }
-        self._evaluation: CocoMetrics | None = None
-        self._figures: dict[str, Any] = {}
-
-    def train_data(self) -> CocoInstances:
-        """Training items by (epoch, index)."""
-        return self._train
-
-    def collate(self, items: Sequence[tuple[Tensor, Target]]) -> Batch:
-        """Images and targets of a batch as plain tensors."""
-        images = [image.as_subclass(Tensor) for image, _ in items]
-        targets = [{key: _plain(value) for key, value in target.items()} for _, target in items]
-        return images, targets
-
-    def set_training_mode(self, model: nn.Module) -> None:
-        """Put the detector into training mode, but for frozen BatchNorm."""
-        model.train()
-        hold_batch_norm(self.backbone, self._frozen)
-
-    def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        """The detector's losses: of classes and boxes, and those of its own kind."""
-        images, targets = batch
-        on_device = [
-            {key: value.to(device) for key, value in target.items() if isinstance(value, Tensor)}
-            for target in targets
-        ]
-        with autocast(device, self._precision):
-            losses: dict[str, Tensor] = model([image.to(device) for image in images], on_device)
-        return losses
-
-    def evaluate(self, model: nn.Module, progress: Callable[[int, int], None]) -> dict[str, Any]:
-        """COCO metrics on the validation split."""
-        self._figures, self._evaluation = evaluate_detector(
-            model,
-            self._val,
-            precision=self._precision,
-            batch_size=self._batch_size,
-            masks=self._masks,
-            num_workers=self._workers,
+        trained = [Category(each.id, each.name) for each in predictor.description.classes]
+        if coco.categories != trained:
+            raise BotvisionError(
+                f"{coco.annotations.path}: categories: expected those of the weights, "
+                f"{_names(trained)}, got {_names(coco.categories)}"
+            )
+        training = predictor.description.recipe.get("training", {})
+        metrics, _ = evaluate_detector(
+            predictor.model,
+            coco,
+            precision=predictor.description.input.precision,
+            batch_size=options.batch_size
+            or training.get("micro_batch_size")
+            or min(training.get("batch_size", _BATCH_SIZE), _BATCH_SIZE),
+            masks=masks,
+            num_workers=options.num_workers or 0,
             progress=progress,
         )
-        return self._figures
+        return metrics
 
-    def results(self) -> list[dict[str, Any]]:
-        """The last evaluation's detections in COCO's results format."""
-        return [] if self._evaluation is None else self._evaluation.results
+    def writer(
+        self, predictor: DetectionPredictor, output: Path, names: Sequence[Path]
+    ) -> DetectionWriter:
+        """Return a writer of overlays and COCO results; see ``Task.writer``."""
+        return DetectionWriter(predictor, output, names)
 
-    def batch_image(self, batch: Batch) -> Image.Image:
-        """Images of a batch with their targets, as the model sees them."""
-        pairs = list(zip(*batch, strict=True))[: 2 * _IMAGES]
-        return mosaic([self._truth_image(image, target) for image, target in pairs])
+    def tabulate(self, metrics: Mapping[str, Any]) -> MetricTable:
+        """Return one column for boxes and one for masks; see ``Task.tabulate``."""
+        kinds = tuple(kind for kind in ("box", "mask") if f"{kind}_ap" in metrics)
+        names = [key.removeprefix("box_") for key in metrics if key.startswith("box_")]
 
-    def draw_data(self, folder: Path) -> None:
-        """Write ``labels.png``: what the training data holds."""
-        draw_statistics(self._train.annotations, folder / "labels.png")
+        def row(name: str) -> tuple[float | None, ...]:
+            return tuple(_measured(metrics[f"{kind}_{name}"]) for kind in kinds)
 
-    def draw_evaluation(self, folder: Path, epoch: int, *, best: bool) -> None:
-        """Write truth beside detections, always of the same images; of the best also charts."""
-        save_evaluation(self._validation_image(), folder, epoch)
-        if best and self._evaluation is not None:
-            results, precision = self._evaluation.results, self._evaluation.precision
-            draw_charts(folder, self._val.annotations, results, self._figures, precision)
+        per_class = [
+            (f"ap of {name}", tuple(_measured(metrics[f"{k}_ap_per_class"][name]) for k in kinds))
+            for name in metrics.get("box_ap_per_class", {})
+        ]
+        rows = [(name, row(name)) for name in names if not name.endswith("_per_class")]
+        return MetricTable(kinds, rows, per_class)
 
-    def _validation_image(self) -> Image.Image:
-        """Truth (left) and detections of score 0.5 and more (right) of the first images."""
-        images = []
-        for index in range(min(_IMAGES, len(self._val))):
-            image, target = self._val[(0, index)]
-            found = [
-                result
-                for result in self.results()
-                if result["image_id"] == target["image_id"] and result["score"] >= _SHOWN_SCORE
-            ]
-            images += [
-                self._truth_image(image, target),
-                draw_results(image, found, self._val.categories),
-            ]
-        return mosaic(images, columns=4)
+    def card(self, description: Description, path: Path) -> Card:
+        """Return what a model card says about a detector; see ``Task.card``."""
+        settings = settings_of(path, description)
+        side = description.input.size
+        return Card(
+            pipeline_tag=_PIPELINE_TAGS[settings.kind],
+            title=self.title(description.model),
+            usage=_USAGE,
+            config={
+                "library_name": "botvision",
+                "task": settings.kind.replace("_", "-"),
+                "model": description.model,
+                "num_classes": len(description.classes),
+                "label_names": list(description.class_names),
+                "label_ids": [each.id for each in description.classes],
+                "input_size": [3, side, side],
+                "mean": list(description.input.mean),
+                "std": list(description.input.std),
+            },
+        )
 
-    def _truth_image(self, image: Tensor, target: Target) -> Image.Image:
-        labels = target["labels"].tolist()
-        names = [self._train.categories[label - 1].name for label in labels]
-        return draw_instances(image, target["boxes"], labels, names, target.get("masks"))
+
+def _measured(value: float) -> float | None:
+    """Return a metric; -1, for which there is no truth, is none."""
+    return None if value == -1 else value
 
 
-def _plain(value: Any) -> Any:
-    return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
+def _names(categories: Sequence[Category]) -> str:
+    return ", ".join(f"{category.id} {category.name}" for category in categories)
+
+
+TASK = DetectionTask()

@@ -1,0 +1,122 @@
+"""Prediction of image files into files."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from botvision.errors import BotvisionError
+from botvision.images.decode import read_image, upright_size
+from botvision.tasks.predictor import Predictor, ResultWriter
+from botvision.tasks.task import ProgressCallback, find_task
+
+_BATCH_SIZE = 8
+
+
+def predict_files(
+    predictor: Predictor[Any],
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    threshold: float | None = None,
+    tta: bool = False,
+    skip_bad: bool = False,
+    batch_size: int = _BATCH_SIZE,
+    progress: ProgressCallback | None = None,
+) -> tuple[dict[str, Any], ResultWriter[Any]]:
+    """Predict image files and write overlays or a sheet, and ``predictions.json``.
+
+    Files that are missing or no images are found before anything is written; a damaged one stops
+    the work when its turn comes, or is skipped.
+
+    Args:
+        predictor: See ``load``.
+        paths: Image files, at least one, see ``find_images``.
+        output: Folder to write to; made if it is missing.
+        threshold: Smallest score to keep; None: the default of the task.
+        tta: Whether to average over horizontally flipped images (classifiers).
+        skip_bad: Whether to skip images that cannot be read, and count them.
+        batch_size: Images in memory at a time.
+        progress: Called with the number of images done and their total.
+
+    Returns:
+        The content of ``predictions.json``, and the writer, whose ``summary`` says it in lines.
+
+    Raises:
+        BotvisionError: If an image cannot be read, with ``skip_bad`` if none can, or a file that
+            would be written is one of the images.
+    """
+    if output.exists() and not output.is_dir():
+        raise BotvisionError(f"output {output}: expected a folder, got a file")
+    # Folders are resolved and images are not: a link is an image of the folder it lies in.
+    places = [path.parent.resolve() / path.name for path in paths]
+    root = Path(os.path.commonpath([place.parent for place in places]))
+    names = [place.relative_to(root) for place in places]
+    writer = find_task(predictor.description.task).writer(predictor, output, names)
+    _check_output(output, root, places, writer.files)
+    bad = _unreadable(paths, skip_bad=skip_bad)
+    done = 0
+    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(paths), batch_size):
+            span = slice(start, start + batch_size)
+            chosen = [(p, n) for p, n in zip(paths[span], names[span], strict=True) if p not in bad]
+            read = [*pool.map(_read, [path for path, _ in chosen])]
+            images: list[Image.Image] = []
+            kept: list[Path] = []
+            for (path, name), image in zip(chosen, read, strict=True):
+                if isinstance(image, Image.Image):
+                    images.append(image)
+                    kept.append(name)
+                elif skip_bad:
+                    bad[path] = str(image)
+                else:
+                    raise image
+            results = predictor.predict(images, threshold=threshold, tta=tta) if images else []
+            for name, image, result in zip(kept, images, results, strict=True):
+                writer.add(name, image, result)
+                done += 1
+                if progress is not None:
+                    progress(done, len(paths))
+    if not done:
+        raise BotvisionError(f"none of the images can be read: {bad[paths[0]]}")
+    skipped = [
+        {"file_name": name.as_posix(), "reason": bad[path]}
+        for path, name in zip(paths, names, strict=True)
+        if path in bad
+    ]
+    return writer.finish(skipped), writer
+
+
+def _check_output(output: Path, root: Path, images: Sequence[Path], files: Sequence[Path]) -> None:
+    """Refuse an output folder in which an image would be replaced."""
+    target = output.resolve()
+    taken = {target / path.relative_to(output) for path in files} & set(images)
+    if taken:
+        raise BotvisionError(f"output {output}: {min(taken)} is one of the images")
+    if target == root:
+        raise BotvisionError(f"output {output}: expected another folder than that of the images")
+
+
+def _unreadable(paths: Sequence[Path], *, skip_bad: bool) -> dict[Path, str]:
+    """Return what is wrong with files that are missing or no images; only headers are read."""
+    found = {}
+    for path in paths:
+        try:
+            upright_size(path)
+        except BotvisionError as error:
+            if not skip_bad:
+                raise
+            found[path] = str(error)
+    if len(found) == len(paths):
+        raise BotvisionError(f"none of the images can be read: {found[paths[0]]}")
+    return found
+
+
+def _read(path: Path) -> Image.Image | BotvisionError:
+    try:
+        return read_image(path)
+    except BotvisionError as error:
+        return error

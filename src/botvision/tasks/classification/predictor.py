@@ -1,0 +1,157 @@
+"""A trained classifier as a function of images."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from botvision.errors import BotvisionError
+from botvision.images.inputs import ImageInput, to_rgb
+from botvision.supervision_import import import_supervision
+from botvision.tasks.classification.build import build_classifier
+from botvision.tasks.classification.evaluation import class_logits
+from botvision.tasks.classification.settings import ClassifierSettings
+from botvision.tasks.classification.transforms import evaluation_transform
+from botvision.tasks.predictor import Box, Predictor
+from botvision.weights.file import Description, load_tensors, read_tensors
+
+if TYPE_CHECKING:
+    import supervision
+
+_MOST_THREADS = 8
+
+
+class ClassificationPredictor(Predictor["supervision.Classifications"]):
+    """Predicts the class of images of any size; see ``Predictor``.
+
+    Results are ``supervision.Classifications``, most probable class first: ``class_id`` int64 [n],
+    indices into ``classes``, and ``confidence`` float32 [n], their probabilities. They hold all
+    classes unless a threshold is given.
+    """
+
+    task = "classification"
+
+    def __init__(
+        self, model: nn.Module, description: Description, *, device: torch.device | None = None
+    ) -> None:
+        super().__init__(model, description, device=device)
+        given = description.input
+        self._crop = given.crop or 1.0
+        self.transform = evaluation_transform(
+            given.size,
+            self._crop,
+            mean=given.mean,
+            std=given.std,
+            interpolation=given.interpolation,
+        )
+
+    def predict(
+        self,
+        images: Sequence[Image.Image],
+        *,
+        threshold: float | None = None,
+        tta: bool = False,
+    ) -> "list[supervision.Classifications]":
+        """Predict RGB images as one batch; see ``Predictor.__call__``."""
+        ordered = self.probabilities(images, tta=tta).sort(descending=True)
+        results = []
+        for confidence, index in zip(ordered.values, ordered.indices, strict=True):
+            kept = confidence >= (0.0 if threshold is None else threshold)
+            results.append(
+                import_supervision().Classifications(
+                    class_id=index[kept].numpy().astype(np.int64),
+                    confidence=confidence[kept].numpy(),
+                )
+            )
+        return results
+
+    def probabilities(
+        self, images: Sequence[ImageInput], *, tta: bool = False, batch_size: int = 32
+    ) -> Tensor:
+        """Return the probabilities of all classes: float32 [n, classes].
+
+        Args:
+            images: Images, see ``botvision.images.inputs.to_rgb``.
+            tta: Whether to average over each image and its horizontal flip.
+            batch_size: Images per batch; several threads read and prepare them.
+
+        Raises:
+            BotvisionError: If an image cannot be read.
+        """
+        parts = [torch.empty(0, len(self.classes))]
+        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(images), batch_size):
+                prepared = pool.map(self._prepared, images[start : start + batch_size])
+                batch = torch.stack([*prepared]).to(self.device)
+                precision = self.description.input.precision
+                logits = class_logits(self.model, batch, precision, tta=tta)
+                parts.append(logits.softmax(dim=1).cpu())
+        return torch.cat(parts)
+
+    def covered_box(self, image: Image.Image) -> Box:
+        """Return the square in the middle of the image that the classifier sees."""
+        # timm resizes the shorter side to this many pixels and crops the middle.
+        shorter = int(self.input_size / self._crop)
+        side = min(image.size) * self.input_size / shorter
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        return left, top, left + side, top + side
+
+    def _prepared(self, image: ImageInput) -> Tensor:
+        return self.transform(to_rgb(image))
+
+
+def classification_predictor(
+    path: Path,
+    description: Description,
+    *,
+    device: torch.device | None = None,
+    image_size: int | None = None,
+) -> ClassificationPredictor:
+    """Build the predictor of a weights file.
+
+    Args:
+        path: The file.
+        description: Its description.
+        device: Device that the model runs on; None: the best there is.
+        image_size: Side of the input in pixels; None: as in the training. Position tables are
+            resized.
+
+    Raises:
+        BotvisionError: If the file describes no classifier, or holds the tensors of another one.
+    """
+    settings = settings_of(path, description)
+    given = description.input
+    if image_size is not None:
+        given = given.model_copy(update={"size": image_size})
+        description = description.model_copy(update={"input": given})
+    # The file holds all weights; none are to be fetched.
+    arguments = {k: v for k, v in settings.classifier_arguments.items() if k != "pretrained"}
+    changes = {"classifier_arguments": arguments, "image_size": given.size}
+    model = build_classifier(settings.model_copy(update=changes), len(description.classes))
+    load_tensors(model, read_tensors(path), path)
+    if given.memory_format == "channels_last":  # as in training, so that the metrics agree
+        model = model.to(memory_format=torch.channels_last)
+    return ClassificationPredictor(model, description, device=device)
+
+
+def settings_of(path: Path, description: Description) -> ClassifierSettings:
+    """Return the settings of a classifier in a weights file; unknown keys are ignored.
+
+    Raises:
+        BotvisionError: If the file describes no classifier.
+    """
+    known = ClassifierSettings.model_fields
+    content: dict[str, Any] = {k: v for k, v in description.model.items() if k in known}
+    try:
+        return ClassifierSettings.model_validate(content)
+    except (TypeError, ValueError) as error:
+        raise BotvisionError(
+            f"{path}: expected the weights of a classifier, got a description of something else "
+            f"({' '.join(str(error).split())})"
+        ) from error

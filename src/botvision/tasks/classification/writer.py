@@ -1,0 +1,97 @@
+"""Predicted classes of images as a file and a sheet."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from botvision.files import replacing, write_json
+from botvision.images.draw import mosaic
+from botvision.tasks.classification.draw import BLACK, captioned
+from botvision.tasks.classification.metrics import BEST_CLASSES
+from botvision.tasks.classification.predictor import ClassificationPredictor
+
+if TYPE_CHECKING:
+    import supervision
+
+_ON_THE_SHEET = 25
+_LINES = 3  # below an image of the sheet
+_BARS_OF = 20  # images in the summary
+_BAR_WIDTH = 24  # of a certain class
+
+
+class ClassificationWriter:
+    """Writes ``predictions.json`` and a sheet of the first 25 images; see ``ResultWriter``.
+
+    ``predictions.json`` holds ``classes``, ``images`` (file name and the five most probable
+    classes with their probabilities) and ``skipped`` (file name and reason).
+
+    Args:
+        predictor: Predictor of the results.
+        output: Folder to write to; made at the end.
+
+    Attributes:
+        files: Paths that will be written.
+    """
+
+    def __init__(self, predictor: ClassificationPredictor, output: Path) -> None:
+        self._predictor = predictor
+        self._output = output
+        self._images: list[dict[str, Any]] = []
+        self._cells: list[Image.Image] = []
+        self.files = [output / "predictions.json", output / "predictions.jpg"]
+
+    def add(self, name: Path, image: Image.Image, result: "supervision.Classifications") -> None:
+        """Keep the result of an image; see ``ResultWriter.add``."""
+        assert result.confidence is not None
+        best = zip(result.class_id.tolist(), result.confidence.tolist(), strict=True)
+        predicted = [
+            {"class": self._predictor.classes[index], "probability": probability}
+            for index, probability in [*best][:BEST_CLASSES]
+        ]
+        self._images.append({"file_name": name.as_posix(), "predicted": predicted})
+        if len(self._cells) < _ON_THE_SHEET:
+            self._cells.append(self._cell(image, predicted))
+
+    def finish(self, skipped: list[dict[str, str]]) -> dict[str, Any]:
+        """Write the sheet and ``predictions.json``, and return the content of the latter."""
+        content = {
+            "classes": list(self._predictor.classes),
+            "images": self._images,
+            "skipped": skipped,
+        }
+        self._output.mkdir(parents=True, exist_ok=True)
+        with replacing(self._output / "predictions.jpg") as temporary:
+            mosaic(self._cells).save(temporary)
+        write_json(self._output / "predictions.json", content)
+        return content
+
+    def summary(self) -> list[str]:
+        """Return the most probable classes of the first images with bars."""
+        width = max(
+            (len(each["class"]) for image in self._images for each in image["predicted"]), default=0
+        )
+        lines = []
+        for image in self._images[:_BARS_OF]:
+            lines.append(image["file_name"])
+            for each in image["predicted"]:
+                bar = "█" * max(1, round(_BAR_WIDTH * each["probability"]))
+                lines.append(f"  {each['class']:<{width}} {each['probability']:.3f} {bar}")
+        if len(self._images) > _BARS_OF:
+            lines.append(f"and {len(self._images) - _BARS_OF} more")
+        lines.append(f"predictions.json and predictions.jpg are in {self._output}")
+        return lines
+
+    def _cell(self, image: Image.Image, predicted: list[dict[str, Any]]) -> Image.Image:
+        """Draw an image as the classifier sees it, above its most probable classes."""
+        lines = [
+            (f"{each['probability']:.2f} {each['class']}", BLACK) for each in predicted[:_LINES]
+        ]
+        given = self._predictor.description.input
+        return captioned(
+            self._predictor.transform(image),
+            lines,
+            mean=torch.tensor(given.mean),
+            std=torch.tensor(given.std),
+        )

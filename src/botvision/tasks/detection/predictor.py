@@ -1,0 +1,131 @@
+"""A trained detector as a function of images."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
+
+from botvision.errors import BotvisionError
+from botvision.tasks.detection.build import build_detector
+from botvision.tasks.detection.evaluation import detect
+from botvision.tasks.detection.settings import DetectorSettings, read_detector_settings
+from botvision.tasks.predictor import Box, Predictor
+from botvision.weights.file import Description, load_tensors, read_tensors
+
+if TYPE_CHECKING:
+    import supervision
+
+THRESHOLD = 0.5
+"""Smallest score that is kept by default."""
+
+
+class DetectionPredictor(Predictor["supervision.Detections"]):
+    """Finds instances in images of any size; see ``Predictor``.
+
+    Results are ``supervision.Detections``, best first: ``xyxy`` float32 [n, 4] in pixels,
+    ``confidence`` float32 [n], ``class_id`` int64 [n] (the original id of the category), ``mask``
+    (a ``supervision.CompactMask`` of [n, H, W]; None for a detector without masks) and
+    ``data["class_name"]``.
+    """
+
+    def predict(
+        self,
+        images: Sequence[Image.Image],
+        *,
+        threshold: float | None = None,
+        tta: bool = False,
+    ) -> "list[supervision.Detections]":
+        """Predict RGB images; see ``Predictor.__call__``.
+
+        Images of one size that follow each other are a batch, so that no image is padded for the
+        sake of another: padding reaches the global attention.
+        """
+        if tta:
+            raise BotvisionError("tta: expected a classifier, got a detector; leave it out")
+        least = THRESHOLD if threshold is None else threshold
+        found: list[supervision.Detections] = []
+        for _, group in groupby(images, key=lambda image: image.size):
+            batch = [
+                F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True) for image in group
+            ]
+            found += detect(self.model, batch, self.description.input.precision, threshold=least)
+        ids = np.array([each.id for each in self.description.classes], dtype=np.int64)
+        names = np.array(self.classes)
+        for detections in found:
+            index = detections.class_id
+            detections.data["class_name"] = names[index]
+            detections.class_id = ids[index]
+        return found
+
+    def covered_box(self, image: Image.Image) -> Box:
+        """Return the image, and the padding to its right and bottom."""
+        pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
+        resized, _ = self.model.transform([pixels])
+        padded_height, padded_width = resized.tensors.shape[-2:]
+        height, width = resized.image_sizes[0]
+        return 0.0, 0.0, image.width * padded_width / width, image.height * padded_height / height
+
+
+def detection_predictor(
+    path: Path,
+    description: Description,
+    *,
+    device: torch.device | None = None,
+    image_size: int | None = None,
+) -> DetectionPredictor:
+    """Build the predictor of a weights file.
+
+    Args:
+        path: The file.
+        description: Its description.
+        device: Device that the model runs on; None: the best there is.
+        image_size: Side in pixels of the square that images are fitted into; None: as in the
+            training.
+
+    Raises:
+        BotvisionError: If the file describes no detector, or holds the tensors of another one.
+    """
+    settings = settings_of(path, description)
+    # The file holds all weights; none are to be fetched.
+    arguments = {k: v for k, v in settings.backbone_arguments.items() if k != "pretrained"}
+    settings = settings.model_copy(update={"backbone_arguments": arguments})
+    model: Any = build_detector(settings, len(description.classes) + 1)
+    load_tensors(model, read_tensors(path), path)
+    given = description.input
+    model.transform.image_mean, model.transform.image_std = list(given.mean), list(given.std)
+    if image_size is not None:
+        _resize_to(image_size, model.transform)
+        given = given.model_copy(update={"size": image_size})
+        description = description.model_copy(update={"input": given})
+    if given.memory_format == "channels_last":  # as in training, so that the metrics agree
+        model = model.to(memory_format=torch.channels_last)
+    predictor = DetectionPredictor(model, description, device=device)
+    predictor.task = settings.kind
+    return predictor
+
+
+def settings_of(path: Path, description: Description) -> DetectorSettings:
+    """Return the settings of a detector in a weights file; keys it does not know are ignored.
+
+    Raises:
+        BotvisionError: If the file describes no detector.
+    """
+    try:
+        return read_detector_settings(description.model, ignore_unknown=True)
+    except (TypeError, ValueError) as error:
+        raise BotvisionError(
+            f"{path}: expected the weights of a detector, got a description of something else "
+            f"({' '.join(str(error).split())})"
+        ) from error
+
+
+def _resize_to(side: int, transform: Any) -> None:
+    """Let a detector's transform fit images into another square."""
+    if transform.size_divisible == transform.max_size:  # it pads to the whole square, as DETR's
+        transform.size_divisible = side
+    transform.min_size, transform.max_size = (side,), side

@@ -1,0 +1,94 @@
+"""Overlays and COCO results of a detector."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from botvision.datasets.coco.annotations import Category
+from botvision.files import replacing, write_json
+from botvision.tasks.detection.draw import draw_detections
+from botvision.tasks.detection.metrics import coco_results
+from botvision.tasks.detection.predictor import DetectionPredictor
+
+if TYPE_CHECKING:
+    import supervision
+
+
+class DetectionWriter:
+    """Writes an overlay of each image and ``predictions.json``; see ``ResultWriter``.
+
+    ``predictions.json`` holds ``images`` (id, file name, size), ``categories``, ``annotations``,
+    records in COCO's results format, and ``skipped`` (file name and reason). Overlays lie below
+    the output folder as the images do below the folder they have in common.
+
+    Args:
+        predictor: Predictor of the results.
+        output: Folder to write to; made when the first result is written.
+        names: Paths of all images below the folder they have in common.
+
+    Attributes:
+        files: Paths that will be written.
+    """
+
+    def __init__(self, predictor: DetectionPredictor, output: Path, names: Sequence[Path]) -> None:
+        self._output = output
+        self._places = dict(zip(names, _overlay_names(names), strict=True))
+        self._ids = {name: number for number, name in enumerate(names, start=1)}
+        classes = predictor.description.classes
+        self._categories = [Category(each.id, each.name) for each in classes]
+        self._index = {category.id: index for index, category in enumerate(self._categories)}
+        self._content: dict[str, Any] = {
+            "images": [],
+            "categories": [vars(category) for category in self._categories],
+            "annotations": [],
+            "skipped": [],
+        }
+        self.files = [
+            output / "predictions.json",
+            *(output / place for place in self._places.values()),
+        ]
+
+    def add(self, name: Path, image: Image.Image, result: "supervision.Detections") -> None:
+        """Write the overlay of an image; see ``ResultWriter.add``."""
+        number = self._ids[name]
+        self._content["images"].append(
+            {
+                "id": number,
+                "file_name": name.as_posix(),
+                "width": image.width,
+                "height": image.height,
+            }
+        )
+        self._content["annotations"].extend(coco_results(result, number, self._categories))
+        overlay = self._output / self._places[name]
+        overlay.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(overlay) as temporary:
+            draw_detections(image, result, self._categories).save(temporary)
+
+    def finish(self, skipped: list[dict[str, str]]) -> dict[str, Any]:
+        """Write ``predictions.json`` and return its content."""
+        self._content["skipped"] = skipped
+        self._output.mkdir(parents=True, exist_ok=True)
+        write_json(self._output / "predictions.json", self._content)
+        return self._content
+
+    def summary(self) -> list[str]:
+        """Return the number of instances and where the overlays are."""
+        found, images = len(self._content["annotations"]), len(self._content["images"])
+        return [f"{found} instances in {images} images; overlays are in {self._output}"]
+
+
+def _overlay_names(names: Sequence[Path]) -> list[Path]:
+    """Return the paths of the overlays; names that differ in case alone get a number."""
+    taken: set[str] = set()
+    overlays = []
+    for name in names:
+        stem = f"{name.stem}_{name.suffix[1:].lower()}"
+        overlay, number = name.with_name(f"{stem}.png"), 2
+        while str(overlay) in taken:
+            overlay, number = name.with_name(f"{stem}_{number}.png"), number + 1
+        taken.add(str(overlay))
+        overlays.append(overlay)
+    return overlays

@@ -1,0 +1,193 @@
+"""Predictors: trained models as functions of images, and writers of their results."""
+
+import contextlib
+import glob
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+import torch
+from PIL import Image
+from torch import nn
+
+from botvision.errors import BotvisionError
+from botvision.images.decode import find_images
+from botvision.images.inputs import ImageInput, to_rgb
+from botvision.precision import autocast
+from botvision.processes import processes
+from botvision.weights.file import Description
+
+Box = tuple[float, float, float, float]
+Result = TypeVar("Result")
+_SINGLE_IMAGE = (str, Path, Image.Image, torch.Tensor)
+
+
+class Predictor(ABC, Generic[Result]):
+    """A trained model as a function of images of any size.
+
+    Args:
+        model: The network; put into evaluation mode on the device.
+        description: Description of its weights.
+        device: Device that the model runs on; None: a GPU if there is one, else the CPU.
+
+    Attributes:
+        model: The network.
+        task: Kind of task, such as "instance_segmentation".
+        classes: Names of the classes, in the order of the model's outputs.
+        input_size: Side in pixels of the square that images are fitted into or cropped to.
+        device: Device that the model runs on.
+        description: Description of the weights.
+    """
+
+    task: str
+
+    def __init__(
+        self, model: nn.Module, description: Description, *, device: torch.device | None = None
+    ) -> None:
+        self.device = processes().device if device is None else device
+        self.model: Any = model.eval().to(self.device)
+        self.description = description
+        self.classes = description.class_names
+        self.input_size = description.input.size
+
+    @overload
+    def __call__(
+        self, image: ImageInput, *, threshold: float | None = None, tta: bool = False
+    ) -> Result: ...
+
+    @overload
+    def __call__(
+        self, image: Sequence[ImageInput], *, threshold: float | None = None, tta: bool = False
+    ) -> list[Result]: ...
+
+    def __call__(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        *,
+        threshold: float | None = None,
+        tta: bool = False,
+    ) -> Result | list[Result]:
+        """Predict one image or a list of images.
+
+        Args:
+            image: Path, PIL image, array or tensor, see ``botvision.images.inputs.to_rgb``; or a
+                list of them, which is predicted as one batch.
+            threshold: Smallest score to keep; None: the default of the task.
+            tta: Whether to average over the horizontally flipped image (classifiers).
+
+        Returns:
+            The result of the image; a list of results for a list.
+
+        Raises:
+            BotvisionError: If an image cannot be read, or an option does not apply.
+            TypeError: If an image is of another type.
+            ValueError: If the shape, dtype or range of an array is another one.
+        """
+        if isinstance(image, list | tuple):
+            images = [to_rgb(each) for each in image]
+            return self.predict(images, threshold=threshold, tta=tta) if images else []
+        return self.predict([to_rgb(image)], threshold=threshold, tta=tta)[0]  # type: ignore[arg-type]
+
+    def stream(
+        self,
+        source: str | Path | Iterable[ImageInput],
+        *,
+        batch_size: int = 8,
+        threshold: float | None = None,
+    ) -> Iterator[tuple[ImageInput, Result]]:
+        """Predict images one after the other, with few in memory at a time.
+
+        Args:
+            source: Image file, folder, glob pattern, or an iterable of images.
+            batch_size: Images per batch.
+            threshold: Smallest score to keep; None: the default of the task.
+
+        Yields:
+            Each image as the source gives it, and its result.
+
+        Raises:
+            BotvisionError: If the source is missing or an image cannot be read.
+            ValueError: If ``batch_size`` is less than 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+        batch: list[ImageInput] = []
+        for image in _images_of(source):
+            batch.append(image)
+            if len(batch) == batch_size:
+                yield from zip(batch, self(batch, threshold=threshold), strict=True)
+                batch = []
+        if batch:
+            yield from zip(batch, self(batch, threshold=threshold), strict=True)
+
+    @abstractmethod
+    def predict(
+        self,
+        images: Sequence[Image.Image],
+        *,
+        threshold: float | None = None,
+        tta: bool = False,
+    ) -> list[Result]:
+        """Predict RGB images as one batch; see ``__call__``."""
+
+    @abstractmethod
+    def covered_box(self, image: Image.Image) -> Box:
+        """Return the part of an image that the network's input covers.
+
+        Returns:
+            x1, y1, x2, y2 in pixels of the image; padding at the right and bottom reaches out.
+        """
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the precision that the weights are used in."""
+        return autocast(self.device, self.description.input.precision)
+
+
+class ResultWriter(Protocol[Result]):
+    """Writes the results of many images into a folder.
+
+    Attributes:
+        files: Paths that will be written.
+    """
+
+    files: list[Path]
+
+    def add(self, name: Path, image: Image.Image, result: Result) -> None:
+        """Write the result of an image.
+
+        Args:
+            name: Path of the image below the folder that all images have in common.
+            image: The image as RGB.
+            result: Result of the image.
+        """
+        ...
+
+    def finish(self, skipped: list[dict[str, str]]) -> dict[str, Any]:
+        """Write what covers all images, and return the content of ``predictions.json``.
+
+        Args:
+            skipped: ``file_name`` and ``reason`` of the images that could not be read.
+        """
+        ...
+
+    def summary(self) -> list[str]:
+        """Return lines that say what was found and where it is."""
+        ...
+
+
+def _images_of(source: str | Path | Iterable[ImageInput]) -> Iterator[ImageInput]:
+    if not isinstance(source, str | Path):
+        if isinstance(source, _SINGLE_IMAGE):
+            raise TypeError("source: expected a path or an iterable of images, got one image")
+        yield from source
+        return
+    path = Path(source)
+    if path.exists() or not glob.has_magic(str(source)):
+        yield from find_images(path)
+        return
+    found = sorted(glob.glob(str(source), recursive=True))
+    if not found:
+        raise BotvisionError(f"{source}: no file matches")
+    for each in found:
+        yield from find_images(Path(each))
