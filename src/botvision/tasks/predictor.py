@@ -186,7 +186,7 @@ def _images_of(source: str | Path | Iterable[ImageInput]) -> Iterator[ImageInput
     if path.exists() or not glob.has_magic(str(source)):
         yield from find_images(path)
         return
-    found = sorted(glob.glob(str(source), recursive=True))
+    found = sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207 - absolute too
     if not found:
         raise BotvisionError(f"{source}: no file matches")
     for each in found:

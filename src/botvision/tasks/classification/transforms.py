@@ -78,6 +78,7 @@ def evaluation_transform(
         crop_pct: Share of the shorter side that is looked at.
         mean: Of the channels, images in 0..1.
         std: Likewise.
+        interpolation: Filter that the image is resized with.
     """
     transform: Transform = create_transform(
         image_size, crop_pct=crop_pct, interpolation=interpolation, mean=mean, std=std

@@ -100,7 +100,7 @@ class DetectionTask:
         for option in ("tta", "skip_bad", "output"):
             if getattr(options, option):
                 raise BotvisionError(
-                    f"{option}: expected the weights of a classifier, got a detector's; leave it out"
+                    f"{option}: expected a classifier, got a detector; leave it out"
                 )
         masks = predictor.task == "instance_segmentation"
         coco = CocoInstances(
