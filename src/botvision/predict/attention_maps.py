@@ -60,7 +60,7 @@ def attention_maps(
         look: Callable[[], object] = partial(predictor.probabilities, [image])
     else:
         covered = _box_of_detector(predictor, image)
-        look = partial(predictor.results, F.pil_to_tensor(image), 0, score=1.0)
+        look = partial(predictor.detect, F.pil_to_tensor(image), score=1.0)
     left, top, right, bottom = covered
     if not (left <= x + 0.5 < right and top <= y + 0.5 < bottom):
         x1, y1, x2, y2 = (math.ceil(edge - 0.5) for edge in covered)

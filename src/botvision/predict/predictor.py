@@ -13,10 +13,8 @@ from botvision.datasets.coco.annotations import Category
 from botvision.errors import BotvisionError
 from botvision.predict.images import ImageInput, as_image
 from botvision.processes import processes
-from botvision.supervision_import import import_supervision
 from botvision.tasks.detection.build import build_detector
 from botvision.tasks.detection.evaluation import detect
-from botvision.tasks.detection.metrics import coco_results
 from botvision.tasks.detection.settings import read_detector_settings
 from botvision.training.settings import TrainingSettings
 from botvision.weights.file import load_tensors, read_tensors
@@ -57,38 +55,28 @@ class Predictor:
 
         Returns:
             ``xyxy`` in pixels, ``confidence``, ``class_id`` (the category's original id),
-            ``mask`` [n, H, W] if the model predicts masks, and ``data["class_name"]``.
+            ``mask``, a ``CompactMask`` [n, H, W], if the model predicts masks, and
+            ``data["class_name"]``.
 
         Raises:
             BotvisionError: If the image cannot be read.
         """
-        output = self._detect(_tensor(image))
-        kept = output["scores"] >= score
-        places = output["labels"][kept].numpy() - 1
-        detections: supervision.Detections = import_supervision().Detections(
-            xyxy=output["boxes"][kept].numpy(),
-            confidence=output["scores"][kept].numpy(),
-            class_id=np.array([category.id for category in self.categories])[places],
-            mask=(output["masks"][kept, 0] >= 0.5).numpy() if "masks" in output else None,
-            data={"class_name": np.array([c.name for c in self.categories])[places]},
-        )
+        detections = self.detect(_tensor(image), score=score)
+        indices = detections.class_id
+        detections.data["class_name"] = np.array([c.name for c in self.categories])[indices]
+        detections.class_id = np.array([category.id for category in self.categories])[indices]
         return detections
 
-    def results(self, image: Tensor, image_id: int, *, score: float) -> list[dict[str, Any]]:
-        """Detections of an image [3, H, W] in COCO's results format.
+    def detect(self, image: Tensor, *, score: float) -> "supervision.Detections":
+        """Detections of an image [3, H, W], see ``detect``.
 
         Args:
             image: uint8, or float in 0..1.
-            image_id: For the records.
             score: Smallest score to keep.
         """
-        records = coco_results(self._detect(image), image_id, self.categories)
-        return [record for record in records if record["score"] >= score]
-
-    def _detect(self, image: Tensor) -> dict[str, Tensor]:
         scaled = F.to_dtype(image, torch.float32, scale=True)
-        (output,) = detect(self.model, [scaled], self.precision)
-        return {name: tensor.cpu() for name, tensor in output.items()}
+        (detections,) = detect(self.model, [scaled], self.precision, threshold=score)
+        return detections
 
 
 def detector_predictor(path: Path, description: dict[str, Any]) -> Predictor:

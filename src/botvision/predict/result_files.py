@@ -11,7 +11,8 @@ from botvision.errors import BotvisionError
 from botvision.files import replacing, write_json
 from botvision.images.decode import read_image
 from botvision.predict.predictor import Predictor
-from botvision.tasks.detection.draw import draw_results
+from botvision.tasks.detection.draw import draw_detections
+from botvision.tasks.detection.metrics import coco_results
 
 
 def predict_files(
@@ -59,6 +60,7 @@ def predict_files(
         raise BotvisionError(f"--output {output}: expected a folder, got a file")
     skipped = _unreadable(paths, names, skip_bad=skip_bad)
     output.mkdir(parents=True, exist_ok=True)
+    names_of_classes = [category.name for category in predictor.categories]
     content: dict[str, Any] = {
         "images": [],
         "categories": [vars(category) for category in predictor.categories],
@@ -69,7 +71,8 @@ def predict_files(
         if path in skipped:
             continue
         image = F.pil_to_tensor(read_image(path))
-        records = predictor.results(image, number, score=score)
+        detections = predictor.detect(image, score=score)
+        records = coco_results(detections, number, predictor.categories)
         content["images"].append(
             {
                 "id": number,
@@ -82,7 +85,7 @@ def predict_files(
         overlay = output / place
         overlay.parent.mkdir(parents=True, exist_ok=True)
         with replacing(overlay) as temporary:
-            draw_results(image, records, predictor.categories).save(temporary)
+            draw_detections(image, detections, names_of_classes).save(temporary)
         progress(number, len(paths))
     write_json(output / "predictions.json", content)
     return content
