@@ -42,7 +42,7 @@ def test_the_pixel_is_the_one_asked_for(at, place, predictor, image):
     layer = predictor.model.get_submodule(first.layer)
     seen = []
     hook = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    predictor.results(F.pil_to_tensor(image), 0, score=1.0)
+    predictor.detect(F.pil_to_tensor(image), score=1.0)
     hook.remove()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         expected = layer.attention_map(seen[0], *place)[0].float()

@@ -1,17 +1,22 @@
-"""Images people look at: instances drawn on images, and mosaics of them."""
+"""Instances drawn on images, and mosaics of images."""
 
 import colorsys
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
-from torchvision.utils import draw_bounding_boxes
 
 from botvision.files import replacing
+
+if TYPE_CHECKING:
+    from supervision import CompactMask
 
 _GOLDEN_RATIO = 0.618034
 _OPACITY = 0.45  # of masks
@@ -19,21 +24,23 @@ _SMALLEST_SIDE = 384  # small images are enlarged so that boxes and labels can b
 
 
 def class_color(number: int) -> tuple[int, int, int]:
-    """RGB color of a class; neighboring numbers get distant hues."""
+    """Return the RGB color of a class; neighboring numbers get distant hues."""
     red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.85, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def draw_instances(
     image: Tensor,
-    boxes: Tensor,
+    boxes: Tensor | NDArray[np.float32],
     labels: Sequence[int],
     captions: Sequence[str],
-    masks: Tensor | None = None,
+    masks: "Tensor | NDArray[np.bool_] | CompactMask | None" = None,
+    *,
+    max_side: int | None = None,
 ) -> Image.Image:
     """Draw boxes, captions and masks on an image, enlarged if it is small.
 
-    The first instance lies on top, of detections the surest.
+    The first instance lies on top; of detections this is the one with the highest score.
 
     Args:
         image: [3, H, W], uint8 or float in 0..1.
@@ -41,36 +48,85 @@ def draw_instances(
         labels: Class of each instance; chooses its color.
         captions: Text of each instance.
         masks: Binary [n, H, W] or None.
+        max_side: Longest side drawn; larger images are reduced first. None draws them as they are.
 
     Returns:
-        An RGB photo.
+        An RGB image.
     """
-    canvas = F.to_dtype(image.detach().cpu(), torch.uint8, scale=True)
-    height, width = canvas.shape[-2:]
-    factor = max(1, round(_SMALLEST_SIDE / max(height, width)))
-    canvas = F.resize(canvas, [height * factor, width * factor], antialias=False)
-    if len(labels) == 0:
-        return F.to_pil_image(canvas)
+    height, width = image.shape[-2:]
+    canvas = _canvas(image, max_side)
+    drawn_height, drawn_width = canvas.shape[1:]
     colors = [class_color(label) for label in reversed(labels)]
-    if masks is not None:
-        enlarged = F.resize(
-            masks.detach().cpu().to(torch.uint8),
-            [height * factor, width * factor],
-            interpolation=F.InterpolationMode.NEAREST,
-        )
-        # torchvision's draw_segmentation_masks blackens what two masks share.
-        blended = canvas.float()
-        for mask, color in zip(enlarged.bool().flip(0), colors, strict=True):
-            blended[:, mask] += _OPACITY * (torch.tensor(color)[:, None] - blended[:, mask])
-        canvas = blended.round().to(torch.uint8)
-    scaled = boxes.detach().cpu().float().flip(0) * factor
-    scaled[:, 2:] = torch.maximum(scaled[:, 2:], scaled[:, :2])
-    canvas = draw_bounding_boxes(canvas, scaled, colors=colors, width=2)
-    photo: Image.Image = F.to_pil_image(canvas)
-    draw = ImageDraw.Draw(photo)
+    if masks is not None and colors:
+        rows = np.arange(drawn_height) * height // drawn_height
+        columns = np.arange(drawn_width) * width // drawn_width
+        _tint(canvas, masks, colors, rows, columns)
+    drawn = Image.fromarray(np.ascontiguousarray(canvas.transpose(1, 2, 0)))
+    draw = ImageDraw.Draw(drawn)
+    scale = np.array([drawn_width / width, drawn_height / height] * 2, np.float32)
+    scaled = torch.as_tensor(boxes).detach().cpu().float().numpy()[::-1] * scale
+    scaled[:, 2:] = np.maximum(scaled[:, 2:], scaled[:, :2])
+    for box, color in zip(scaled.astype(int).tolist(), colors, strict=True):
+        draw.rectangle(box, outline=color, width=2)
     for (x, y, *_), caption, color in zip(scaled.tolist(), reversed(captions), colors, strict=True):
         _caption(draw, x, y, caption, color)
-    return photo
+    return drawn
+
+
+def _canvas(image: Tensor, max_side: int | None) -> NDArray[np.uint8]:
+    """Return an image as uint8 [3, height, width] in the size in which it is drawn."""
+    image = image.detach().cpu().as_subclass(Tensor)
+    height, width = image.shape[-2:]
+    longest = max(height, width)
+    if max_side is not None and longest > max_side:
+        # First, as anything else would copy the whole image.
+        size = [max(1, round(side * max_side / longest)) for side in (height, width)]
+        image = F.resize(image, size)
+    canvas = F.to_dtype(image, torch.uint8, scale=True)
+    factor = round(_SMALLEST_SIDE / longest)
+    if factor > 1:
+        canvas = F.resize(canvas, [height * factor, width * factor], antialias=False)
+    return canvas.numpy().copy()  # it is drawn on
+
+
+def _tint(
+    canvas: NDArray[np.uint8],
+    masks: "Tensor | NDArray[np.bool_] | CompactMask",
+    colors: Sequence[tuple[int, int, int]],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> None:
+    """Blend masks into a canvas, the last one first, each in its own window.
+
+    Args:
+        canvas: [3, height, width].
+        masks: Binary [n, H, W].
+        colors: Color of each mask, the last one first.
+        rows: Row of the masks that each row of the canvas shows.
+        columns: Column of the masks that each column of the canvas shows.
+    """
+    blended = canvas.astype(np.float32)  # rounded once, however many masks share a pixel
+    for index, color in zip(reversed(range(len(masks))), colors, strict=True):
+        mask, left, top = _crop(masks, index)
+        first, last = np.searchsorted(rows, (top, top + mask.shape[0]))
+        begin, end = np.searchsorted(columns, (left, left + mask.shape[1]))
+        shown = mask[rows[first:last, None] - top, columns[begin:end] - left]
+        for channel, value in zip(blended[:, first:last, begin:end], color, strict=True):
+            tint = value - channel
+            tint *= _OPACITY
+            tint *= shown
+            channel += tint
+    canvas[:] = blended.round()
+
+
+def _crop(
+    masks: "Tensor | NDArray[np.bool_] | CompactMask", index: int
+) -> tuple[NDArray[np.bool_], int, int]:
+    """Return a mask's pixels around its object, and the column and row where they begin."""
+    if isinstance(masks, Tensor | np.ndarray):
+        return torch.as_tensor(masks[index]).cpu().bool().numpy(), 0, 0
+    left, top = masks.offsets[index].tolist()
+    return masks.crop(index), left, top
 
 
 def _caption(
@@ -83,11 +139,11 @@ def _caption(
 
 
 def mosaic(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
-    """Images side by side in rows, each in a cell of the largest size.
+    """Arrange images in rows, each in a cell of the largest size.
 
     Args:
         images: At least one.
-        columns: Images a row; about as many as rows if None.
+        columns: Images per row; None gives about as many columns as rows.
     """
     columns = columns or math.ceil(math.sqrt(len(images)))
     width = max(image.width for image in images)
@@ -102,7 +158,7 @@ def mosaic(images: Sequence[Image.Image], columns: int | None = None) -> Image.I
 
 
 def save_evaluation(image: Image.Image, folder: Path, epoch: int) -> None:
-    """Write the image of an evaluation as ``val_epoch<epoch>.jpg`` and as the last one's."""
+    """Write an evaluation's mosaic as ``val_epoch<epoch>.jpg`` and ``val_predictions.jpg``."""
     for name in (f"val_epoch{epoch:03d}.jpg", "val_predictions.jpg"):
         with replacing(folder / name) as temporary:
             image.save(temporary)

@@ -102,7 +102,7 @@ def test_masks_are_let_go_batch_by_batch(detector, handwriting, monkeypatch):
         gc.collect()
         alive.append(sum(each() is not None for each in held))
         outputs = detect(*arguments)
-        held.extend(weakref.ref(output["masks"]) for output in outputs)
+        held.extend(weakref.ref(output) for output in outputs)
         return outputs
 
     monkeypatch.setattr(evaluation, "detect", watched)

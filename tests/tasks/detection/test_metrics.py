@@ -8,16 +8,17 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from pycocotools import mask as oracle_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from botvision.datasets.coco.annotations import Category, read_annotations
-from botvision.tasks.detection.metrics import CocoMetrics, coco_results
+from botvision.supervision_import import import_supervision
+from botvision.tasks.detection.metrics import CocoMetrics, coco_results, from_coco_results
 
 # pycocotools' own decoder warns about numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+sv = import_supervision()
 NAMES = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]
 NAMES += ["ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"]
 CATEGORIES = [{"id": 1, "name": "one"}, {"id": 5, "name": "five"}, {"id": 90, "name": "ninety"}]
@@ -329,20 +330,26 @@ def test_results_are_collected_and_forgotten(tmp_path):
     assert metrics.evaluate()["box_ap"] == 0
 
 
+def detections(masks, boxes):
+    """Detections of classes 90, 1 and 5."""
+    height, width = masks.shape[1:]
+    whole = np.array([[0, 0, width - 1, height - 1]] * len(masks))
+    return sv.Detections(
+        xyxy=np.array(boxes, np.float32),
+        confidence=np.array([0.75, 0.5, 0.25], np.float32),
+        class_id=np.array([2, 0, 1]),
+        mask=sv.CompactMask.from_dense(masks.astype(bool), whole, (height, width)),
+    )
+
+
 def test_coco_results_round_trip():
     rng = np.random.default_rng(0)
     masks = np.stack([ellipse(rng) for _ in range(3)])
-    output = {
-        "boxes": torch.tensor([[1.5, 2.25, 11.5, 22.25], [0, 0, 240, 240], [3, 4, 5, 7]]),
-        "labels": torch.tensor([3, 1, 2]),
-        "scores": torch.tensor([0.75, 0.5, 0.25]),
-        # Either side of the threshold, which belongs to the mask.
-        "masks": torch.from_numpy(np.where(masks, 0.5, 0.4999).astype(np.float32))[:, None],
-    }
+    found = detections(masks, [[1.5, 2.25, 11.5, 22.25], [0, 0, 240, 240], [3, 4, 5, 7]])
     categories = [Category(c["id"], c["name"]) for c in CATEGORIES]
-    boxes = output["boxes"].clone()
-    results = json.loads(json.dumps(coco_results(output, 42, categories)))
-    assert torch.equal(output["boxes"], boxes), "the detector's output is not ours to change"
+    boxes = found.xyxy.copy()
+    results = json.loads(json.dumps(coco_results(found, 42, categories)))
+    assert np.array_equal(found.xyxy, boxes), "the detections are not ours to change"
     assert [r["image_id"] for r in results] == [42] * 3
     assert [r["category_id"] for r in results] == [90, 1, 5]
     assert [r["score"] for r in results] == [0.75, 0.5, 0.25]
@@ -352,13 +359,50 @@ def test_coco_results_round_trip():
         assert np.array_equal(oracle_mask.decode(result["segmentation"]), mask)
 
 
+def test_results_are_read_as_they_were_written():
+    masks = np.zeros((3, 97, 81), np.uint8)
+    boxes = [[10.3, 20.7, 33.3, 77.7], [0, 0, 81, 97], [-5.5, 60.2, 18.9, 90]]
+    for mask, (x, y, right, bottom) in zip(masks, boxes, strict=True):
+        rows, columns = np.mgrid[:97, :81]
+        mask[(columns >= x) & (columns <= right) & (rows >= y) & (rows <= bottom)] = 1
+    found = detections(masks, boxes)
+    categories = [Category(c["id"], c["name"]) for c in CATEGORIES]
+    read = from_coco_results(coco_results(found, 42, categories), categories, (97, 81))
+    assert np.array_equal(read.xyxy, found.xyxy)
+    assert np.array_equal(read.confidence, found.confidence)
+    assert np.array_equal(read.class_id, found.class_id)
+    assert np.array_equal(read.mask.to_dense(), masks)
+    assert len(from_coco_results([], categories, (97, 81))) == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 1), (1, 4), (5, 7), (240, 240)])
+def test_masks_are_encoded_as_pycocotools_does(size):
+    rng = np.random.default_rng(0)
+    height, width = size
+    masks = [np.zeros(size, bool), np.ones(size, bool), rng.random(size) < 0.5]
+    boxes = [[0, 0, width - 1, height - 1]] * len(masks)
+    for _ in range(40):
+        x, right = np.sort(rng.integers(0, width, 2))
+        y, bottom = np.sort(rng.integers(0, height, 2))
+        masks.append(np.zeros(size, bool))
+        inside = masks[-1][y : bottom + 1, x : right + 1]
+        inside[:] = rng.random(inside.shape) < rng.random() * 1.5
+        boxes.append([x, y, right, bottom])
+    found = sv.Detections(
+        xyxy=np.array(boxes, np.float32),
+        confidence=np.ones(len(boxes), np.float32),
+        class_id=np.zeros(len(boxes), int),
+        mask=sv.CompactMask.from_dense(np.stack(masks), np.array(boxes), size),
+    )
+    results = coco_results(found, 1, [Category(1, "one")])
+    assert [r["segmentation"] for r in results] == [encoded(m.astype(np.uint8)) for m in masks]
+
+
 @pytest.mark.parametrize("masks", [True, False])
 def test_coco_results_of_nothing(masks):
-    output = {
-        "boxes": torch.zeros(0, 4),
-        "labels": torch.zeros(0, dtype=torch.int64),
-        "scores": torch.zeros(0),
-    }
+    found = sv.Detections.empty()
+    found.confidence = np.zeros(0, np.float32)
     if masks:
-        output["masks"] = torch.zeros(0, 1, SIDE, SIDE)
-    assert coco_results(output, 1, [Category(1, "one")]) == []
+        dense = np.zeros((0, SIDE, SIDE), bool)
+        found.mask = sv.CompactMask.from_dense(dense, np.zeros((0, 4)), (SIDE, SIDE))
+    assert coco_results(found, 1, [Category(1, "one")]) == []

@@ -1,5 +1,6 @@
 """A COCO folder as a torch data set of images and instance targets."""
 
+import copy
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -118,6 +119,12 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         if not self._masks:
             target.pop("masks", None)
         return image, target
+
+    def without_masks(self) -> "CocoInstances":
+        """Return the same items without masks, which take n x H x W bytes each."""
+        boxes_only = copy.copy(self)
+        boxes_only._masks = False
+        return boxes_only
 
     def leave_out(self, image_ids: Collection[int | str]) -> None:
         """Go on without some images.

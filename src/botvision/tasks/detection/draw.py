@@ -1,38 +1,39 @@
 """Detections drawn on their image."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 from torch import Tensor
 
-from botvision.datasets.coco.annotations import Category
 from botvision.images.draw import draw_instances
 
+if TYPE_CHECKING:
+    from supervision import Detections
 
-def draw_results(
-    image: Tensor, results: Sequence[dict[str, Any]], categories: Sequence[Category]
+
+def draw_detections(
+    image: Tensor, detections: "Detections", names: Sequence[str], *, max_side: int | None = None
 ) -> Image.Image:
-    """Draw one image's records in COCO's results format.
+    """Draw one image's detections.
 
     Args:
         image: [3, H, W], uint8 or float in 0..1.
-        results: As ``coco_results`` makes them.
-        categories: Classes in label order.
+        detections: See ``detect``.
+        names: Classes in label order.
+        max_side: Longest side drawn, see ``draw_instances``.
+
+    Returns:
+        An RGB image.
     """
-    places = {category.id: place for place, category in enumerate(categories)}
-    labels = [places[result["category_id"]] + 1 for result in results]
+    class_ids, confidence = detections.class_id, detections.confidence
+    assert class_ids is not None
+    assert confidence is not None
     captions = [
-        f"{categories[label - 1].name} {result['score']:.2f}"
-        for label, result in zip(labels, results, strict=True)
+        f"{names[class_id]} {score:.2f}"
+        for class_id, score in zip(class_ids.tolist(), confidence.tolist(), strict=True)
     ]
-    boxes = torch.tensor([result["bbox"] for result in results]).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    masks = None
-    if results and "segmentation" in results[0]:
-        decoded = [coco_mask.decode(result["segmentation"]) for result in results]
-        masks = torch.from_numpy(np.stack(decoded))
-    return draw_instances(image, boxes, labels, captions, masks)
+    labels = (class_ids + 1).tolist()
+    return draw_instances(
+        image, detections.xyxy, labels, captions, detections.mask, max_side=max_side
+    )

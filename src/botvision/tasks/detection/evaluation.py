@@ -1,8 +1,8 @@
-"""Running a detector over a data set, on one process or many, and measuring it."""
+"""Detectors run over images, and measured on a dataset by one process or many."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
@@ -12,7 +12,13 @@ from botvision.datasets.coco.dataset import CocoInstances
 from botvision.datasets.loading import evaluation_batches, load_batches
 from botvision.errors import BotvisionError
 from botvision.precision import autocast
+from botvision.supervision_import import import_supervision
+from botvision.tasks.detection.detectors.masks import compact_masks
+from botvision.tasks.detection.detectors.transform import unpasted_masks
 from botvision.tasks.detection.metrics import CocoMetrics, coco_results
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 
 def evaluate_detector(
@@ -23,61 +29,90 @@ def evaluate_detector(
     batch_size: int,
     masks: bool,
     num_workers: int = 0,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Any], CocoMetrics]:
-    """COCO metrics of a detector on a data set, whose images are split over the processes.
+    """Compute COCO metrics of a detector on a dataset, whose batches are split over processes.
 
     Args:
         model: A torchvision detector; put into evaluation mode and back.
         data: Images as float tensors, see ``evaluation_transform``.
         precision: "float32", or "bfloat16" for autocast.
-        batch_size: Images at a time.
+        batch_size: Images per batch.
         masks: Whether to evaluate masks besides boxes.
-        num_workers: Processes that read the images.
-        progress: Called with the images done and their total.
+        num_workers: Number of processes that read the images.
+        progress: Called with the number of images done and the total of this process.
 
     Returns:
-        ``CocoMetrics.evaluate``'s metrics, and the ``CocoMetrics`` with the results in COCO's
+        The metrics of ``CocoMetrics.evaluate``, and the ``CocoMetrics`` with the results in COCO's
         format, the same on every process.
     """
     was_training = model.training
     model.eval()
-    mine = evaluation_batches(len(data), batch_size)
+    batches = evaluation_batches(len(data), batch_size)
     results: list[dict[str, Any]] = []
-    total, done = sum(map(len, mine)), 0
-    with closing(load_batches(data, mine, collate=list, num_workers=num_workers)) as loaded:
-        for chosen in loaded:
-            outputs = detect(model, [image for image, _ in chosen], precision)
-            for output, (_, target) in zip(outputs, chosen, strict=True):
-                # Masks leave as run lengths: those of a whole data set would not fit anywhere.
-                results.extend(coco_results(output, target["image_id"], data.categories))
-            done += len(chosen)
-            progress(done, total)  # which may interrupt
+    total, done = sum(map(len, batches)), 0
+    images_only = data.without_masks()
+    with closing(load_batches(images_only, batches, collate=list, num_workers=num_workers)) as read:
+        for batch in read:
+            found = detect(model, [image for image, _ in batch], precision)
+            for detections, (_, target) in zip(found, batch, strict=True):
+                results.extend(coco_results(detections, target["image_id"], data.categories))
+            done += len(batch)
+            if progress is not None:
+                progress(done, total)  # which may interrupt
     model.train(was_training)
     metrics = CocoMetrics(data.annotations, masks=masks)
     metrics.process(gather_object(results))
     return metrics.evaluate(), metrics
 
 
-def detect(model: nn.Module, images: list[Tensor], precision: str) -> list[dict[str, Tensor]]:
-    """Detections of float images [3, H, W] in 0..1, on the model's device.
+def detect(
+    model: nn.Module, images: Sequence[Tensor], precision: str, *, threshold: float = 0.0
+) -> list["Detections"]:
+    """Detect objects in images.
 
     Args:
         model: A torchvision detector in evaluation mode.
-        images: Of any sizes.
+        images: Float tensors [3, H, W] in 0..1, of any sizes; moved to the model's device.
         precision: "float32", or "bfloat16" for autocast.
+        threshold: Smallest score to keep.
+
+    Returns:
+        For each image, by falling score: ``xyxy`` float32 [n, 4] in pixels of the image,
+        ``confidence`` float32 [n], ``class_id`` int64 [n], the label less one, and ``mask``, a
+        ``CompactMask`` [n, H, W], or None if the detector predicts boxes only.
+
+    Raises:
+        BotvisionError: If an image is too narrow to be resized.
     """
     device = next(model.parameters()).device
     transform: Any = model.get_submodule("transform")
     longest: int = transform.max_size
-    for image in images:
-        height, width = image.shape[-2:]
+    sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+    for height, width in sizes:
         if min(height, width) * longest < max(height, width):
             raise BotvisionError(
                 f"image of {width} x {height}: expected a longer side of at most {longest} times "
-                "the shorter one; cut the image"
+                "the shorter one; crop the image"
             )
     inputs = [image.as_subclass(Tensor).to(device) for image in images]
-    with torch.inference_mode(), autocast(device, precision):
-        outputs: list[dict[str, Tensor]] = model(inputs)
-    return outputs
+    with torch.inference_mode():
+        with autocast(device, precision), unpasted_masks():
+            outputs: list[dict[str, Tensor]] = model(inputs)
+        return [
+            _detections(output, size, threshold)
+            for output, size in zip(outputs, sizes, strict=True)
+        ]
+
+
+def _detections(output: dict[str, Tensor], size: tuple[int, int], threshold: float) -> "Detections":
+    kept = output["scores"] >= threshold
+    own = {name: values[kept] for name, values in output.items()}
+    masks = own.get("masks")
+    detections: Detections = import_supervision().Detections(
+        xyxy=own["boxes"].float().cpu().numpy(),
+        confidence=own["scores"].float().cpu().numpy(),
+        class_id=own["labels"].cpu().numpy() - 1,
+        mask=None if masks is None else compact_masks(masks, own["boxes"], size),
+    )
+    return detections

@@ -2,16 +2,19 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
-from torch import Tensor
 
 from botvision.datasets.coco.annotations import Category, CocoAnnotations, box_polygons
 from botvision.datasets.coco.polygons import cut_to_surroundings
+from botvision.supervision_import import import_supervision
+
+if TYPE_CHECKING:
+    from supervision import CompactMask, Detections
 
 _NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 _RECALLS = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
@@ -21,39 +24,82 @@ _PER_CLASS = ("ap", "ap_small", "ap_medium", "ap_large")  # in the order of the 
 
 
 def coco_results(
-    output: dict[str, Tensor], image_id: int, categories: Sequence[Category]
+    detections: "Detections", image_id: int | str, categories: Sequence[Category]
 ) -> list[dict[str, Any]]:
-    """One image's detections in COCO's results format.
+    """Write one image's detections in COCO's results format.
 
     Args:
-        output: A torchvision detector's output: ``boxes`` [n, 4] x1 y1 x2 y2 in pixels,
-            ``labels`` [n] from 1, ``scores`` [n] and perhaps ``masks`` [n, 1, H, W] in 0..1.
+        detections: See ``detect``.
         image_id: COCO's image id.
         categories: Classes in label order.
 
     Returns:
         Records with ``image_id``, ``category_id``, ``bbox`` [x, y, width, height], ``score`` and,
-        for a mask, ``segmentation`` as compressed run lengths (threshold 0.5).
+        for a mask, ``segmentation`` as compressed run lengths.
     """
-    boxes = output["boxes"].detach().cpu().double()
+    boxes = detections.xyxy.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
+    confidence, class_ids = detections.confidence, detections.class_id
+    assert confidence is not None
+    assert class_ids is not None
     results: list[dict[str, Any]] = [
         {
             "image_id": image_id,
-            "category_id": categories[label - 1].id,
+            "category_id": categories[class_id].id,
             "bbox": box,
             "score": score,
         }
-        for box, label, score in zip(
-            boxes.tolist(), output["labels"].tolist(), output["scores"].tolist(), strict=True
+        for box, class_id, score in zip(
+            boxes.tolist(), class_ids.tolist(), confidence.tolist(), strict=True
         )
     ]
-    if "masks" in output and results:
-        binary = (output["masks"][:, 0] >= 0.5).cpu().numpy().astype(np.uint8)
-        encoded = coco_mask.encode(np.asfortranarray(binary.transpose(1, 2, 0)))
-        for result, rle in zip(results, encoded, strict=True):
-            result["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+    if detections.mask is not None:
+        for index, result in enumerate(results):
+            result["segmentation"] = _run_lengths(detections.mask, index)
     return results
+
+
+def from_coco_results(
+    results: Sequence[dict[str, Any]], categories: Sequence[Category], size: tuple[int, int]
+) -> "Detections":
+    """Read one image's records in COCO's results format, the inverse of ``coco_results``.
+
+    Args:
+        results: The records.
+        categories: Classes in label order.
+        size: (H, W) of the image.
+    """
+    supervision = import_supervision()
+    indices = {category.id: index for index, category in enumerate(categories)}
+    boxes = np.array([each["bbox"] for each in results]).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    mask = None
+    if results and "segmentation" in results[0]:
+        encoded = [each["segmentation"] for each in results]
+        around = boxes + np.array([-1, -1, 1, 1])  # the sums of bbox are rounded
+        mask = supervision.CompactMask.from_coco_rle(encoded, around, size)
+    detections: Detections = supervision.Detections(
+        xyxy=boxes.astype(np.float32),
+        confidence=np.array([each["score"] for each in results], np.float32),
+        class_id=np.array([indices[each["category_id"]] for each in results], np.int64),
+        mask=mask,
+    )
+    return detections
+
+
+def _run_lengths(masks: "CompactMask", index: int) -> dict[str, Any]:
+    """Encode one mask as the run lengths of COCO's whole image, from its crop alone."""
+    height, width = masks.image_shape
+    left, top = masks.offsets[index].tolist()
+    crop = masks.crop(index)
+    columns = np.zeros((crop.shape[1], height), bool)  # COCO counts down the columns
+    columns[:, top : top + len(crop)] = crop.T
+    changes = np.flatnonzero(np.diff(columns.ravel(), prepend=False, append=False))
+    counts = np.diff(left * height + changes, prepend=0, append=height * width).tolist()
+    if counts[-1] == 0:  # the mask reaches the last pixel
+        counts.pop()
+    (encoded,) = coco_mask.frPyObjects([{"size": [height, width], "counts": counts}], height, width)
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
 
 
 class CocoMetrics:

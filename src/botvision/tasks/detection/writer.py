@@ -1,10 +1,13 @@
 """Overlays and COCO results of a detector."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
+from torchvision.transforms.v2 import functional as F
 
 from botvision.datasets.coco.annotations import Category
 from botvision.files import replacing, write_json
@@ -38,7 +41,7 @@ class DetectionWriter:
         self._ids = {name: number for number, name in enumerate(names, start=1)}
         classes = predictor.description.classes
         self._categories = [Category(each.id, each.name) for each in classes]
-        self._index = {category.id: index for index, category in enumerate(self._categories)}
+        self._names = predictor.classes
         self._content: dict[str, Any] = {
             "images": [],
             "categories": [vars(category) for category in self._categories],
@@ -61,11 +64,16 @@ class DetectionWriter:
                 "height": image.height,
             }
         )
-        self._content["annotations"].extend(coco_results(result, number, self._categories))
+        # Results carry the ids of the data set; files and colors go by the index of the class.
+        index = {category.id: index for index, category in enumerate(self._categories)}
+        assert result.class_id is not None
+        ids = np.array([index[each] for each in result.class_id.tolist()], dtype=np.int64)
+        indexed = replace(result, class_id=ids)
+        self._content["annotations"].extend(coco_results(indexed, number, self._categories))
         overlay = self._output / self._places[name]
         overlay.parent.mkdir(parents=True, exist_ok=True)
         with replacing(overlay) as temporary:
-            draw_detections(image, result, self._categories).save(temporary)
+            draw_detections(F.pil_to_tensor(image), indexed, self._names).save(temporary)
 
     def finish(self, skipped: list[dict[str, str]]) -> dict[str, Any]:
         """Write ``predictions.json`` and return its content."""

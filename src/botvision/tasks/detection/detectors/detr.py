@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from botvision.errors import BotvisionError
+from botvision.precision import widened
 from botvision.tasks.detection.detectors.backbone import DeepestMap
 from botvision.tasks.detection.detectors.detr_boxes import detections_of, relative_targets
 from botvision.tasks.detection.detectors.detr_losses import set_losses
+from botvision.tasks.detection.detectors.transform import DetectorTransform
 
 
 def detr(
@@ -154,11 +155,11 @@ class Detr(nn.Module):
             raise ValueError("targets: expected boxes and labels in training, got none")
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         batch, targets = self.transform(images, targets)
-        decoded = self._decode(batch)
+        decoded = widened(self._decode(batch))
         # bfloat16 has 8 bits, which is a pixel at 128 and eight at 1024.
         with torch.autocast(decoded.device.type, enabled=False):
-            logits = self.class_head(decoded.float())
-            boxes = self.box_head(decoded.float()).sigmoid()
+            logits = self.class_head(decoded)
+            boxes = self.box_head(decoded).sigmoid()
             if not self.training:
                 return detections_of(logits[-1], boxes[-1], sizes)
             assert targets is not None
@@ -198,7 +199,7 @@ class Detr(nn.Module):
         return torch.stack([*between, last])
 
 
-class _FitIntoSquare(GeneralizedRCNNTransform):
+class _FitIntoSquare(DetectorTransform):
     """torchvision's transform, always padding to the whole square.
 
     What a backbone with attention sees of an image would otherwise depend on the others in its

@@ -8,9 +8,10 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
+from botvision.precision import widened
 from botvision.tasks.detection.detectors.backbone import LEVELS, PyramidBackbone
-from botvision.tasks.detection.detectors.masks import ExactMaskTransform
 from botvision.tasks.detection.detectors.roi_align import PyramidRoIAlign
+from botvision.tasks.detection.detectors.transform import DetectorTransform
 
 _STRIDES = (4, 8, 16, 32, 64)
 _BOX_SIZE, _MASK_SIZE = 7, 14
@@ -52,14 +53,7 @@ def mask_rcnn(
         "mask_head": MaskRCNNHeads(network.out_channels, heads, 1),
         "mask_predictor": MaskRCNNPredictor(mask_head_channels, mask_head_channels, num_classes),
     }
-    detector = MaskRCNN(network, **arguments)
-    detector.transform = ExactMaskTransform(
-        detector.transform.min_size,
-        detector.transform.max_size,
-        detector.transform.image_mean,
-        detector.transform.image_std,
-    )
-    return _in_float32(detector)
+    return _adapted(MaskRCNN(network, **arguments))
 
 
 def faster_rcnn(backbone: str, num_classes: int, **options: Any) -> FasterRCNN:
@@ -82,7 +76,7 @@ def faster_rcnn(backbone: str, num_classes: int, **options: Any) -> FasterRCNN:
         ValueError: If the backbone is unknown.
     """
     network, arguments = _common(backbone, num_classes, **options)
-    return _in_float32(FasterRCNN(network, **arguments))
+    return _adapted(FasterRCNN(network, **arguments))
 
 
 def _common(
@@ -118,23 +112,27 @@ def _common(
     return network, arguments
 
 
-def _in_float32(detector: _Detector) -> _Detector:
-    """Keep coordinates, scores and losses in float32 when the network runs under autocast.
+def _adapted(detector: _Detector) -> _Detector:
+    """Replace torchvision's transform, and keep half precision inside the network.
 
-    torchvision makes anchors and decodes boxes in the type of what the heads put out; bfloat16
-    has 8 bits, which is half a pixel at 128 and four at 1024.
+    torchvision makes anchors and decodes boxes in the dtype of the heads' outputs; bfloat16 has
+    8 bits of precision, which is half a pixel at 128 and four at 1024.
     """
+    theirs = detector.transform
+    detector.transform = DetectorTransform(
+        theirs.min_size, theirs.max_size, theirs.image_mean, theirs.image_std
+    )
     heads = detector.roi_heads
     for module in (detector.backbone, detector.rpn.head, heads.box_predictor):
-        module.register_forward_hook(_outputs_in_float32)
+        module.register_forward_hook(_widen_outputs)
     if heads.has_mask():
-        heads.mask_predictor.register_forward_hook(_outputs_in_float32)
+        heads.mask_predictor.register_forward_hook(_widen_outputs)
     return detector
 
 
-def _outputs_in_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+def _widen_outputs(_module: nn.Module, _inputs: Any, output: Any) -> Any:
     if isinstance(output, Tensor):
-        return output.float()
+        return widened(output)
     if isinstance(output, dict):
-        return type(output)((name, level.float()) for name, level in output.items())
-    return type(output)(_outputs_in_float32(_module, _inputs, part) for part in output)
+        return type(output)((name, widened(level)) for name, level in output.items())
+    return type(output)(_widen_outputs(_module, _inputs, part) for part in output)
