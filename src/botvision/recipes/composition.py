@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from botvision.errors import BotvisionError, nearest
-from botvision.tasks.detection.settings import DETECTORS
+from botvision.tasks.task import DEFAULT_TASK, find_task
 
 _PIECES = "pieces"
 _SUFFIXES = (".yaml", ".yml")
@@ -89,14 +89,20 @@ def _composed(source: str, folder: Path, users: dict[str, str]) -> dict[str, Any
 
 
 def _merged_recipes(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``merged``, but that another kind of detector keeps only the settings it has as well."""
-    model, other = below.get("model"), above.get("model")
-    if isinstance(model, dict) and isinstance(other, dict) and "detector" in other:
-        settings = DETECTORS.get(str(other["detector"]))
-        if settings is not None:
-            kept = {key: value for key, value in model.items() if key in settings.model_fields}
-            below = {**below, "model": kept}
-    return merged(below, above)
+    """Merge two recipes; another kind of model keeps only the settings it has as well."""
+    result = merged(below, above)
+    if isinstance(below.get("model"), dict) and isinstance(above.get("model"), dict):
+        before = _model_keys(below, below["model"])
+        lost = before - _model_keys(result, result["model"]) - above["model"].keys()
+        result["model"] = _without(result["model"], *lost)
+    return result
+
+
+def _model_keys(content: dict[str, Any], model: dict[str, Any]) -> frozenset[str]:
+    try:
+        return find_task(str(content.get("task", DEFAULT_TASK))).model_keys(model)
+    except BotvisionError:  # an unknown task, which is refused when the recipe is whole
+        return frozenset()
 
 
 def _without(content: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from PIL import Image
 from botvision.errors import BotvisionError
 from botvision.files import replacing
 from botvision.recipes.running import build_task
-from botvision.recipes.schema import ClassificationRecipe, Recipe
+from botvision.recipes.schema import Recipe
 from botvision.training.sampling import BatchPlan, StepBatches
 
 MOST_IMAGES = 16  # that tasks draw of a batch
@@ -40,8 +40,8 @@ def draw_preview(recipe: Recipe, path: Path, *, count: int, epoch: int) -> int:
     task = build_task(recipe)
     data: Any = task.train_data()
     count = min(count, MOST_IMAGES, len(data))
-    if isinstance(recipe, ClassificationRecipe) and (recipe.data.mixup or recipe.data.cutmix):
-        count = max(2, count - count % 2)  # images are mixed in pairs
+    if task.mixes_pairs:
+        count = max(2, count - count % 2)
     plan = BatchPlan(micro_batch_size=count, processes=1, accumulation=1, rate_factor=1)
     steps = -(-len(data) // count)
     batches = StepBatches(

@@ -8,18 +8,15 @@ from accelerate.utils import broadcast_object_list
 from botvision.errors import BotvisionError
 from botvision.processes import processes
 from botvision.recipes.reading import read_recipe
-from botvision.recipes.schema import ClassificationRecipe, Recipe
-from botvision.shards.mirror import open_data_folder
-from botvision.tasks.classification.task import ClassificationTask
-from botvision.tasks.detection.task import DetectionTask
-from botvision.tasks.task import Task
+from botvision.recipes.schema import Recipe
+from botvision.tasks.task import Trainable, find_task
 from botvision.training.display import ShowRun
 from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder, run_folder_exists
 
 
 def train_recipe(
-    recipe: Recipe, path: Path, *, display: ShowRun, profile: bool = False
+    recipe: Recipe, path: Path, *, display: ShowRun | None = None, profile: bool = False
 ) -> dict[str, Any]:
     """Train as a recipe says, in a new run folder.
 
@@ -28,7 +25,7 @@ def train_recipe(
     Args:
         recipe: The recipe; its ``data.folder`` must be set.
         path: The run folder to make.
-        display: Shows the run, see ``training.loop.train``.
+        display: Shows the run, see ``training.loop.train``; None: silent.
         profile: Write a trace of a few steps.
 
     Returns:
@@ -50,14 +47,18 @@ def train_recipe(
 
 
 def resume_run(
-    path: Path, *, display: ShowRun, overrides: tuple[str, ...] = (), profile: bool = False
+    path: Path,
+    *,
+    display: ShowRun | None = None,
+    overrides: tuple[str, ...] = (),
+    profile: bool = False,
 ) -> dict[str, Any]:
-    """Go on with a run that was interrupted, with its own recipe.
+    """Resume an interrupted run with its own recipe.
 
     Args:
         path: The run folder.
-        display: Shows the run, see ``training.loop.train``.
-        overrides: Changes of what changes no result, such as "training.num_workers=0".
+        display: Shows the run, see ``training.loop.train``; None: silent.
+        overrides: Overrides of keys that change no result, such as "training.num_workers=0".
         profile: Write a trace of a few steps.
 
     Returns:
@@ -74,48 +75,24 @@ def resume_run(
     )
 
 
-def build_task(recipe: Recipe) -> Task:
-    """The data and the model of a recipe.
+def build_task(recipe: Recipe) -> Trainable:
+    """Build the data and the model of a recipe.
 
     Raises:
         BotvisionError: If either cannot be used.
     """
-    task: Task
+    task = find_task(recipe.task)
     if recipe.data.folder is None:
-        kind = "class folders" if isinstance(recipe, ClassificationRecipe) else "a COCO folder"
-        raise BotvisionError(f"data.folder: expected {kind}, got none; give --data FOLDER")
-    training = recipe.training
-    if isinstance(recipe, ClassificationRecipe):
-        task = ClassificationTask(
-            recipe.model,
-            recipe.data,
-            batch_size=training.micro_batch_size or training.batch_size,
-            num_workers=training.num_workers,
-            precision=training.precision,
-            seed=training.seed,
-        )
-    else:
-        task = DetectionTask(
-            recipe.model,
-            open_data_folder(recipe.data.folder),
-            splits=(recipe.data.train_split, recipe.data.val_split),
-            scale_jitter=recipe.data.scale_jitter,
-            flip=recipe.data.flip,
-            color_jitter=recipe.data.color_jitter,
-            copy_paste=recipe.data.copy_paste,
-            skip_bad=recipe.data.skip_bad,
-            batch_size=training.evaluated_at_once,
-            num_workers=training.num_workers,
-            precision=training.precision,
-            seed=training.seed,
-        )
-    task.description["recipe"] = recipe.model_dump(mode="json")
-    return task
+        raise BotvisionError(f"data.folder: expected {task.data_kind}, got none")
+    trainable = task.build(recipe)
+    content = {"recipe": recipe.model_dump(mode="json")}
+    trainable.description = trainable.description.model_copy(update=content)
+    return trainable
 
 
 def new_run_path(runs: Path, recipe: Recipe) -> Path:
-    """``runs/<task>/<name>``, or ``<name>-2`` and so on if it is taken."""
-    first = runs / recipe.task / recipe.name
+    """``runs/<kind>/<name>``, or ``<name>-2`` and so on if it is taken."""
+    first = runs / recipe.kind / recipe.name
     path, number = first, 2
     while path.exists():
         path = first.with_name(f"{first.name}-{number}")

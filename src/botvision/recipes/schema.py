@@ -1,24 +1,28 @@
 """The schema of a recipe."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from botvision.tasks.classification.settings import ClassifierSettings, ClassImageSettings
-from botvision.tasks.detection.settings import AnyDetector, RcnnSettings
-from botvision.training.settings import Fraction, Positive, TrainingSettings
+from botvision.tasks.task import DEFAULT_TASK, find_task
+from botvision.training.settings import TrainingSettings
+
+Model = TypeVar("Model")
+Data = TypeVar("Data")
 
 
 class About(BaseModel):
     """What a recipe is for; people read it, nothing depends on it.
 
     Attributes:
-        title: In a line.
-        source: Where in the paper, such as "table 2"; None for recipes of ours.
-        command: How it is run.
-        hardware: What it is meant for.
-        time: How long it takes there, and whether that was seen or estimated.
-        paper: The paper's figures by metric name, in 0..1.
+        title: Title in one line.
+        source: Place in the paper, such as "table 2"; None for a recipe that is not the paper's.
+        command: Command that runs the recipe.
+        hardware: Hardware that the recipe is meant for.
+        time: Duration there, and whether it was measured or estimated.
+        paper: The paper's metrics by name, in 0..1.
         measured: What we measured, and how; "not run yet" until then.
     """
 
@@ -33,86 +37,64 @@ class About(BaseModel):
     measured: str = "not run yet"
 
 
-class CocoDataSettings(BaseModel):
-    """A COCO folder and its augmentation.
+class RecipeOf(BaseModel, Generic[Model, Data]):
+    """Everything that determines a training run.
 
     Attributes:
-        folder: COCO folder, or the address of one in shards; the command's --data.
-        train_split: Split that is trained on.
-        val_split: Split that is evaluated.
-        scale_jitter: Range of the random scale; 1 fits the whole image into the input.
-        flip: Probability of a horizontal flip.
-        color_jitter: Strength of random brightness, contrast and saturation.
-        copy_paste: Probability that a random subset of another image's instances is pasted.
-        skip_bad: Leave out images that cannot be read, instead of refusing the data; the
-            command's --skip-bad.
+        name: Name of the run folder.
+        about: What the recipe is for.
+        task: Name of the task, see ``botvision.tasks.task``.
+        model: Settings of the model; the task says which there are.
+        data: Settings of the data and its augmentation; likewise.
+        training: Settings of the training.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    folder: str | None = None
-    train_split: str = "train"
-    val_split: str = "val"
-    scale_jitter: tuple[Positive, Positive] = (0.8, 1.25)
-    flip: Fraction = 0.5
-    color_jitter: Annotated[float, Field(ge=0)] = 0.0
-    copy_paste: Fraction = 0.0
-    skip_bad: bool = False
-
-
-class _Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     about: About | None = None
+    task: str = DEFAULT_TASK
+    model: Model
+    data: Data
     training: TrainingSettings = TrainingSettings()
 
-
-class DetectionRecipe(_Recipe):
-    """Everything that determines the training of a detector.
-
-    Attributes:
-        name: Of the run folder.
-        about: What the recipe is for.
-        model: The detector.
-        data: What it is trained on.
-        training: How.
-    """
-
-    model: AnyDetector = RcnnSettings()
-    data: CocoDataSettings = CocoDataSettings()
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults(cls, content: Any) -> Any:
+        return {"model": {}, "data": {}, **content} if isinstance(content, dict) else content
 
     @property
-    def task(self) -> Literal["instance_segmentation", "detection"]:
-        """Name of the task, a folder under ``runs``."""
-        return "instance_segmentation" if self.model.masks else "detection"
+    def kind(self) -> str:
+        """Kind of the task, the folder under ``runs``, such as "instance_segmentation"."""
+        settings: Any = self.model
+        return find_task(self.task).kind(settings.model_dump())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Classes made of a generic one cannot be found by their name when they are unpickled.
+        return _rebuilt, (self.model_dump(mode="json"),)
 
 
-class ClassificationRecipe(_Recipe):
-    """Everything that determines the training of a classifier.
+def _rebuilt(content: dict[str, Any]) -> "Recipe":
+    return recipe_class(task_of(content)).model_validate(content)
 
-    Attributes:
-        name: Of the run folder.
-        about: What the recipe is for.
-        model: The classifier.
-        data: What it is trained on.
-        training: How.
+
+Recipe = RecipeOf[Any, Any]
+"""A recipe of any task."""
+
+
+def task_of(content: Any) -> str:
+    """Return the name of the task of a recipe's content."""
+    name = content.get("task", DEFAULT_TASK) if isinstance(content, Mapping) else DEFAULT_TASK
+    return str(name)
+
+
+@cache
+def recipe_class(task: str) -> type[Recipe]:
+    """Return the schema of the recipes of a task.
+
+    Raises:
+        BotvisionError: If there is no such task.
     """
-
-    model: ClassifierSettings
-    data: ClassImageSettings = ClassImageSettings()
-
-    @property
-    def task(self) -> Literal["classification"]:
-        """Name of the task, a folder under ``runs``."""
-        return "classification"
-
-
-Recipe = DetectionRecipe | ClassificationRecipe
-
-
-def recipe_class(content: Any) -> type[DetectionRecipe] | type[ClassificationRecipe]:
-    """The schema of a recipe's content: a classifier's where ``model`` names one."""
-    model = content.get("model") if isinstance(content, dict) else None
-    named = isinstance(model, dict) and "classifier" in model
-    return ClassificationRecipe if named else DetectionRecipe
+    found = find_task(task)
+    schema: Any = RecipeOf[found.model_settings, found.data_settings]  # type: ignore[name-defined]
+    return schema  # type: ignore[no-any-return]

@@ -39,6 +39,7 @@ class Trainable(Protocol):
     Attributes:
         model: Network to train.
         backbone: The timm network in it, for gradient checkpointing and ``torch.compile``.
+        mixes_pairs: Whether images are mixed within a batch, whose number must then be even.
         metric_names: Metrics of ``evaluate`` that may choose the best weights; higher is better.
         primary_metric: The metric that chooses the best weights unless the recipe names one.
         headlines: The few of ``metric_names`` that are shown first.
@@ -49,6 +50,7 @@ class Trainable(Protocol):
 
     model: nn.Module
     backbone: nn.Module
+    mixes_pairs: bool
     metric_names: tuple[str, ...]
     primary_metric: str
     headlines: tuple[str, ...]
@@ -170,6 +172,10 @@ class Task(Protocol):
 
     def title(self, model: Mapping[str, Any]) -> str:
         """Return a recipe's network in a few words."""
+        ...
+
+    def model_keys(self, model: Mapping[str, Any]) -> frozenset[str]:
+        """Return the keys that a recipe's ``model`` may have, given those it has."""
         ...
 
     def build(self, recipe: Any) -> Trainable:

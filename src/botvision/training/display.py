@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from botvision.tasks.task import Progress
+from botvision.tasks.task import ProgressCallback
 from botvision.training.speed import StepFigures
 
 
@@ -19,7 +19,7 @@ class Display(Protocol):
         """A step is done."""
         ...
 
-    def evaluating(self) -> AbstractContextManager[Progress]:
+    def evaluating(self) -> AbstractContextManager[ProgressCallback]:
         """An evaluation goes on inside the block."""
         ...
 

@@ -13,7 +13,7 @@ from botvision.datasets.loading import DataWorkerError, load_batches
 from botvision.errors import BotvisionError, Interrupted
 from botvision.processes import processes
 from botvision.seeds import derived_seed
-from botvision.tasks.task import Task
+from botvision.tasks.task import Trainable
 from botvision.training.display import Display, ShowRun
 from botvision.training.failures import check_losses, clip_gradient, one_line_failures
 from botvision.training.interruption import Request, interruptible
@@ -30,7 +30,7 @@ from botvision.training.state import Progressed, collect_state, read_state, rest
 
 
 def train(
-    task: Task,
+    task: Trainable,
     settings: TrainingSettings,
     folder: RunFolder,
     *,
@@ -100,7 +100,7 @@ class _Run:
     request: Request
 
     def __init__(
-        self, task: Task, settings: TrainingSettings, folder: RunFolder, *, resume: bool
+        self, task: Trainable, settings: TrainingSettings, folder: RunFolder, *, resume: bool
     ) -> None:
         self.task, self.settings, self.folder = task, settings, folder
         state = read_state(folder.state) if resume else None
@@ -114,7 +114,7 @@ class _Run:
         self.main = self.accelerator.is_main_process
         self.plan = BatchPlan.of(settings, self.accelerator.num_processes)
         if state is not None:
-            check_same_recipe(state, task.description["recipe"], self.plan, folder.path)
+            check_same_recipe(state, task.description.recipe, self.plan, folder.path)
         self.prepared = prepare(task, settings, self.accelerator)
         self.progressed = Progressed()
         if state is not None:
@@ -269,7 +269,7 @@ class _Run:
 
     def save(self) -> None:
         """Write the state to resume from."""
-        recipe = self.task.description["recipe"]
+        recipe = self.task.description.recipe
         state = collect_state(self.prepared, self.progressed, self.plan.batch_size, recipe)
         if self.main:
             write_state(self.folder.state, state)

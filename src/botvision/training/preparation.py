@@ -14,7 +14,7 @@ from timm.utils import ModelEmaV3
 from torch import nn, optim
 
 from botvision.errors import BotvisionError
-from botvision.tasks.task import Task
+from botvision.tasks.task import Trainable
 from botvision.training.optimization import build_optimizer
 from botvision.training.recomputation import keep_statistics_of_the_forward_pass
 from botvision.training.settings import TrainingSettings
@@ -52,7 +52,7 @@ class Prepared:
         return model
 
 
-def prepare(task: Task, settings: TrainingSettings, accelerator: Accelerator) -> Prepared:
+def prepare(task: Trainable, settings: TrainingSettings, accelerator: Accelerator) -> Prepared:
     """Make a task's model ready for steps.
 
     Args:

@@ -6,11 +6,12 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
+from botvision import __version__
 from botvision.errors import BotvisionError
 from botvision.files import write_json
-from botvision.tasks.task import Task
+from botvision.tasks.task import Trainable
 from botvision.training.curves import draw_curves
-from botvision.training.run_folder import RunFolder
+from botvision.training.run_folder import RunFolder, run_command
 from botvision.training.settings import TrainingSettings
 from botvision.training.speed import StepFigures
 from botvision.weights.file import save_weights
@@ -43,7 +44,11 @@ class Recorder:
     """
 
     def __init__(
-        self, task: Task, settings: TrainingSettings, folder: RunFolder, accelerator: Accelerator
+        self,
+        task: Trainable,
+        settings: TrainingSettings,
+        folder: RunFolder,
+        accelerator: Accelerator,
     ) -> None:
         self._task = task
         self._settings = settings
@@ -100,7 +105,10 @@ class Recorder:
         write_json(folder.path / "predictions.json", self._task.results())
         draw_curves(folder.history(), folder.path / "results.png", self._task.headlines)
         self._task.draw_evaluation(folder.path, epoch, best=best)
-        description = {**self._task.description, "metrics": metrics, "step": step}
+        made_by = {"version": __version__, "step": step, "command": run_command()}
+        description = self._task.description.model_copy(
+            update={"metrics": metrics, "made_by": made_by}
+        )
         save_weights(folder.last, model, description)
         if best:
             save_weights(folder.best, model, description)

@@ -133,5 +133,10 @@ def _environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": run_command(),
     }
+
+
+def run_command() -> list[str]:
+    """Return the command line of this process, without the folder of its program."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]

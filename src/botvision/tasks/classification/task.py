@@ -57,6 +57,11 @@ class ClassificationTask:
         """Return the name of the network."""
         return str(model.get("classifier", ""))
 
+    def model_keys(self, model: Mapping[str, Any]) -> frozenset[str]:
+        """Return the keys that the settings of a classifier may have."""
+        del model
+        return frozenset(ClassifierSettings.model_fields)
+
     def build(self, recipe: Any) -> Trainable:
         """Build the data and the classifier of a recipe; see ``Task.build``."""
         training = recipe.training

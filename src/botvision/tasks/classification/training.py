@@ -107,8 +107,10 @@ class ClassifierTraining:
         self._val.transform = evaluation_transform(settings.image_size, data.crop_pct, **channels)
         self._mix: Mixing | None = None
         self.collate: Callable[[Sequence[Item]], Batch] = stacked
+        self.mixes_pairs = False
         if data.mixup or data.cutmix:
             self._mix = Mixing(len(self._classes), mixup=data.mixup, cutmix=data.cutmix, seed=seed)
+            self.mixes_pairs = True
             self.collate = partial(mixed, self._mix)  # not the task: workers get no model
         top5 = ("top5",) if len(self._classes) > BEST_CLASSES else ()
         self.headlines = ("top1", *top5)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from botvision.tasks.fields import Count, Fraction, Positive
 
@@ -134,18 +134,18 @@ DETECTORS: dict[str, type[DetectorSettings]] = {
 
 
 def _detector_of(content: Any) -> str:
-    if isinstance(content, DetectorSettings):
-        return content.detector
     return str(content.get("detector", "mask_rcnn")) if isinstance(content, dict) else "mask_rcnn"
 
 
+def _with_detector(content: Any) -> Any:
+    return {"detector": "mask_rcnn", **content} if isinstance(content, dict) else content
+
+
 AnyDetector = Annotated[
-    Annotated[RcnnSettings, Tag("mask_rcnn")]
-    | Annotated[RcnnSettings, Tag("faster_rcnn")]
-    | Annotated[DetrSettings, Tag("detr")],
-    Discriminator(_detector_of),
+    Annotated[RcnnSettings | DetrSettings, Field(discriminator="detector")],
+    BeforeValidator(_with_detector),
 ]
-"""The settings that ``detector`` names; of Mask R-CNN where it names none."""
+"""The settings that ``detector`` names; those of Mask R-CNN if it names none."""
 
 
 def read_detector_settings(

@@ -18,8 +18,10 @@ from botvision.tasks.detection.predictor import (
     settings_of,
 )
 from botvision.tasks.detection.settings import (
+    DETECTORS,
     AnyDetector,
     CocoDataSettings,
+    DetectorSettings,
     read_detector_settings,
 )
 from botvision.tasks.detection.training import DetectorTraining
@@ -63,6 +65,11 @@ class DetectionTask:
     def title(self, model: Mapping[str, Any]) -> str:
         """Return the detector and its backbone."""
         return f"{model.get('detector', '')} {model.get('backbone', '')}".strip()
+
+    def model_keys(self, model: Mapping[str, Any]) -> frozenset[str]:
+        """Return the keys that the settings of a detector may have."""
+        settings = DETECTORS.get(str(model.get("detector", "mask_rcnn")), DetectorSettings)
+        return frozenset(settings.model_fields)
 
     def build(self, recipe: Any) -> Trainable:
         """Build the data and the detector of a recipe; see ``Task.build``."""

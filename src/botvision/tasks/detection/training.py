@@ -46,6 +46,8 @@ class DetectorTraining:
         BotvisionError: If the data or the detector cannot be used.
     """
 
+    mixes_pairs = False
+
     def __init__(
         self,
         settings: DetectorSettings,
