@@ -12,7 +12,7 @@ from botvision.recipes.running import build_task
 from botvision.recipes.schema import ClassificationRecipe
 from botvision.tasks.classification.build import build_classifier
 from botvision.tasks.detection.build import build_detector
-from botvision.training.optimization import build_optimizer
+from botvision.training.optimizer import build_optimizer
 
 # Images and regions are few and small; networks, heads and optimizers are the recipe's.
 SMALL = {

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from botvision.errors import BotvisionError
-from botvision.training.optimization import build_optimizer
+from botvision.training.optimizer import build_optimizer
 from botvision.training.settings import TrainingSettings
 
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from botvision.errors import Interrupted
-from botvision.training.interruption import interruptible
+from botvision.training.failures import interruptible
 from botvision.training.run_folder import RunFolder
 
 SETTINGS = {"batch_size": 8, "epochs": 3, "evaluate_every": 1, "momentum": 0.9}

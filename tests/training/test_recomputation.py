@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from botvision.recipes.running import train_recipe
-from botvision.training.recomputation import keep_statistics_of_the_forward_pass
+from botvision.training.preparation import keep_statistics_of_the_forward_pass
 from botvision.training.run_folder import RunFolder
 
 

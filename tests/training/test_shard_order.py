@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from botvision.training.shard_order import LANES, WINDOW, shard_order
+from botvision.training.sampling import LANES, WINDOW, shard_order
 
 
 def drawn(lengths, batch_size, seed=0):

@@ -13,7 +13,7 @@ from botvision.shards.mirror import open_data_folder
 from botvision.tasks.classification.task import ClassificationTask
 from botvision.tasks.detection.task import DetectionTask
 from botvision.tasks.task import Task
-from botvision.training.display import ShowRun
+from botvision.training.log import ShowRun
 from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder, run_folder_exists
 

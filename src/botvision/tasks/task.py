@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with the number of things done and their total."""
 
 
@@ -51,7 +51,7 @@ class Task(Protocol):
         """Named scalar losses of a batch; their sum is minimized."""
         ...
 
-    def evaluate(self, model: nn.Module, progress: Progress) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, progress: ProgressCallback) -> dict[str, Any]:
         """Metrics of the validation data, the same on all processes."""
         ...
 

@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule of the recipes."""
+"""The optimizer and its learning rate schedule."""
 
 import math
 
@@ -12,18 +12,18 @@ _BACKBONE = "backbone.body."
 
 
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> optim.Optimizer:
-    """SGD with momentum or AdamW; biases, normalization and position tables do not decay.
+    """Build SGD with momentum or AdamW, without decay of biases, normalization and position tables.
 
     Args:
-        model: Its trainable parameters are optimized; those below ``backbone.body`` are the
-            backbone's.
-        settings: The recipe's.
+        model: Model whose trainable parameters are optimized; those below ``backbone.body`` are
+            the backbone's.
+        settings: Training settings of the recipe.
 
     Returns:
-        An optimizer whose groups hold ``lr_scale``, their part of the learning rate.
+        An optimizer whose parameter groups hold ``lr_scale``, their factor of the learning rate.
 
     Raises:
-        BotvisionError: If the backbone has a learning rate of its own, and the model no backbone.
+        BotvisionError: If the backbone has a learning rate of its own but the model has none.
     """
     tables = {
         id(table)
@@ -32,20 +32,22 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> optim.Optim
         for table in module.parameters()
     }
     groups = []
-    for share, parameters in _parts(model, settings):
+    for scale, parameters in _by_scale(model, settings):
         decayed = [p for p in parameters if p.ndim > 1 and id(p) not in tables]
         others = [p for p in parameters if p.ndim <= 1 or id(p) in tables]
         groups += [
-            {"params": decayed, "weight_decay": settings.weight_decay, "lr_scale": share},
-            {"params": others, "weight_decay": 0.0, "lr_scale": share},
+            {"params": decayed, "weight_decay": settings.weight_decay, "lr_scale": scale},
+            {"params": others, "weight_decay": 0.0, "lr_scale": scale},
         ]
     if settings.optimizer == "adamw":
         return optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     return optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
 
 
-def _parts(model: nn.Module, settings: TrainingSettings) -> list[tuple[float, list[nn.Parameter]]]:
-    """Trainable parameters by their share of the learning rate."""
+def _by_scale(
+    model: nn.Module, settings: TrainingSettings
+) -> list[tuple[float, list[nn.Parameter]]]:
+    """Trainable parameters with their factor of the learning rate."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if settings.backbone_learning_rate is None:
         return [(1.0, [p for _, p in trained])]
@@ -60,21 +62,20 @@ def _parts(model: nn.Module, settings: TrainingSettings) -> list[tuple[float, li
 
 
 def learning_rate_at(step: int, total: int, settings: TrainingSettings) -> float:
-    """Learning rate of a step: linear warm-up, then cosine to zero or drops at milestones.
+    """Return the learning rate of a step: linear warm-up, then cosine to zero or drops.
+
+    It is a function of the step alone, so a resumed run needs no state of the schedule.
 
     Args:
-        step: From 0 to ``total`` - 1.
-        total: Steps of the whole run.
-        settings: The recipe's.
-
-    Returns:
-        The rate, a function of the step alone, so that a resumed run needs no schedule state.
+        step: Index of the step, from 0 to ``total`` - 1.
+        total: Number of steps of the whole run.
+        settings: Training settings of the recipe.
     """
-    share = step / total
+    fraction = step / total
     if settings.schedule == "cosine":
-        factor = 0.5 * (1 + math.cos(math.pi * share))
+        factor = 0.5 * (1 + math.cos(math.pi * fraction))
     else:
-        factor = settings.step_factor ** sum(share >= drop for drop in settings.milestones)
+        factor = settings.step_factor ** sum(fraction >= drop for drop in settings.milestones)
     if step < settings.warmup_steps:
         first = settings.warmup_factor
         factor *= first + (1 - first) * step / settings.warmup_steps

@@ -1,29 +1,31 @@
-"""What a run leaves in its folder, and sends to trackers, as it goes on."""
+"""What a run reports: to its folder and trackers, and to the display that shows it."""
 
 import importlib.util
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 from accelerate import Accelerator
 from torch import nn
 
 from botvision.errors import BotvisionError
 from botvision.files import write_json
-from botvision.tasks.task import Task
+from botvision.tasks.task import ProgressCallback, Task
 from botvision.training.curves import draw_curves
 from botvision.training.run_folder import RunFolder
 from botvision.training.settings import TrainingSettings
 from botvision.training.speed import StepFigures
 from botvision.weights.file import save_weights
 
-_BATCH_IMAGES = 3
+_BATCH_IMAGES = 3  # training batches to draw
 _INSTALLED_BY = {"tensorboard": "pip install botvision[track]", "wandb": "pip install wandb"}
 
 
 def check_trackers(settings: TrainingSettings) -> None:
-    """See that the packages of the recipe's trackers are there; Accelerate would leave them out.
+    """Check that the packages of the trackers are installed: Accelerate ignores missing ones.
 
     Raises:
-        BotvisionError: If one is missing; the message names the command that installs it.
+        BotvisionError: If a package is missing; the message names the command that installs it.
     """
     for name in settings.trackers:
         if importlib.util.find_spec(name) is None:
@@ -32,14 +34,56 @@ def check_trackers(settings: TrainingSettings) -> None:
             )
 
 
+class Display(Protocol):
+    """What shows a run while it lasts."""
+
+    def note(self, text: str) -> None:
+        """Show a line, such as where the weights come from."""
+        ...
+
+    def step(self, figures: StepFigures) -> None:
+        """Show a finished step."""
+        ...
+
+    def evaluating(self) -> AbstractContextManager[ProgressCallback]:
+        """Show the progress of an evaluation inside the block."""
+        ...
+
+    def evaluated(self, epoch: int, metrics: dict[str, Any], *, best: bool) -> None:
+        """Show the metrics of a finished evaluation."""
+        ...
+
+
+ShowRun = Callable[[int, int, tuple[str, ...]], AbstractContextManager[Display]]
+"""Called with the number of steps done, their total and the names of the main metrics."""
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
+
+    def step(self, figures: StepFigures) -> None:
+        """Show nothing."""
+
+    @contextmanager
+    def evaluating(self) -> Iterator[ProgressCallback]:
+        """Show nothing inside the block."""
+        yield lambda _done, _total: None
+
+    def evaluated(self, epoch: int, metrics: dict[str, Any], *, best: bool) -> None:
+        """Show nothing."""
+
+
 class Recorder:
-    """Writes a run's records; only the main process makes one.
+    """Writes the log of a run; only the main process uses it.
 
     Args:
-        task: What is trained.
-        settings: The recipe's.
-        folder: The run folder.
-        accelerator: Holds the trackers.
+        task: Task in training.
+        settings: Training settings of the recipe.
+        folder: Run folder to write to.
+        accelerator: Accelerator with the trackers.
     """
 
     def __init__(
@@ -55,18 +99,18 @@ class Recorder:
         self._task.draw_data(self._folder.path)
 
     def close(self) -> None:
-        """Let the trackers write what they hold."""
+        """Let the trackers write what they buffer."""
         for tracker in self._accelerator.trackers:
             tracker.finish()
 
     def batch(self, step: int, batch: Any) -> None:
-        """Keep the first batches as the model sees them."""
+        """Draw a training batch, if it is one of the first."""
         if step < _BATCH_IMAGES:
             image = self._task.batch_image(batch)
             image.save(self._folder.path / f"train_batch{step}.jpg")
 
     def step(self, figures: StepFigures, *, last: bool) -> None:
-        """Log a step if its turn has come."""
+        """Log a step, every ``log_every`` steps and at the end of the run."""
         if (figures.step - 1) % self._settings.log_every and not last:
             return
         self._folder.append(
@@ -91,7 +135,15 @@ class Recorder:
         *,
         best: bool,
     ) -> None:
-        """Write an evaluation's metrics, images and weights."""
+        """Write the metrics, images and weights of an evaluation.
+
+        Args:
+            metrics: Metrics by name.
+            model: The evaluated model.
+            step: Number of steps done.
+            epoch: Number of epochs begun.
+            best: Whether the evaluation is the best so far.
+        """
         folder = self._folder
         scalars = {name: metric for name, metric in metrics.items() if isinstance(metric, float)}
         folder.append({"step": step, "epoch": epoch, "metrics": scalars})

@@ -8,7 +8,7 @@ from torch import nn
 
 import botvision
 from botvision.attention import MultiHeadSelfAttention2d
-from botvision.training.optimization import build_optimizer, learning_rate_at
+from botvision.training.optimizer import build_optimizer, learning_rate_at
 from botvision.training.settings import TrainingSettings
 
 

@@ -1,4 +1,4 @@
-"""Weights, gradients and optimizer state split over the processes (FSDP)."""
+"""Fully sharded data parallelism (FSDP): weights, gradients and optimizer state split up."""
 
 from copy import deepcopy
 from typing import Any
@@ -21,23 +21,23 @@ _WHOLE_ON_CPU = StateDictOptions(full_state_dict=True, cpu_offload=True)
 def shard(model: nn.Module) -> None:
     """Split a model's parameters over the processes, in place.
 
-    Every part of the model with a few million parameters or more is gathered by itself when it is
-    needed, the rest at once.
+    Submodules of a few million parameters or more are gathered one at a time when they are needed,
+    the rest of the model at once.
     """
-    for module in _parts(model):
+    for module in _units(model):
         fully_shard(module)
     fully_shard(model)
 
 
-def _parts(model: nn.Module) -> list[nn.Module]:
-    """Children, and children of children, that are worth a collective of their own."""
-    parts = []
+def _units(model: nn.Module) -> list[nn.Module]:
+    """Submodules that are worth a collective of their own."""
+    units = []
     for child in model.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict) or _size(child) > 16e6:
-            parts += _parts(child)
+            units += _units(child)
         if _size(child) > 4e6 and not isinstance(child, nn.ModuleList | nn.ModuleDict):
-            parts.append(child)
-    return parts
+            units.append(child)
+    return units
 
 
 def _size(module: nn.Module) -> int:
@@ -45,7 +45,7 @@ def _size(module: nn.Module) -> int:
 
 
 class ShardedCopy:
-    """A whole copy of a sharded model, for evaluation and for files.
+    """An unsharded copy of a sharded model, for evaluation and for files.
 
     Args:
         model: The model before it is sharded.
@@ -55,15 +55,15 @@ class ShardedCopy:
         self._model = deepcopy(model)
 
     def gathered(self, source: nn.Module) -> nn.Module:
-        """The copy with the weights of a sharded model; every process must call it."""
+        """Return the copy with the weights of a sharded model; every process must call it."""
         self._model.load_state_dict(get_model_state_dict(source, options=_WHOLE))
         return self._model
 
 
 def whole_state(model: nn.Module, optimizer: optim.Optimizer | None = None) -> dict[str, Any]:
-    """State of a sharded model or of its optimizer, whole, on the CPU of the main process.
+    """Return the unsharded state of a model, or of its optimizer, on the main process's CPU.
 
-    Every process must call it; the others get an empty dictionary.
+    Every process must call it; all but the main one get an empty dictionary.
     """
     if optimizer is None:
         return get_model_state_dict(model, options=_WHOLE_ON_CPU)
@@ -73,7 +73,7 @@ def whole_state(model: nn.Module, optimizer: optim.Optimizer | None = None) -> d
 def load_whole_state(
     state: dict[str, Any], model: nn.Module, optimizer: optim.Optimizer | None = None
 ) -> None:
-    """Give every process its part of what ``whole_state`` gave."""
+    """Distribute what ``whole_state`` returned; every process must call it."""
     with torch.no_grad():
         if optimizer is None:
             set_model_state_dict(model, state, options=_WHOLE)

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from botvision.errors import BotvisionError
-from botvision.training.recording import check_trackers
+from botvision.training.log import check_trackers
 from botvision.training.run_folder import RunFolder
 from botvision.training.settings import TrainingSettings
 
