@@ -13,29 +13,29 @@ from botvision.recipes.paper_rows import paper_rows
 from botvision.tasks.detection.settings import DETECTORS
 
 _SUFFIXES = (".yaml", ".yml")
-# What a file says about itself; a recipe on its base is another recipe.
+# Keys that describe one recipe; they do not hold for those based on it.
 _OWN = ("name", "about")
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package, sorted."""
+    """Return the names of the recipes that come with the package, sorted."""
     return sorted([*_files(), *paper_rows()])
 
 
 def composed(source: str) -> dict[str, Any]:
-    """The content of a recipe and of its bases.
+    """Return the content of a recipe merged with that of its bases.
 
-    A file may begin with ``base``: a recipe or a piece of the library, another file (a path
-    relative to this one), or a list of these. Later ones override earlier ones, and the file
-    overrides them all: groups of keys are merged, lists and single values replaced. ``name`` and
-    ``about`` are not taken from a base.
+    The key ``base`` names a recipe or piece of the package, another file (a path relative to this
+    one), or a list of these. Later bases override earlier ones, and the recipe overrides them all:
+    groups of keys are merged, lists and single values replaced. ``name`` and ``about`` are not
+    inherited.
 
     Args:
-        source: Name of a recipe of ours, or path of a YAML file.
+        source: Name of a recipe of the package, or path of a YAML file.
 
     Raises:
-        BotvisionError: If there is no such recipe or base, if one is no YAML or no group of keys,
-            or if a recipe is its own base.
+        BotvisionError: If a recipe or base does not exist or is not a YAML group of keys, or if a
+            recipe is its own base.
     """
     if not _is_file_name(source) and source not in recipe_names():
         raise BotvisionError(
@@ -46,7 +46,7 @@ def composed(source: str) -> dict[str, Any]:
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Two groups of keys as one: ``above`` counts, and what it does not say ``below`` says."""
+    """Return two groups of keys merged; values of ``above`` take precedence."""
     result = dict(below)
     for key, value in above.items():
         replaced = result.get(key)
@@ -58,12 +58,12 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _composed(source: str, folder: Path, users: dict[str, str]) -> dict[str, Any]:
-    """A file's content on that of its bases.
+    """The content of a recipe or piece, merged with that of its bases.
 
     Args:
-        source: As the command or another file names it.
-        folder: What a path is relative to.
-        users: The files that led here, by what identifies them.
+        source: Name or path, as the command or another recipe gives it.
+        folder: Folder that a path is relative to.
+        users: Titles of the recipes that led here, by what identifies them.
     """
     is_file = _is_file_name(source)
     path = folder / source
@@ -88,7 +88,7 @@ def _composed(source: str, folder: Path, users: dict[str, str]) -> dict[str, Any
 
 
 def _merged_recipes(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``merged``, but that another kind of detector keeps only the settings it has as well."""
+    """``merged``, where a different detector inherits only the settings that it has, too."""
     model, other = below.get("model"), above.get("model")
     if isinstance(model, dict) and isinstance(other, dict) and "detector" in other:
         settings = DETECTORS.get(str(other["detector"]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Content = dict[str, Any]
-"""A recipe before it is checked, as its YAML would be read."""
+"""A recipe as read from YAML, not validated yet."""
 
 _COCO_IMAGES = 118_287
 _COCO_METRICS = ("box_ap", "mask_ap", "box_ap50", "mask_ap50", "box_ap75", "mask_ap75")
@@ -22,8 +22,8 @@ class Network:
     Attributes:
         title: Name in the paper.
         images_per_second: Estimated training speed of Mask R-CNN at 1024 pixels on one GPU.
-        small: What stands for it in the small forms.
-        blocks: Blocks of c2 to c5 there; None: those of ``botnet_tiny``.
+        small: Description of the network that stands for it in the small forms.
+        blocks: Blocks of c2 to c5 of that network; None: those of ``botnet_tiny``.
     """
 
     title: str
@@ -56,10 +56,10 @@ class CocoRow:
 
     Attributes:
         table: Number of the table.
-        row: What the recipe's name says besides.
+        row: Rest of the recipe's name after the table.
         network: Backbone, a key of ``NETWORKS``.
         epochs: Length of the training.
-        figures: Box and mask AP in per cent, then perhaps both at IoU 0.5 and at 0.75.
+        figures: Box and mask AP in percent; in table 8 also both at IoU 0.5 and 0.75.
         jitter: Range of the scale jitter.
         side: Side of the square training image in pixels.
     """
@@ -111,7 +111,7 @@ COCO_ROWS = (
     CocoRow(7, "resnet50_bot_c4", "resnet50_bot_c4", 36, (43.7, 38.9)),
     CocoRow(7, "resnet50_bot_c4c5", "resnet50_bot_c4c5", 36, (44.9, 39.7)),
     CocoRow(7, "botnet50", "botnet50", 36, (43.6, 38.9)),
-    # O: the paper's main text gives neither epochs nor jitter for table 8; table 6's best.
+    # O: epochs and jitter, which the paper's main text does not give; table 6's best.
     CocoRow(8, "botnet152", "botnet152", 72, (49.5, 43.7, 71.0, 68.2, 54.2, 47.4), _WIDE, 1280),
     CocoRow(8, "botnet200", "botnet200", 72, (49.7, 44.4, 71.3, 68.9, 54.6, 48.2), _WIDE, 1280),
 )
@@ -131,14 +131,14 @@ class ImageNetRow:
     """A row of section 4.8: a classifier on ImageNet.
 
     Attributes:
-        row: What the recipe's name says besides the setting.
+        row: Rest of the recipe's name after the setting.
         network: Name of the classifier.
         title: Name in the paper.
         time: Estimated time on 8 GPUs.
         speed: Estimated images per second on each of them.
-        figures: Top-1 and perhaps top-5 accuracy in per cent.
-        side: Side of the square training image in pixels; None: the setting's.
-        like: Key of ``REGULARIZATION``; None: the setting's.
+        figures: Accuracy in percent, top-1 and, where the paper has it, top-5.
+        side: Side of the square training image in pixels; None: that of the setting.
+        like: T model whose regularization it has; None: that of the setting.
     """
 
     row: str
@@ -170,7 +170,7 @@ REGULARIZATION = {
     "t6": (0.35, 0.25, "rand-m20-mmax30-n2"),
     "t7": (0.4, 0.3, "rand-m20-mmax30-n2"),
 }
-_QUOTED = ("botnet_t4", "botnet_t5", "botnet_t6")  # figures from later papers or from memory
+_QUOTED = ("botnet_t4", "botnet_t5", "botnet_t6")  # accuracy from later papers or from memory
 
 
 def _t(row: str, time: str, speed: int, figures: tuple[float, ...], side: int) -> ImageNetRow:
@@ -269,7 +269,7 @@ def _small_coco(row: CocoRow) -> Content:
             f"Small form of {_name(row)}, {network.small}{_compared(row, epochs, side)}",
             f"table {row.table}",
             f"botvision train {name} --data handwriting",
-            f"about {minutes:.0f} minutes and the evaluations, estimated from the demo's; not seen",
+            f"about {minutes:.0f} minutes and the evaluations, estimated from the demo's",
         ),
         "model": model,
         "data": {"scale_jitter": list(row.jitter)},
@@ -280,7 +280,7 @@ def _small_coco(row: CocoRow) -> Content:
 def _imagenet(setting: str, row: ImageNetRow) -> Content:
     name = f"imagenet_{setting}_{row.row}"
     at = "" if row.side is None else f" at {row.side}"
-    quoted = "; the figure is quoted by later papers or recalled" if row.row in _QUOTED else ""
+    quoted = "; figure quoted from later papers or from memory" if row.row in _QUOTED else ""
     content: Content = {
         "base": f"imagenet_{setting}",
         "name": name,
@@ -315,7 +315,7 @@ def _small_imagenet(setting: str, row: ImageNetRow) -> Content:
             f"Small form of {full}, {small}, {epochs} epochs",
             f"section 4.8, {setting} setting",
             f"botvision train small_{full} --data IMAGES",
-            f"about {epochs} minutes for 10,000 images of 32 pixels, estimated; not seen",
+            f"about {epochs} minutes for 10,000 images of 32 pixels, estimated",
         ),
         "model": model,
     }
@@ -340,7 +340,7 @@ def _compared(row: CocoRow, epochs: int, side: int) -> str:
 
 
 def _estimated(speed: float | str) -> str:
-    return f"estimated from {speed} images a second on each GPU; not seen"
+    return f"estimated from {speed} images/s on each GPU"
 
 
 def _about(
