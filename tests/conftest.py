@@ -144,14 +144,14 @@ def undrawn(monkeypatch):
     """Runs leave empty files for charts, whose drawing costs more than all the rest of them."""
     import botvision.tasks.classification.task
     import botvision.tasks.detection.task
-    from botvision.training import recording
+    from botvision.training import log
 
     def leave_empty(*arguments):
         for path in (each for each in arguments if isinstance(each, Path)):
             path.touch()
 
     for module, names in {
-        recording: ["draw_curves"],
+        log: ["draw_curves"],
         botvision.tasks.detection.task: ["draw_charts", "draw_statistics"],
         botvision.tasks.classification.task: [
             *("draw_calibration", "draw_confusion", "draw_labels", "draw_per_class")

@@ -21,7 +21,7 @@ from botvision.predict.loading import load_detector
 from botvision.predict.result_files import predict_files
 from botvision.recipes.reading import read_recipe
 from botvision.recipes.running import resume_run, train_recipe
-from botvision.training.display import ShowRun
+from botvision.training.log import ShowRun
 from botvision.training.run_folder import RunFolder
 
 _SCENES = {"train": 2400, "val": 200}

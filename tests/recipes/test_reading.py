@@ -7,14 +7,14 @@ from botvision.errors import BotvisionError
 from botvision.recipes.reading import check_recipe, read_recipe, recipe_names
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_resolved_recipe_round_trips(name, tmp_path):
-    recipe = read_recipe(name, ["data.folder=some where", "training.milestones=[0.1, 1]"])
+def test_every_recipe_is_valid_and_round_trips(tmp_path):
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
-    assert read_recipe(str(path)) == recipe
-    assert str(recipe.data.folder) == "some where"
-    assert recipe.name == name
+    for name in recipe_names():
+        recipe = read_recipe(name, ["data.folder=some where", "training.milestones=[0.1, 1]"])
+        path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+        assert read_recipe(str(path)) == recipe
+        assert str(recipe.data.folder) == "some where"
+        assert recipe.name == name
 
 
 def test_a_recipe_of_ones_own(tmp_path):

@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from botvision.errors import BotvisionError
+from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder
+from botvision.training.settings import TrainingSettings
 from botvision.weights.file import read_description
 
 
@@ -271,3 +273,10 @@ def test_learning_rate_of_another_batch_is_scaled_and_said(regress, display):
         .notes[0]
         .endswith("learning rate 0.05, scaled in proportion from 0.1 for a batch of 64")
     )
+
+
+def test_run_without_a_display_is_silent(regression, tmp_path, capfd):
+    folder = RunFolder.create(tmp_path / "run", {})
+    settings = TrainingSettings(epochs=2, batch_size=16, num_workers=0, save_every=1, patience=1)
+    assert "fit" in train(regression(), settings, folder)
+    assert capfd.readouterr() == ("", "")

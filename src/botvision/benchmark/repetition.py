@@ -18,9 +18,9 @@ from botvision.images.figures import plain_text, save_figure
 from botvision.processes import processes
 from botvision.recipes.running import resume_run, train_recipe
 from botvision.recipes.schema import Recipe
-from botvision.training.display import ShowRun
-from botvision.training.resuming import FREE
+from botvision.training.log import ShowRun
 from botvision.training.runs import Run, differing_values, read_run
+from botvision.training.state import FREE
 
 _DONE = ("finished", "stopped early")
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from botvision.benchmark.measuring import wait_for
 from botvision.seeds import derived_seed
-from botvision.tasks.task import Progress, Task
+from botvision.tasks.task import ProgressCallback, Task
 from botvision.training.preparation import prepare
 from botvision.training.sampling import BatchPlan
 from botvision.training.settings import TrainingSettings
@@ -67,7 +67,7 @@ class Clock:
         self._progress(f"step {figures.step} of {self._total}")
 
     @contextmanager
-    def evaluating(self) -> Iterator[Progress]:
+    def evaluating(self) -> Iterator[ProgressCallback]:
         """There is nothing to show."""
         yield lambda _done, _total: None
 
@@ -96,7 +96,7 @@ class WithoutEvaluation:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.task, name)
 
-    def evaluate(self, _model: Any, _progress: Progress) -> dict[str, Any]:
+    def evaluate(self, _model: Any, _progress: ProgressCallback) -> dict[str, Any]:
         """Figures that nobody looks at."""
         return dict.fromkeys(self.task.metric_names, 0.0)
 

@@ -1,4 +1,4 @@
-"""What ``botvision train --list`` and ``--show`` print."""
+"""The output of ``botvision train --list`` and ``--show``."""
 
 from typing import TYPE_CHECKING
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def print_recipes(*, as_json: bool) -> None:
-    """Print the recipes that come with the package: what each is for and what it reached.
+    """Print the recipes of the package with the figures of the paper and the measured ones.
 
     Args:
-        as_json: As a list for programs, with everything that ``about`` says.
+        as_json: Whether to print JSON with all of ``about`` instead of a table.
     """
     import json
 
@@ -27,7 +27,7 @@ def print_recipes(*, as_json: bool) -> None:
 
 
 def recipes_table(recipes: "list[Recipe]") -> "Table":
-    """A row a recipe: name, title, source, the paper's main figure and what was measured."""
+    """Return a table with one row per recipe."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -48,7 +48,7 @@ def recipes_table(recipes: "list[Recipe]") -> "Table":
 
 
 def print_recipe(recipe: "Recipe") -> None:
-    """Print a recipe as the YAML that a run folder would hold, its bases resolved."""
+    """Print a recipe as YAML with its bases resolved, as a run folder holds it."""
     import yaml
 
     content = recipe.model_dump(mode="json")
@@ -61,5 +61,5 @@ def _listed(recipe: "Recipe") -> dict[str, object]:
 
 
 def _main(figures: dict[str, float]) -> dict[str, float]:
-    """Without the figures at single overlaps, which take a line each."""
+    """Figures without those at single IoU thresholds, which would take a line each."""
     return {name: value for name, value in figures.items() if name[-2:] not in ("50", "75")}

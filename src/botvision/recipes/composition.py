@@ -1,6 +1,5 @@
-"""Recipe files and their bases, merged key by key into one content."""
+"""Recipes and their bases, merged key by key into one content."""
 
-from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -10,33 +9,33 @@ from typing import Any
 import yaml
 
 from botvision.errors import BotvisionError, nearest
+from botvision.recipes.paper_rows import paper_rows
 from botvision.tasks.task import DEFAULT_TASK, find_task
 
-_PIECES = "pieces"
 _SUFFIXES = (".yaml", ".yml")
-# What a file says about itself; a recipe on its base is another recipe.
+# Keys that describe one recipe; they do not hold for those based on it.
 _OWN = ("name", "about")
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package, sorted."""
-    return sorted(name for name, (_, is_piece) in _library().items() if not is_piece)
+    """Return the names of the recipes that come with the package, sorted."""
+    return sorted([*_files(), *paper_rows()])
 
 
 def composed(source: str) -> dict[str, Any]:
-    """The content of a recipe and of its bases.
+    """Return the content of a recipe merged with that of its bases.
 
-    A file may begin with ``base``: a recipe or a piece of the library, another file (a path
-    relative to this one), or a list of these. Later ones override earlier ones, and the file
-    overrides them all: groups of keys are merged, lists and single values replaced. ``name`` and
-    ``about`` are not taken from a base.
+    The key ``base`` names a recipe or piece of the package, another file (a path relative to this
+    one), or a list of these. Later bases override earlier ones, and the recipe overrides them all:
+    groups of keys are merged, lists and single values replaced. ``name`` and ``about`` are not
+    inherited.
 
     Args:
-        source: Name of a recipe of ours, or path of a YAML file.
+        source: Name of a recipe of the package, or path of a YAML file.
 
     Raises:
-        BotvisionError: If there is no such recipe or base, if one is no YAML or no group of keys,
-            or if a recipe is its own base.
+        BotvisionError: If a recipe or base does not exist or is not a YAML group of keys, or if a
+            recipe is its own base.
     """
     if not _is_file_name(source) and source not in recipe_names():
         raise BotvisionError(
@@ -47,7 +46,7 @@ def composed(source: str) -> dict[str, Any]:
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Two groups of keys as one: ``above`` counts, and what it does not say ``below`` says."""
+    """Return two groups of keys merged; values of ``above`` take precedence."""
     result = dict(below)
     for key, value in above.items():
         replaced = result.get(key)
@@ -59,12 +58,12 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _composed(source: str, folder: Path, users: dict[str, str]) -> dict[str, Any]:
-    """A file's content on that of its bases.
+    """The content of a recipe or piece, merged with that of its bases.
 
     Args:
-        source: As the command or another file names it.
-        folder: What a path is relative to.
-        users: The files that led here, by what identifies them.
+        source: Name or path, as the command or another recipe gives it.
+        folder: Folder that a path is relative to.
+        users: Titles of the recipes that led here, by what identifies them.
     """
     is_file = _is_file_name(source)
     path = folder / source
@@ -74,13 +73,13 @@ def _composed(source: str, folder: Path, users: dict[str, str]) -> dict[str, Any
         circle = " -> ".join([*users.values(), title])
         raise BotvisionError(f"{title}: base: a recipe cannot be its own base: {circle}")
     users = {**users, identity: title}
-    text = _file_text(path) if is_file else _library()[source][0].read_text(encoding="utf-8")
-    content = _content(text, title)
+    content = _content(_file_text(path), title) if is_file else _library_content(source)
     result: dict[str, Any] = {}
     for base in _bases(content, title):
-        if not _is_file_name(base) and base not in _library():
+        known = [*_files(), *_files("pieces"), *paper_rows()]
+        if not _is_file_name(base) and base not in known:
             raise BotvisionError(
-                f"{title}: base: {base!r} is unknown{nearest(base, _library()) or '.'} Expected a "
+                f"{title}: base: {base!r} is unknown{nearest(base, known) or '.'} Expected a "
                 "recipe that `botvision train --list` lists, a piece, or a file that ends in .yaml"
             )
         inherited = _composed(base, path.parent, users)
@@ -141,16 +140,18 @@ def _content(text: str, title: str) -> dict[str, Any]:
     return content
 
 
+def _library_content(name: str) -> dict[str, Any]:
+    """The content of a recipe or a piece that comes with the package."""
+    rows = paper_rows()
+    if name in rows:
+        return rows[name]
+    file = {**_files(), **_files("pieces")}[name]
+    return _content(file.read_text(encoding="utf-8"), name)
+
+
 @cache
-def _library() -> dict[str, tuple[Traversable, bool]]:
-    """The library's files by name, and whether each is only a piece of recipes."""
-    folder = resources.files("botvision.recipes") / "library"
-    return {Path(file.name).stem: (file, is_piece) for file, is_piece in _files(folder)}
-
-
-def _files(folder: Traversable) -> Iterator[tuple[Traversable, bool]]:
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from _files(entry)
-        elif entry.name.endswith(_SUFFIXES):
-            yield entry, folder.name == _PIECES
+def _files(folder: str = "") -> dict[str, Traversable]:
+    """Recipe files of the package, or of a folder of them, by name."""
+    library = resources.files("botvision.recipes") / "library" / folder
+    files = [entry for entry in library.iterdir() if entry.name.endswith(_SUFFIXES)]
+    return {Path(file.name).stem: file for file in files}

@@ -10,7 +10,7 @@ from botvision.processes import processes
 from botvision.recipes.reading import read_recipe
 from botvision.recipes.schema import Recipe
 from botvision.tasks.task import Trainable, find_task
-from botvision.training.display import ShowRun
+from botvision.training.log import ShowRun
 from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder, run_folder_exists
 

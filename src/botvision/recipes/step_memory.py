@@ -20,7 +20,7 @@ from botvision.processes import processes_here
 from botvision.recipes.running import build_task
 from botvision.recipes.schema import Recipe
 from botvision.tasks.task import Task
-from botvision.training.preparation import Prepared, prepare
+from botvision.training.preparation import prepare
 
 _LOOKED_AT = 16  # items, of which the largest fills the batches
 
@@ -178,7 +178,7 @@ class _Steps:
         self._item = max(items, key=_size)
         # Alone in its process, as sharding and DistributedDataParallel need others.
         accelerator = cast(Accelerator, _OneProcess(device))
-        self._prepared: Prepared = prepare(self._task, recipe.training, accelerator)
+        self._prepared = prepare(self._task, recipe.training, accelerator)
         for group in self._prepared.optimizer.param_groups:
             group["lr"] = 0.0  # the same item again and again would drive the weights anywhere
 

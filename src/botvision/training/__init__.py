@@ -1,1 +1,1 @@
-"""Training: the loop, optimization, run folders and resuming."""
+"""Training: the loop, sampling, optimizer, state, log and run folders."""

@@ -1,4 +1,4 @@
-"""Learning curves as images: of one run, and of several over each other."""
+"""Figures of learning curves: of one run, and of several runs overlaid."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,24 +16,24 @@ History = Sequence[Mapping[str, Any]]
 
 
 def draw_curves(history: History, path: Path, headlines: Sequence[str]) -> None:
-    """Draw losses, learning rate and metrics over the steps.
+    """Draw losses, learning rate and metrics over the steps of a run.
 
     Args:
         history: Lines of ``metrics.jsonl``.
-        path: PNG to write or replace.
+        path: PNG file to write or replace.
         headlines: Names of the metrics to draw.
     """
     save_figure(curves_figure(history, headlines), path)
 
 
 def curves_figure(history: History, headlines: Sequence[str]) -> Figure:
-    """See ``draw_curves``."""
+    """Return the figure that ``draw_curves`` writes."""
     figure = Figure(figsize=(15, 4.5), layout="constrained")
     losses, rate, metrics = figure.subplots(1, 3, width_ratios=(3, 2, 3))
     steps = [record for record in history if "losses" in record]
     for name in _names(steps, "losses"):
         _draw_loss(losses, *_series(steps, "losses", name), label=name.removeprefix("loss_"))
-    _finish_losses(losses, "Training losses: smoothed, and as they were")
+    _finish_losses(losses, "Training losses, smoothed and raw")
     if steps:
         rates = [record["learning_rate"] for record in steps]
         rate.plot([record["step"] for record in steps], rates, color="tab:blue")
@@ -50,18 +50,18 @@ def curves_figure(history: History, headlines: Sequence[str]) -> Figure:
 
 
 def overlay_curves(runs: Mapping[str, History], path: Path, metrics: Sequence[str]) -> None:
-    """Draw the metrics and the sum of the losses of several runs over each other.
+    """Draw the metrics and the sum of the losses of several runs in common panels.
 
     Args:
-        runs: Lines of ``metrics.jsonl`` of each run, by name.
-        path: PNG to write or replace.
-        metrics: Names of the metrics, a panel each; a run may lack some.
+        runs: Lines of ``metrics.jsonl`` of each run, by the run's name.
+        path: PNG file to write or replace.
+        metrics: Names of the metrics, one panel each; a run may lack some.
     """
     save_figure(overlay_figure(runs, metrics), path)
 
 
 def overlay_figure(runs: Mapping[str, History], metrics: Sequence[str]) -> Figure:
-    """See ``overlay_curves``."""
+    """Return the figure that ``overlay_curves`` writes."""
     count = 1 + len(metrics)
     columns = min(count, 3)
     rows = math.ceil(count / columns)
@@ -94,12 +94,12 @@ def overlay_figure(runs: Mapping[str, History], metrics: Sequence[str]) -> Figur
 
 
 def _names(records: History, key: str) -> list[str]:
-    """Names in the order in which they first come."""
+    """Names in the order of their first occurrence."""
     return list(dict.fromkeys(name for record in records for name in record[key]))
 
 
 def _series(records: History, key: str, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the records that have the name."""
+    """Steps and values of the records that hold the name."""
     chosen = [record for record in records if name in record[key]]
     return [record["step"] for record in chosen], [record[key][name] for record in chosen]
 
@@ -110,18 +110,18 @@ def _draw_loss(axes: Any, steps: list[int], values: list[float], **style: Any) -
 
 
 def _draw_metric(axes: Any, steps: list[int], values: list[float], **style: Any) -> None:
-    """A metric of -1 has no truth to be measured by; it is left out, and its name with it."""
+    """Draw a metric without values of -1, which mean that there is no ground truth."""
     points = [(step, value) for step, value in zip(steps, values, strict=True) if value != -1]
     if points:
         axes.plot(*zip(*points, strict=True), marker="o", markersize=4, **style)
 
 
 def _finish_losses(axes: Any, title: str) -> None:
-    """A logarithmic axis, unless a loss is 0 or less somewhere."""
+    """Use a logarithmic axis, unless a loss is zero or negative somewhere."""
     values = [value for line in axes.get_lines() for value in line.get_ydata()]
     if values and min(values) > 0:
         axes.set_yscale("log")
-        # 0.2 rather than a power of 10: the range is often less than a decade.
+        # 0.2 rather than powers of 10: the range is often less than a decade.
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -129,7 +129,7 @@ def _finish_losses(axes: Any, title: str) -> None:
 
 
 def _finish_metrics(axes: Any, title: str) -> None:
-    """Shares go from 0 to a little over the highest, so that low ones can be read; at most to 1."""
+    """Let an axis of fractions end a little above the highest, so that low ones are readable."""
     values = [value for line in axes.get_lines() for value in line.get_ydata()]
     if min(values, default=0.0) >= 0 and max(values, default=1.0) <= 1:
         top = min(1.02, max(1.15 * max(values, default=1.0), 1e-3))
@@ -146,10 +146,10 @@ def _finish(axes: Any, *, legend: bool = True) -> None:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Exponential moving average over about a twentieth of the values to each side, 50 at most.
+    """Return a moving average over about a twentieth of the values on each side, 50 at most.
 
-    It looks both ways, so that a curve is not shifted to the right, and the more so the longer the
-    run; the ends count no more than the rest, and a short series stays as it is.
+    It is the mean of an exponential average from the left and one from the right, so curves are
+    not shifted. A short series stays as it is.
     """
     keep = 1 - 1 / max(1.0, min(len(values) / 20, 50.0))
     before = _averages(values, keep)

@@ -1,8 +1,10 @@
-"""What can go wrong in a step, as one line that says what to do."""
+"""What ends a run early: failures as one line that says what to do, and requests to stop."""
 
 import math
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import torch
 from torch import nn
@@ -11,18 +13,19 @@ from torch.distributed.tensor import DTensor
 from botvision.errors import BotvisionError
 from botvision.training.sampling import BatchPlan
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
 def check_losses(losses: dict[str, float], step: int) -> None:
-    """See that a step's losses are finite.
+    """Check that the losses of a step are finite.
 
     Args:
-        losses: Their means over all processes.
+        losses: Losses by name, averaged over all processes.
         step: Number of the step, from 1.
 
     Raises:
-        BotvisionError: If one is not.
+        BotvisionError: If a loss is NaN or infinite.
     """
     if not all(math.isfinite(value) for value in losses.values()):
         shown = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
@@ -30,15 +33,15 @@ def check_losses(losses: dict[str, float], step: int) -> None:
 
 
 def clip_gradient(model: nn.Module, largest: float | None, step: int) -> None:
-    """Scale the gradient down to a norm, and see that it is finite: one that is not would be saved.
+    """Clip the norm of the gradient, and check that it is finite before it reaches the weights.
 
     Args:
-        model: Holds the gradients.
-        largest: Norm that is allowed; None leaves the gradient as it is.
+        model: Model whose parameters hold the gradient.
+        largest: Largest norm; None leaves the gradient as it is.
         step: Number of the step, from 1.
 
     Raises:
-        BotvisionError: If the gradient is not finite.
+        BotvisionError: If the gradient is NaN or infinite.
     """
     parameters = [each for each in model.parameters() if each.grad is not None]
     norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
@@ -52,7 +55,7 @@ def clip_gradient(model: nn.Module, largest: float | None, step: int) -> None:
 
 @contextmanager
 def one_line_failures(step: int, plan: BatchPlan) -> Iterator[None]:
-    """Running out of memory, and the end of another process, as one line.
+    """Turn running out of memory and the loss of another process into one line.
 
     Args:
         step: Number of the step, from 1.
@@ -65,7 +68,7 @@ def one_line_failures(step: int, plan: BatchPlan) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(step, plan, error) from error
-    except RuntimeError as error:  # the CPU's allocator and gloo have no classes of their own
+    except RuntimeError as error:  # the CPU allocator and gloo have no error classes
         if "can't allocate memory" in str(error):
             raise _out_of_memory(step, plan, error) from error
         if any(words in str(error) for words in _LOST):
@@ -89,3 +92,44 @@ def _diverged(step: int, what: str) -> BotvisionError:
         f"step {step}: {what}; the weights are those before this step; lower "
         "training.learning_rate or set training.clip_grad_norm"
     )
+
+
+class Request:
+    """A request to stop the run; false until there is one.
+
+    Attributes:
+        signal: Number of the signal that asked, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+
+@contextmanager
+def interruptible() -> Iterator[Request]:
+    """Turn Ctrl-C or SIGTERM inside the block into a request, to be answered between two steps.
+
+    A second signal stops at once. Outside the main thread signals cannot be handled, and this has
+    no effect.
+    """
+    request = Request()
+    before: dict[int, object] = {}
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if request:
+            raise KeyboardInterrupt
+        request.signal = number
+
+    try:
+        for each in _SIGNALS:
+            before[each] = signal.signal(each, ask)
+    except ValueError:  # not the main thread
+        pass
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]

@@ -1,64 +1,31 @@
-"""From a task's model to what the loop steps: processes, memory format, average, optimizer."""
+"""A task's model made ready for training: device, memory format, processes, optimizer."""
 
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
 from timm.utils import ModelEmaV3
-from torch import nn, optim
+from torch import nn
 
 from botvision.errors import BotvisionError
 from botvision.tasks.task import Trainable
-from botvision.training.optimization import build_optimizer
-from botvision.training.recomputation import keep_statistics_of_the_forward_pass
+from botvision.training.optimizer import build_optimizer
+from botvision.training.parallel import ShardedCopy, shard
 from botvision.training.settings import TrainingSettings
-from botvision.training.sharding import ShardedCopy, shard
+from botvision.training.state import TrainState
 
 
-@dataclass
-class Prepared:
-    """A model in training.
-
-    Attributes:
-        model: What a step calls: the model, perhaps shared with other processes.
-        plain: The model itself.
-        average: The moving average of the weights, if there is one.
-        optimizer: Over the model's trainable parameters.
-        copy: Takes the weights together for evaluation where they are sharded; else None.
-    """
-
-    model: nn.Module
-    plain: nn.Module
-    average: ModelEmaV3 | None
-    optimizer: optim.Optimizer
-    copy: ShardedCopy | None
-
-    def evaluated(self) -> nn.Module:
-        """The model that is evaluated and saved, whole and the same on all processes.
-
-        Every process must call it.
-        """
-        model = self.plain if self.average is None else self.average.module
-        if self.copy is not None:
-            model = self.copy.gathered(model)
-        for buffer in model.buffers():  # BatchNorm's, where each process has its own
-            broadcast(buffer)
-        return model
-
-
-def prepare(task: Trainable, settings: TrainingSettings, accelerator: Accelerator) -> Prepared:
-    """Make a task's model ready for steps.
+def prepare(task: Trainable, settings: TrainingSettings, accelerator: Accelerator) -> TrainState:
+    """Make a task's model ready for training steps.
 
     Args:
-        task: Its model is moved to the device and changed in place.
-        settings: The recipe's.
-        accelerator: The processes.
+        task: Task whose model is moved to the device and changed in place.
+        settings: Training settings of the recipe.
+        accelerator: Device and processes to train on.
 
     Raises:
         BotvisionError: If the settings contradict each other or the model.
@@ -69,7 +36,7 @@ def prepare(task: Trainable, settings: TrainingSettings, accelerator: Accelerato
             "leave it out"
         )
     plain = task.model.to(accelerator.device)
-    if settings.channels_last and not settings.sharded:  # FSDP wants contiguous weights
+    if settings.channels_last and not settings.sharded:  # FSDP needs contiguous weights
         plain = plain.to(memory_format=torch.channels_last)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
@@ -94,18 +61,51 @@ def prepare(task: Trainable, settings: TrainingSettings, accelerator: Accelerato
     # A kernel of one pixel is in both memory formats, and its gradient may come in either.
     warnings.filterwarnings("ignore", message="Grad strides do not match")
     model = plain if settings.sharded else accelerator.prepare_model(plain)
-    return Prepared(model, plain, average, optimizer, copy)
+    return TrainState(model, plain, average, optimizer, copy)
 
 
 @contextmanager
 def determinism(settings: TrainingSettings) -> Iterator[None]:
-    """Let torch choose deterministic algorithms alone inside the block, where the recipe asks."""
+    """Restrict torch to deterministic algorithms inside the block, if the settings ask for it."""
     before = torch.are_deterministic_algorithms_enabled()
     if settings.deterministic:
-        # cuBLAS reads it when it is first used.
+        # Read by cuBLAS when it is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def keep_statistics_of_the_forward_pass(network: nn.Module) -> None:
+    """Make gradient checkpointing count each batch once in BatchNorm's running statistics.
+
+    A checkpointed block runs a second time in the backward pass, and BatchNorm would otherwise
+    update its running mean and variance again.
+
+    Args:
+        network: Network whose BatchNorm layers get hooks.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+            module.register_forward_pre_hook(_hold)
+            # Always: recomputation leaves a layer by an exception when it has all that it needs.
+            module.register_forward_hook(_release, always_call=True)
+
+
+def _hold(module: Any, _inputs: Any) -> None:
+    if module.training and _in_backward_pass():
+        module.held = module.momentum
+        module.momentum = 0.0  # the statistics still go in: the pass has to save the same tensors
+
+
+def _release(module: Any, _inputs: Any, _output: Any) -> None:
+    if "held" in vars(module):
+        module.momentum = module.held
+        module.num_batches_tracked.sub_(1)
+        del module.held
+
+
+def _in_backward_pass() -> bool:
+    return torch._C._current_graph_task_id() != -1

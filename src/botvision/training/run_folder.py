@@ -1,4 +1,4 @@
-"""The run folder: what a run wrote, and where."""
+"""The run folder: names and formats of the files of a run."""
 
 import csv
 import importlib.metadata
@@ -18,10 +18,10 @@ _PACKAGES = ("botvision", "torch", "torchvision", "timm", "accelerate", "faster-
 
 
 class RunFolder:
-    """Files of one training run; the README lists them.
+    """The files of one training run; the README lists them.
 
     Args:
-        path: The folder.
+        path: Path of the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe: dict[str, Any]) -> "RunFolder":
-        """Make the folder with ``recipe.yaml`` and ``environment.json``.
+        """Create the folder with ``recipe.yaml`` and ``environment.json``.
 
         Raises:
             BotvisionError: If it exists.
@@ -51,10 +51,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """The folder of an earlier run.
+        """Open the folder of an earlier run.
 
         Raises:
-            BotvisionError: If it is none.
+            BotvisionError: If the path is no run folder.
         """
         folder = cls(path)
         if not folder.recipe.is_file():
@@ -67,7 +67,7 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``; a line that a crash cut short is left out."""
+        """Return the lines of ``metrics.jsonl``, up to one that a crash cut short."""
         if not self.metrics.is_file():
             return []
         records = []
@@ -79,11 +79,11 @@ class RunFolder:
         return records
 
     def rewind(self, step: int, evaluated: int) -> None:
-        """Forget the lines of what will be done again, and what a kill left half-written.
+        """Remove the lines of steps that will be repeated, and half-written files.
 
         Args:
-            step: Steps that are done.
-            evaluated: Step of the last evaluation that is done.
+            step: Number of steps done.
+            evaluated: Step of the last evaluation done.
         """
         kept = [
             record
@@ -96,7 +96,7 @@ class RunFolder:
             left.unlink()
 
     def write_csv(self) -> None:
-        """Write ``results.csv``: a row for each evaluation in ``metrics.jsonl``."""
+        """Write ``results.csv`` with one row per evaluation in ``metrics.jsonl``."""
         rows = [record for record in self.history() if "metrics" in record]
         columns = ["epoch", "step", *(rows[0]["metrics"] if rows else ())]
         with replacing(self.path / "results.csv") as temporary, temporary.open("w") as file:
@@ -106,10 +106,10 @@ class RunFolder:
                 writer.writerow([row["epoch"], row["step"], *row["metrics"].values()])
 
     def last_metrics(self) -> dict[str, Any]:
-        """Metrics of the last evaluation in ``metrics.jsonl``.
+        """Return the metrics of the last evaluation in ``metrics.jsonl``.
 
         Raises:
-            BotvisionError: If there was none.
+            BotvisionError: If there was no evaluation.
         """
         evaluations = [record["metrics"] for record in self.history() if "metrics" in record]
         if not evaluations:
@@ -119,7 +119,7 @@ class RunFolder:
 
 
 def run_folder_exists(path: Path) -> BotvisionError:
-    """The error of a new run in a folder that is taken."""
+    """Return the error of a new run in an existing folder."""
     return BotvisionError(
         f"{path}: the run folder exists; choose another --name, or go on with it by --resume {path}"
     )

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from botvision.errors import BotvisionError, nearest
-from botvision.training.resuming import flattened
 from botvision.training.run_folder import RunFolder
+from botvision.training.state import flattened
 
 HEADLINES = ("mask_ap", "box_ap", "mask_ap50", "box_ap50", "top1", "top5")
 """Metrics that people look at first, the main one of each task before its others."""

@@ -1,4 +1,4 @@
-"""Batches: how they are split, and their order as a function of the seed and the step alone."""
+"""How batches are split, and their order: a function of the seed and the step alone."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,13 @@ from torch.utils.data import Sampler
 
 from botvision.seeds import derived_seed
 from botvision.training.settings import TrainingSettings
-from botvision.training.shard_order import shard_order
+
+LANES = 8
+"""Parts of an epoch that are read side by side. Up to this many machines, if their number divides
+it and they do not accumulate batches, read different shards."""
+
+WINDOW = 8
+"""Number of shards over which the items of a lane are shuffled."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +23,10 @@ class BatchPlan:
     """How the images of an optimizer step are split over processes and over time.
 
     Attributes:
-        micro_batch_size: Images a process takes at a time.
+        micro_batch_size: Number of images a process takes at a time.
         processes: Number of processes.
-        accumulation: Times that each takes them before the optimizer steps.
-        rate_factor: What the recipe's learning rate is multiplied by.
+        accumulation: Number of micro-batches of each process in an optimizer step.
+        rate_factor: Factor of the recipe's learning rate.
     """
 
     micro_batch_size: int
@@ -30,23 +36,23 @@ class BatchPlan:
 
     @classmethod
     def of(cls, settings: TrainingSettings, processes: int) -> "BatchPlan":
-        """The plan that is nearest to the recipe's batch on this many processes."""
-        share = math.ceil(settings.batch_size / processes)
-        at_once = min(settings.micro_batch_size or share, share)
-        accumulation = max(1, round(settings.batch_size / (at_once * processes)))
-        total = at_once * processes * accumulation
+        """Return the plan nearest to the recipe's batch on this many processes."""
+        per_process = math.ceil(settings.batch_size / processes)
+        micro = min(settings.micro_batch_size or per_process, per_process)
+        accumulation = max(1, round(settings.batch_size / (micro * processes)))
+        total = micro * processes * accumulation
         ratio = total / (settings.base_batch_size or settings.batch_size)
         # SGD's steps add up (Goyal et al. 2017); AdamW's are normalized by the gradient's noise.
         factor = ratio if settings.optimizer == "sgd" else math.sqrt(ratio)
-        return cls(at_once, processes, accumulation, factor)
+        return cls(micro, processes, accumulation, factor)
 
     @property
     def batch_size(self) -> int:
-        """Images of an optimizer step."""
+        """Number of images of an optimizer step."""
         return self.micro_batch_size * self.processes * self.accumulation
 
     def describe(self, settings: TrainingSettings) -> str:
-        """The plan in a line, and what became of the recipe's batch and learning rate."""
+        """Return the plan in one line, with what became of the recipe's batch and learning rate."""
         at_once = "image" if self.micro_batch_size == 1 else "images"
         processes = "process" if self.processes == 1 else "processes"
         line = (
@@ -68,19 +74,19 @@ class BatchPlan:
 class StepBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) keys for one process, from a step to the end of the run.
 
-    Each epoch is a permutation drawn from (seed, epoch), filled up with its first items so that
-    it divides into whole batches; over shards see ``shard_order``. Step s holds the same images
-    whether the run was interrupted before it or not, and however many processes share it.
+    Each epoch is a permutation drawn from (seed, epoch), padded with its first items to whole
+    batches; over shards see ``shard_order``. A step holds the same images whether or not the run
+    was interrupted before it, and however many processes take part.
 
     Args:
-        length: Items of the data set.
-        plan: How a step is split; this gives ``plan.accumulation`` batches a step.
-        epochs: Epochs of the run.
-        seed: Of the order.
-        max_steps: Steps after which the run ends if that comes first.
-        first_step: Where to begin; steps before it are skipped without being read.
-        process: Number of this process.
-        shard_lengths: Items of each shard, if the data set is in shards.
+        length: Number of items of the data set.
+        plan: How a step is split; there are ``plan.accumulation`` batches per step.
+        epochs: Number of epochs of the run.
+        seed: Random seed of the order.
+        max_steps: Number of steps after which the run ends, if that comes first.
+        first_step: Step to begin with; those before it are skipped without being read.
+        process: Index of this process.
+        shard_lengths: Number of items of each shard, if the data set is in shards.
     """
 
     def __init__(
@@ -112,13 +118,13 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order: list[int] = []
         for step in range(self._first_step, self.total_steps):
-            epoch, place = divmod(step, self.steps_per_epoch)
-            if not order or place == 0:
+            epoch, within = divmod(step, self.steps_per_epoch)
+            if not order or within == 0:
                 order = self._order(epoch)
-            first = place * self._plan.batch_size
+            first = within * self._plan.batch_size
             for part in range(self._plan.accumulation):
-                # Parts are numbered over all processes, so that n parts of one process and one
-                # part of each of n processes are the same.
+                # Numbered over all processes: n parts of one process and one part of each of n
+                # processes are the same.
                 number = part * self._plan.processes + self._process
                 start = first + number * self._plan.micro_batch_size
                 stop = start + self._plan.micro_batch_size
@@ -132,3 +138,38 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         order: list[int] = torch.randperm(self._length, generator=generator).tolist()
         missing = steps * batch_size - self._length
         return order + [order[i % self._length] for i in range(missing)]
+
+
+def shard_order(
+    lengths: Sequence[int], steps: int, batch_size: int, generator: torch.Generator
+) -> list[int]:
+    """Return a random order of an epoch that reads few shards at a time.
+
+    The shards are shuffled and their items, one shard after the other, split into ``LANES``
+    lanes. Within a lane an item moves back by up to ``WINDOW`` shards at random. Every batch takes
+    its first items from the first lane, and so on: processes, which take consecutive items of a
+    batch, stay in their lanes, and a batch is the same for any number of processes.
+
+    Args:
+        lengths: Number of items of each shard; items are numbered one shard after the other.
+        steps: Number of batches.
+        batch_size: Size of each; ``steps * batch_size`` is at least the number of items.
+        generator: Random generator.
+
+    Returns:
+        Indices of items, batch after batch: each once, then as many again as fill the batches.
+    """
+    starts = [0, *torch.tensor(lengths).cumsum(0).tolist()]
+    shards = torch.randperm(len(lengths), generator=generator).tolist()
+    items = torch.cat([torch.arange(starts[shard], starts[shard + 1]) for shard in shards])
+    window = WINDOW * len(items) / len(lengths)
+    needed = steps * batch_size
+    items = items.repeat(-(-needed // len(items)))[:needed]
+    widths = torch.bincount(torch.arange(batch_size) * LANES // batch_size, minlength=LANES)
+    columns = []
+    for width, lane in zip(widths.tolist(), items.split((steps * widths).tolist()), strict=True):
+        # A lane begins with its first shard alone, so that nothing waits for a whole window.
+        keys = torch.arange(len(lane)) + window * torch.rand(len(lane), generator=generator)
+        columns.append(lane[keys.argsort(stable=True)].reshape(steps, width))
+    order: list[int] = torch.cat(columns, dim=1).flatten().tolist()
+    return order

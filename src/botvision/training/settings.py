@@ -1,4 +1,4 @@
-"""What a recipe says about training."""
+"""The settings of a training run."""
 
 from typing import Annotated, Literal
 
@@ -6,52 +6,54 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from botvision.tasks.fields import Count, Fraction, Positive
 
-_EVALUATED_AT_ONCE = 8  # images, where the recipe leaves the choice
+_EVALUATED_AT_ONCE = 8  # images, unless the recipe says
 
 
 class TrainingSettings(BaseModel):
-    """Optimization, schedule, precision and book-keeping of a run.
+    """Optimization, schedule, precision, evaluation and logging of a run.
 
     A recipe means the same on any number of processes: ``batch_size`` is that of an optimizer step
-    over all of them, and what does not fit at once is accumulated.
+    over all of them, and gradients of what does not fit at once are accumulated.
 
     Attributes:
-        epochs: Passes over the training data.
-        max_steps: Optimizer steps after which the run ends, the schedule with it; None: all epochs.
-        batch_size: Images of one optimizer step, over all processes.
-        base_batch_size: Batch that ``learning_rate`` is meant for; another batch scales the
-            rate, in proportion for SGD and with the square root for AdamW. None: ``batch_size``.
-        micro_batch_size: Images a process takes at a time; their losses are averaged over the
-            batch. None: the process's whole share of the batch.
-        optimizer: "sgd" (the paper's, with momentum) or "adamw".
+        epochs: Number of passes over the training data.
+        max_steps: Number of optimizer steps after which the run and its schedule end; None: all
+            epochs.
+        batch_size: Number of images of an optimizer step, over all processes.
+        base_batch_size: Batch size that ``learning_rate`` is meant for. For another batch size it
+            is scaled, linearly for SGD and with the square root for AdamW. None: ``batch_size``.
+        micro_batch_size: Number of images a process takes at a time; gradients are accumulated
+            over the rest. None: all images of the process.
+        optimizer: "sgd" (with momentum, the paper's) or "adamw".
         learning_rate: Peak learning rate.
-        backbone_learning_rate: That of the backbone, which then follows the same schedule; None:
-            as the rest.
-        momentum: Of SGD.
-        weight_decay: On weights; never on biases, normalization and position tables.
-        schedule: "cosine" to zero, or "step".
-        milestones: Of "step": shares of the run after which the rate is multiplied by
-            ``step_factor``.
-        step_factor: See ``milestones``.
-        warmup_steps: Steps of linear warm-up.
-        warmup_factor: Share of the learning rate at the first step.
-        clip_grad_norm: Largest norm of the gradient; None leaves it.
-        ema_decay: Of the exponential moving average that is evaluated and saved; None: none.
-        precision: "bfloat16" trains under autocast.
-        channels_last: Memory format of the convolutions; sharded ones keep the usual one.
-        gradient_checkpointing: Compute the backbone's activations again in the backward pass
-            instead of keeping them.
-        compile: Run the backbone through ``torch.compile`` in training.
-        sharded: Split weights, gradients and optimizer over the processes (FSDP).
-        deterministic: Let GPUs use deterministic algorithms alone; CPUs always do.
-        seed: Of everything random.
-        num_workers: Processes that read data, for each training process.
-        evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
-        best_metric: Metric by which the best weights are chosen; None: the task's.
-        patience: Evaluations without a better one after which the run ends; None: never.
-        save_every: Steps between saved states, to resume from.
-        log_every: Steps between lines in metrics.jsonl.
-        trackers: Where metrics are sent besides the run folder.
+        backbone_learning_rate: Peak learning rate of the backbone, on the same schedule; None:
+            ``learning_rate``.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay; biases, normalization and position tables have none.
+        schedule: Schedule of the learning rate: "cosine" to zero, or "step".
+        milestones: Fractions of the run at which the "step" schedule multiplies the learning rate
+            by ``step_factor``.
+        step_factor: Factor of the learning rate at each of the ``milestones``.
+        warmup_steps: Number of steps of linear warm-up.
+        warmup_factor: Factor of the learning rate at the first step of the warm-up.
+        clip_grad_norm: Largest norm of the gradient; None: no clipping.
+        ema_decay: Decay of the moving average of the weights, which is then evaluated and saved;
+            None: no average.
+        precision: "bfloat16" trains under autocast; "float32" does not.
+        channels_last: Whether convolutions use the channels-last memory format; not if sharded.
+        gradient_checkpointing: Whether activations of the backbone are recomputed in the backward
+            pass instead of kept.
+        compile: Whether the backbone runs through ``torch.compile`` in training.
+        sharded: Whether weights, gradients and optimizer are split over the processes (FSDP).
+        deterministic: Whether GPUs are restricted to deterministic algorithms, as CPUs always are.
+        seed: Random seed.
+        num_workers: Number of data loading workers of each process.
+        evaluate_every: Number of epochs between evaluations; the last epoch is always evaluated.
+        best_metric: Metric that selects the best weights; None: the task's primary metric.
+        patience: Number of evaluations without improvement after which the run ends; None: never.
+        save_every: Number of steps between saved states.
+        log_every: Number of steps between lines in ``metrics.jsonl``.
+        trackers: Services that metrics are sent to, besides the run folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,22 +1,28 @@
-"""What a step cost and gave, for displays and records."""
+"""Speed and memory of training steps, and a trace of a few of them."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+_WAIT, _WARM_UP, _STEPS = 2, 1, 3  # steps of a trace
 
 
 @dataclass(frozen=True)
 class StepFigures:
-    """A step of a run, as it is shown.
+    """Figures of one training step, for displays and logs.
 
     Attributes:
-        step: Steps done.
-        losses: Losses by name, the mean over all processes.
-        learning_rate: Of the step.
-        images_per_second: Over the run so far, all processes together.
-        waiting: Share of the time that this process waited for data, 0..1.
-        memory: Largest memory of the accelerator so far in GiB; None on the CPU.
+        step: Number of steps done.
+        losses: Losses by name, averaged over all processes.
+        learning_rate: Learning rate of the step.
+        images_per_second: Training speed of all processes together, averaged over the run so far.
+        waiting: Fraction of the time that this process waited for data, in 0..1.
+        memory: Peak memory of the GPU so far in GiB; None on the CPU.
     """
 
     step: int
@@ -28,7 +34,7 @@ class StepFigures:
 
 
 class Stopwatch:
-    """Time of steps and of waiting for data; evaluations and saving do not count."""
+    """Time of training steps and of waiting for data, without evaluations and saving."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
@@ -37,26 +43,26 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def start(self) -> None:
-        """The time from here on counts."""
+        """Start counting time."""
         self._last = time.perf_counter()
 
     def got_data(self) -> None:
-        """What passed since the last call was waiting for data."""
+        """Count the time since the last call as waiting for data."""
         self._waited += self._pass()
 
     def stepped(self, images: int) -> None:
-        """What passed since the last call was a step with that many images."""
+        """Count the time since the last call as a step with this many images."""
         self._pass()
         self._images += images
 
     @property
     def images_per_second(self) -> float:
-        """Images a second of the time that counts."""
+        """Images per second of the counted time."""
         return self._images / self._seconds if self._seconds else 0.0
 
     @property
     def waiting(self) -> float:
-        """Share of the time that counts in which there was no data, 0..1."""
+        """Fraction of the counted time spent waiting for data, in 0..1."""
         return self._waited / self._seconds if self._seconds else 0.0
 
     def _pass(self) -> float:
@@ -67,7 +73,46 @@ class Stopwatch:
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """Largest memory in GiB that tensors took on a GPU so far; None on other devices."""
+    """Return the peak memory of tensors on a GPU so far in GiB, or None on other devices."""
     if device.type != "cuda":
         return None
     return torch.cuda.max_memory_allocated(device) / 2**30
+
+
+@contextmanager
+def profiling(folder: Path, *, wanted: bool) -> Iterator["Profiler"]:
+    """Write a trace of steps 4 to 6 of the block to ``profile.json``, for Perfetto or Chrome.
+
+    Args:
+        folder: Folder to write to.
+        wanted: Whether to trace at all.
+    """
+    if not wanted:
+        yield Profiler(None)
+        return
+    activities = [ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(ProfilerActivity.CUDA)
+    with profile(
+        activities=activities,
+        schedule=schedule(wait=_WAIT, warmup=_WARM_UP, active=_STEPS, repeat=1),
+        on_trace_ready=lambda done: done.export_chrome_trace(str(folder / "profile.json")),
+        profile_memory=True,
+    ) as running:
+        yield Profiler(running)
+
+
+class Profiler:
+    """A profiler that may be absent.
+
+    Args:
+        running: Profiler of torch, or None.
+    """
+
+    def __init__(self, running: profile | None) -> None:
+        self._running = running
+
+    def step(self) -> None:
+        """Tell the profiler that a step is done."""
+        if self._running is not None:
+            self._running.step()

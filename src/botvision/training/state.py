@@ -1,26 +1,73 @@
-"""Training state: what a resumed run needs, in one file that is replaced whole."""
+"""The state of a run: collected, written as one file that is replaced whole, and restored."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast
+from timm.utils import ModelEmaV3
+from torch import nn, optim
 
 from botvision.errors import BotvisionError
 from botvision.files import replacing
-from botvision.training.preparation import Prepared
-from botvision.training.sharding import load_whole_state, whole_state
+from botvision.training.parallel import ShardedCopy, load_whole_state, whole_state
+from botvision.training.sampling import BatchPlan
+
+FREE = frozenset(
+    {
+        "about",
+        "data.folder",
+        "training.log_every",
+        "training.save_every",
+        "training.trackers",
+        "training.num_workers",
+    }
+)
+"""Keys of a recipe that may differ when a run is resumed: they change no result."""
 
 
 @dataclass
-class Progressed:
+class TrainState:
+    """A model in training with everything that a step changes.
+
+    Attributes:
+        model: Model that a step calls, wrapped for several processes where there are any.
+        plain: The model without the wrapper.
+        average: Moving average of the weights, if there is one.
+        optimizer: Optimizer of the trainable parameters.
+        copy: Unsharded copy of the model for evaluation; None unless weights are sharded.
+    """
+
+    model: nn.Module
+    plain: nn.Module
+    average: ModelEmaV3 | None
+    optimizer: optim.Optimizer
+    copy: ShardedCopy | None
+
+    def evaluated(self) -> nn.Module:
+        """Return the model to evaluate and save, unsharded and the same on all processes.
+
+        Every process must call it.
+        """
+        model = self.plain if self.average is None else self.average.module
+        if self.copy is not None:
+            model = self.copy.gathered(model)
+        for buffer in model.buffers():  # BatchNorm's, where each process has its own
+            broadcast(buffer)
+        return model
+
+
+@dataclass
+class Progress:
     """How far a run has come.
 
     Attributes:
-        step: Steps done.
+        step: Number of steps done.
         evaluated: Step of the last evaluation.
-        best: Best value so far of the metric that chooses; None before the first evaluation.
-        since_best: Evaluations after the best one.
+        best: Best value so far of the metric that selects the best weights; None before the
+            first evaluation.
+        since_best: Number of evaluations after the best one.
     """
 
     step: int = 0
@@ -30,19 +77,19 @@ class Progressed:
 
 
 def collect_state(
-    prepared: Prepared, progressed: Progressed, batch_size: int, recipe: dict[str, Any]
+    state: TrainState, progress: Progress, batch_size: int, recipe: dict[str, Any]
 ) -> dict[str, Any]:
-    """What ``write_state`` writes; every process must call it.
+    """Return the content of a state file; every process must call it.
 
     Args:
-        prepared: The model in training.
-        progressed: How far it is.
-        batch_size: Images of an optimizer step.
-        recipe: The run's, to be compared when it is resumed.
+        state: The model in training.
+        progress: How far the run has come.
+        batch_size: Number of images of an optimizer step.
+        recipe: Recipe of the run, compared when it is resumed.
     """
-    plain, average, optimizer = prepared.plain, prepared.average, prepared.optimizer
+    plain, average, optimizer = state.plain, state.average, state.optimizer
     averaged = None if average is None else average.module
-    if prepared.copy is not None:
+    if state.copy is not None:
         model = whole_state(plain)
         average_state = None if averaged is None else whole_state(averaged)
         optimizer_state = whole_state(plain, optimizer)
@@ -54,75 +101,128 @@ def collect_state(
         "model": model,
         "average": average_state,
         "optimizer": optimizer_state,
-        "progressed": dict(vars(progressed)),
+        "progressed": dict(vars(progress)),
         "batch_size": batch_size,
         "recipe": recipe,
     }
 
 
-def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write the state of a run; a crash while writing leaves the previous one.
+def write_state(path: Path, saved: dict[str, Any]) -> None:
+    """Write a state file; a crash while writing leaves the previous one.
+
+    Args:
+        path: File to write or replace.
+        saved: Content from ``collect_state``.
 
     Raises:
-        BotvisionError: If there is no room; the previous state stays.
+        BotvisionError: If the file cannot be written; the previous one stays.
     """
     try:
         with replacing(path) as temporary:
-            torch.save(state, temporary)
+            torch.save(saved, temporary)
     except (OSError, RuntimeError) as error:  # torch reports failed writes as either
         reason = " ".join(str(error).split())
         raise BotvisionError(
-            f"{path}: the state of step {state['progressed']['step']} cannot be written "
+            f"{path}: the state of step {saved['progressed']['step']} cannot be written "
             f"({reason}); the one before is as it was; make room and go on with --resume"
         ) from error
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read a state file, executing nothing.
+    """Read a state file; no code in it is executed.
 
     Raises:
-        BotvisionError: If there is none, or it is damaged.
+        BotvisionError: If there is no such file, or it is damaged.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        Progressed(**state["progressed"])
-        _ = state["model"], state["average"], state["optimizer"]
-        _ = int(state["batch_size"]), dict(state["recipe"])
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        Progress(**saved["progressed"])
+        _ = saved["model"], saved["average"], saved["optimizer"]
+        _ = int(saved["batch_size"]), dict(saved["recipe"])
     except FileNotFoundError as error:
         raise BotvisionError(f"{path}: nothing to resume from; start the run anew") from error
     except Exception as error:  # torch.load has no common error class for damaged files
         raise _damaged(path, error) from error
-    return dict(state)
+    return dict(saved)
 
 
-def restore(state: dict[str, Any], prepared: Prepared, path: Path) -> Progressed:
-    """Put a model in training where a state says it was.
+def restore(saved: dict[str, Any], state: TrainState, path: Path) -> Progress:
+    """Load a saved state into a model in training; every process must call it.
 
     Args:
-        state: From ``read_state``.
-        prepared: Receives the state; every process must call it.
-        path: Where the state comes from, for the error.
+        saved: Content from ``read_state``.
+        state: Model, average and optimizer to load into.
+        path: State file, for the error.
+
+    Returns:
+        How far the run had come.
 
     Raises:
-        BotvisionError: If the state is another model's.
+        BotvisionError: If the state belongs to another model.
     """
-    average, optimizer = prepared.average, prepared.optimizer
+    average, optimizer = state.average, state.optimizer
     try:
-        if prepared.copy is not None:
-            load_whole_state(state["model"], prepared.plain)
-            load_whole_state(state["optimizer"], prepared.plain, optimizer)
+        if state.copy is not None:
+            load_whole_state(saved["model"], state.plain)
+            load_whole_state(saved["optimizer"], state.plain, optimizer)
             if average is not None:
-                load_whole_state(state["average"], average.module)
+                load_whole_state(saved["average"], average.module)
         else:
-            prepared.plain.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
+            state.plain.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
             if average is not None:
-                average.module.load_state_dict(state["average"])
-    except Exception as error:  # each of the three has its own
+                average.module.load_state_dict(saved["average"])
+    except Exception as error:  # the three raise errors of different classes
         raise _damaged(path, error) from error
-    return Progressed(**state["progressed"])
+    return Progress(**saved["progressed"])
 
 
 def _damaged(path: Path, error: Exception) -> BotvisionError:
     reason = " ".join(str(error).split())
     return BotvisionError(f"{path}: damaged, or of another model; start the run anew ({reason})")
+
+
+def check_same_recipe(
+    saved: dict[str, Any], recipe: dict[str, Any], plan: BatchPlan, folder: Path
+) -> None:
+    """Check that a run is resumed with its own recipe, except for keys in ``FREE``.
+
+    Args:
+        saved: Content from ``read_state``.
+        recipe: Recipe to resume with.
+        plan: How the batch is split now.
+        folder: The run folder, for the error.
+
+    Raises:
+        BotvisionError: If values differ; the message lists them.
+    """
+    before, now = flattened(saved["recipe"]), flattened(recipe)
+    differences = [
+        f"{key} {_shown(before, key)} -> {_shown(now, key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not FREE & {key, key.partition(".")[0]}
+    ]
+    if saved["batch_size"] != plan.batch_size and not differences:
+        counts = f"{saved['batch_size']} -> {plan.batch_size}"
+        differences = [f"images of a step {counts}, on {plan.processes} processes"]
+    if differences:
+        raise BotvisionError(
+            f"{folder}: the recipe is not the one that the run began with: "
+            f"{'; '.join(differences)}; put it back, or start a new run "
+            f"(model.backbone_weights may take {folder / 'last.safetensors'})"
+        )
+
+
+def flattened(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested groups of keys as one, with keys such as "training.epochs"."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _shown(content: dict[str, Any], key: str) -> str:
+    return repr(content[key]) if key in content else "(not there)"
