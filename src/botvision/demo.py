@@ -16,9 +16,9 @@ from botvision.errors import BotvisionError
 from botvision.files import write_json
 from botvision.images.decode import read_image
 from botvision.predict.attention_maps import attention_maps, draw_attention_maps
-from botvision.predict.evaluation import evaluate_weights
-from botvision.predict.loading import load_detector
-from botvision.predict.result_files import predict_files
+from botvision.predict.evaluation import evaluate
+from botvision.predict.files import predict_files
+from botvision.predict.loading import load
 from botvision.recipes.reading import read_recipe
 from botvision.recipes.running import resume_run, train_recipe
 from botvision.training.log import ShowRun
@@ -77,7 +77,7 @@ def run_demo(
             shutil.rmtree(run.path, ignore_errors=True)  # stopped before its first state
             train_recipe(read_recipe("demo", overrides), run.path, display=display)
     with _timed(parts, "evaluation"), counting("evaluate") as progress:
-        metrics = evaluate_weights(run.best, data, batch_size=16, progress=progress)
+        metrics = evaluate(run.best, data, batch_size=16, progress=progress)
     with _timed(parts, "images"), counting("draw") as progress:
         _draw(folder, data, run.best, progress)
 
@@ -123,7 +123,7 @@ def _make_room(folder: Path, scenes: dict[str, int], *, overwrite: bool) -> None
 
 def _draw(folder: Path, data: Path, weights: Path, progress: Callable[[int, int], None]) -> None:
     """Predictions and an attention map of validation scenes."""
-    predictor = load_detector(weights)
+    predictor = load(weights)
     annotations, images = find_split(data, "val")
     truth = read_annotations(annotations)
     names = [record["file_name"] for record in truth.images[:_PREDICTED]]

@@ -101,7 +101,7 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
 
 
 def _path(folder: Path, recipe: Recipe, seed: int) -> Path:
-    return folder / recipe.task / f"{recipe.name}_seed{seed}"
+    return folder / recipe.kind / f"{recipe.name}_seed{seed}"
 
 
 def _check_same(recipe: Recipe, seed: int, folder: Path) -> None:
@@ -153,7 +153,7 @@ def _summary(recipes: Sequence[Recipe], seeds: int, folder: Path) -> list[Repeat
         metric = next(iter(runs.values())).main_metric
         assert metric is not None
         values = [run.evaluations[-1]["metrics"][metric] for run in runs.values()]
-        times = [_time(run.path) for run in runs.values()]
+        times = [_time(run.folder) for run in runs.values()]
         rows.append(
             Repeated(
                 recipe=recipe.name,

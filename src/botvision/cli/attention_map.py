@@ -8,13 +8,13 @@ import typer
 
 def attention_map(
     image: Annotated[Path, typer.Argument(help="Image.")],
-    at: Annotated[str, typer.Option(help="Pixel that looks, as X,Y.")],
-    weights: Annotated[Path, typer.Option(help="Weights file of a run.")],
+    at: Annotated[str, typer.Option(help="Query pixel, as X,Y.")],
+    weights: Annotated[str, typer.Option(help="Weights file, folder or hf-hub:owner/name.")],
     output: Annotated[Path, typer.Option(help="PNG to write.")] = Path("attention.png"),
 ) -> None:
-    """Draw where a pixel looks: a row for each attention layer, a column for each head.
+    """Draw what a pixel attends to: one row per attention layer, one column per head.
 
-    Of detectors and classifiers. A classifier looks at the middle of a photo alone.
+    For detectors and classifiers. A classifier sees only the middle of the image.
 
     Example: botvision attention-map photo.jpg --at 60,80 --weights runs/demo/run/best.safetensors
     """
@@ -27,10 +27,11 @@ def attention_map(
     if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
         raise BotvisionError(f"--at {at}: expected X,Y in whole pixels, as 60,80")
     point = (int(parts[0]), int(parts[1]))
-    photo = read_image(image)
+    pixels = read_image(image)
     if output.resolve() == image.resolve() or output.suffix.lower() != ".png":
-        raise BotvisionError(f"--output {output}: expected another file than the photo, a .png")
+        raise BotvisionError(f"--output {output}: expected a .png other than the image")
     if not output.parent.is_dir():
         raise BotvisionError(f"--output {output}: no such folder")
-    draw_attention_maps(photo, point, attention_maps(load(weights), photo, point), output)
+    maps = attention_maps(load(weights), pixels, point)
+    draw_attention_maps(pixels, point, maps, output)
     print(f"attention of pixel {point[0]},{point[1]} is in {output}")

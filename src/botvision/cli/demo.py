@@ -39,7 +39,7 @@ def demo(
     if as_json:
         print(json.dumps(summary))
         return
-    console.print(metrics_table(summary["metrics"], title="Validation scenes, best weights"))
+    console.print(metrics_table("detection", summary["metrics"], "Validation scenes, best weights"))
     console.print(
         f"box AP {summary['box_ap']:.3f}, mask AP {summary['mask_ap']:.3f} "
         f"in {summary['seconds']:.0f} s"

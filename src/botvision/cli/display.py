@@ -195,38 +195,23 @@ class TrainingDisplay:
         return total if len(self._average) == 1 else f"{total}: {parts}"
 
 
-def metrics_table(metrics: dict[str, Any], title: str) -> Table:
-    """A detector's or a classifier's metrics as a table.
+def metrics_table(task: str, metrics: dict[str, Any], title: str) -> Table:
+    """Return metrics as a table.
 
     Args:
-        metrics: COCO's, a row a metric, a column for boxes and one for masks; or a classifier's,
-            of one column. Both with the figure of each class.
-        title: Above the table.
+        task: Name of the task that they belong to.
+        metrics: The metrics.
+        title: Text above the table.
     """
-    kinds = [kind for kind in ("box", "mask") if f"{kind}_ap" in metrics]
-    if not kinds:
-        return _class_table(metrics, title)
-    table = Table("metric", *kinds, title=title)
-    names = [key.removeprefix("box_") for key in metrics if key.startswith("box_")]
-    for name in names:
-        if not name.endswith("_per_class"):
-            table.add_row(name, *(_figure(metrics[f"{kind}_{name}"]) for kind in kinds))
-    table.add_section()
-    for category in metrics.get("box_ap_per_class", {}):
-        values = (_figure(metrics[f"{kind}_ap_per_class"][category]) for kind in kinds)
-        table.add_row(escape(f"ap of {category}"), *values)
-    return table
+    from botvision.tasks.task import find_task
 
-
-def _class_table(metrics: dict[str, Any], title: str) -> Table:
-    table = Table("metric", "value", title=title)
-    for name, value in metrics.items():
-        # The loss turned round is there for choosing the best; the loss itself is for reading.
-        if isinstance(value, float) and not name.startswith("negative_"):
-            table.add_row(escape(name), _figure(value))
+    content = find_task(task).tabulate(metrics)
+    table = Table("metric", *content.columns, title=title)
+    for name, values in content.rows:
+        table.add_row(escape(name), *map(_figure, values))
     table.add_section()
-    for category, accuracy in metrics.get("per_class", {}).items():
-        table.add_row(escape(f"accuracy of {category}"), _figure(accuracy))
+    for name, values in content.per_class:
+        table.add_row(escape(name), *map(_figure, values))
     return table
 
 

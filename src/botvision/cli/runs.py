@@ -71,15 +71,14 @@ def runs(
 def _plot(found: "Sequence[Run]", path: Path) -> None:
     from botvision.errors import BotvisionError
     from botvision.training.curves import overlay_curves
-    from botvision.training.runs import HEADLINES, run_names
+    from botvision.training.runs import headline_metrics, run_names
 
     drawn = [run for run in found if run.history]
     if not drawn:
         raise BotvisionError(f"{path}: nothing to draw; no run has begun")
     if not path.parent.is_dir():
         raise BotvisionError(f"{path}: no such folder as {path.parent}")
-    names = {name for run in drawn for each in run.evaluations for name in each["metrics"]}
-    shown = [name for name in HEADLINES if name in names] or sorted(names)[:1]
+    shown = headline_metrics(drawn)
     histories = (run.history for run in drawn)
     overlay_curves(dict(zip(run_names(drawn), histories, strict=True)), path, shown)
 
@@ -94,7 +93,7 @@ def _list(found: "Sequence[Run]", folder: Path, metric: str | None) -> "Table":
     for heading in ("steps", "state", "metric", "best", "last"):
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for run in found:
-        name = escape(str(run.path.relative_to(folder) if run.path != folder else folder))
+        name = escape(str(run.folder.relative_to(folder) if run.folder != folder else folder))
         if run.fault is not None:
             table.add_row(f"{name}\n  [red]{escape(run.fault)}[/red]", "", run.state)
             continue
@@ -103,7 +102,7 @@ def _list(found: "Sequence[Run]", folder: Path, metric: str | None) -> "Table":
         figures = ["", "", ""]
         if shown is not None:
             figures = [shown, _figure(run.best_value(shown)), _figure(run.last_value(shown))]
-        about = f"[dim]{run.task}: {escape(run.network)}[/dim]"
+        about = f"[dim]{run.kind}: {escape(run.network)}[/dim]"
         state = run.state + (f"\n[dim]{run.written:%Y-%m-%d}[/dim]" if run.written else "")
         table.add_row(f"{name}\n  {about}", steps, state, *map(escape, figures))
     return table
@@ -122,7 +121,7 @@ def _comparison(
     table.add_column("", no_wrap=True)
     for name in run_names(found):
         table.add_column(escape(name), overflow="fold", justify="right")
-    table.add_row("task", *(run.task for run in found))
+    table.add_row("task", *(run.kind for run in found))
     table.add_row("network", *(escape(run.network) for run in found))
     table.add_row("state", *(run.state for run in found))
     table.add_row("steps", *(str(run.steps) for run in found), end_section=True)

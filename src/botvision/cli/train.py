@@ -82,6 +82,8 @@ def train(
         return
     assert recipe is not None
     chosen = read_recipe(recipe, changes)
+    if chosen.data.folder is None and not show:
+        raise BotvisionError("train: expected a data folder, got none; give --data FOLDER")
     if show:
         print_recipe(chosen)
         return
@@ -92,7 +94,7 @@ def train(
         from botvision.recipes.auto_batch import with_largest_batch
 
         chosen = with_largest_batch(chosen, note=console.print)
-    path = new_run_path(runs, chosen) if name is None else runs / chosen.task / name
+    path = new_run_path(runs, chosen) if name is None else runs / chosen.kind / name
     _report(path, train_recipe(chosen, path, display=display, profile=profile), as_json=as_json)
 
 
@@ -125,6 +127,7 @@ def _report(path: Path, metrics: dict[str, Any], *, as_json: bool) -> None:
 
     from botvision.cli.display import metrics_table, open_console
     from botvision.processes import processes
+    from botvision.recipes.reading import read_recipe
 
     if not processes().is_main_process:
         return
@@ -132,5 +135,6 @@ def _report(path: Path, metrics: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps({"run": str(path), "metrics": metrics}))
         return
     console = open_console(as_json=False)
-    console.print(metrics_table(metrics, title="Validation"))
+    task = read_recipe(str(path / "recipe.yaml")).task
+    console.print(metrics_table(task, metrics, "Validation"))
     console.print(f"Everything is in {path}")

@@ -18,20 +18,21 @@ def val(
         str | None, typer.Option(help="Split of the data; as in the training if none.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images at a time; as in the training if none.")
+        int | None, typer.Option(min=1, help="Images per batch; as in the training if none.")
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(min=32, help="Side of the images in pixels; that of the training if none."),
     ] = None,
     tta: Annotated[
-        bool, typer.Option("--tta", help="Average over mirrored images (classifiers).")
+        bool, typer.Option("--tta", help="Horizontal-flip test-time augmentation (classifiers).")
     ] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out unreadable images (classifiers).")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for images of the evaluation (classifiers).")
+    output: Annotated[Path | None, typer.Option(help="Folder for figures (classifiers).")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device, such as cpu or cuda:0; the best one if none.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
@@ -39,21 +40,22 @@ def val(
 
     Example: botvision val runs/demo/run/best.safetensors --data runs/demo/data
 
-    Example: botvision val runs/classification/NAME/best.safetensors --tta --output images
+    Example: botvision val runs/classification/NAME/best.safetensors --tta --output figures
     """
     import json
 
     from botvision.cli.display import counting, metrics_table, open_console
-    from botvision.predict.evaluation import evaluate_weights
+    from botvision.predict.evaluation import evaluate_predictor
+    from botvision.predict.loading import load
 
     console = open_console(as_json=as_json)
+    predictor = load(weights, device, image_size=image_size)
     with counting(console, "evaluate") as progress:
-        metrics = evaluate_weights(
-            weights,
+        metrics = evaluate_predictor(
+            predictor,
             data,
             split=split,
             batch_size=batch_size,
-            image_size=image_size,
             tta=tta,
             skip_bad=skip_bad,
             output=output,
@@ -62,8 +64,9 @@ def val(
     if as_json:
         print(json.dumps(metrics))
         return
-    console.print(metrics_table(metrics, title=f"{weights} on {split or 'the validation split'}"))
-    if skip_bad:
+    title = f"{weights} on {split or 'the validation split'}"
+    console.print(metrics_table(predictor.description.task, metrics, title))
+    if "skipped" in metrics and skip_bad:
         console.print(f"{metrics['images']} images; {metrics['skipped']} more could not be read")
     if output is not None:
-        console.print(f"confusion_matrix.png, calibration.png and per_class.png are in {output}")
+        console.print(f"the figures are in {output}")

@@ -7,6 +7,7 @@ import torch
 
 from botvision.errors import BotvisionError
 from botvision.predict.loading import load
+from botvision.tasks.predictor import Predictor
 from botvision.tasks.task import EvaluationOptions, ProgressCallback, find_task
 
 
@@ -46,10 +47,39 @@ def evaluate(
             option does not apply.
     """
     predictor = load(weights, device, image_size=image_size)
+    return evaluate_predictor(
+        predictor,
+        data,
+        split=split,
+        batch_size=batch_size,
+        tta=tta,
+        skip_bad=skip_bad,
+        output=output,
+        progress=progress,
+    )
+
+
+def evaluate_predictor(
+    predictor: Predictor[Any],
+    data: str | Path | None = None,
+    *,
+    split: str | None = None,
+    batch_size: int | None = None,
+    tta: bool = False,
+    skip_bad: bool = False,
+    output: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> dict[str, Any]:
+    """Evaluate a predictor; see ``evaluate``, which explains the arguments.
+
+    Raises:
+        BotvisionError: If the data cannot be used, its classes are others, or an option does not
+            apply.
+    """
     trained = predictor.description.recipe.get("data", {})
     source = data or trained.get("folder")
     if source is None:
-        raise BotvisionError(f"{weights}: does not say what it was trained on; name the data")
+        raise BotvisionError("data: expected a data folder, for the weights name none")
     options = EvaluationOptions(
         split=split or trained.get("val_split", "val"),
         batch_size=batch_size,

@@ -1,5 +1,7 @@
 """Training from a recipe: builds the task and the run folder and starts the loop."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,51 @@ from botvision.recipes.reading import read_recipe
 from botvision.recipes.schema import Recipe
 from botvision.tasks.task import Trainable, find_task
 from botvision.training.log import ShowRun
-from botvision.training.loop import train
+from botvision.training.loop import train as run_loop
 from botvision.training.run_folder import RunFolder, run_folder_exists
+from botvision.training.runs import Run, read_run
+
+
+def train(
+    recipe: str | Path,
+    data: str | Path | None = None,
+    *,
+    backbone_weights: str | Path | None = None,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    overrides: Sequence[str] = (),
+    display: ShowRun | None = None,
+    **training: Any,
+) -> Run:
+    """Train a model from a recipe in a new run folder.
+
+    Args:
+        recipe: Name of a recipe of the package, or path of a YAML file.
+        data: Data folder or its address; None: the recipe's.
+        backbone_weights: Weights to start the backbone from, see
+            ``botvision.weights.checkpoints.read_checkpoint``; None: the recipe's.
+        name: Name of the run folder; None: the recipe's name, with a number if it is taken.
+        runs: Folder of the runs.
+        overrides: "key.key=value" for any key of the recipe, such as "model.image_size=512".
+        display: Shows the run while it goes on; None: silent.
+        training: Keys of the recipe's ``training``, such as ``epochs=20``.
+
+    Returns:
+        The run: ``best`` is its weights file, ``metrics`` those of the best evaluation.
+
+    Raises:
+        BotvisionError: If the recipe, the data or the folder cannot be used.
+        Interrupted: If Ctrl-C or SIGTERM asked the run to stop; its state is saved.
+    """
+    keys = {"data.folder": data, "model.backbone_weights": backbone_weights}
+    values = {key: str(value) for key, value in keys.items() if value is not None}
+    values |= {f"training.{key}": value for key, value in training.items()}
+    changes = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in values.items())]
+    chosen = read_recipe(str(recipe), changes)
+    folder = Path(runs)
+    path = new_run_path(folder, chosen) if name is None else folder / chosen.kind / name
+    train_recipe(chosen, path, display=display)
+    return read_run(path)
 
 
 def train_recipe(
@@ -43,7 +88,7 @@ def train_recipe(
         RunFolder.create(path, recipe.model_dump(mode="json"))
     processes().wait_for_everyone()
     folder = RunFolder.open(path)
-    return train(task, recipe.training, folder, display=display, profile=profile)
+    return run_loop(task, recipe.training, folder, display=display, profile=profile)
 
 
 def resume_run(
@@ -70,7 +115,7 @@ def resume_run(
     """
     folder = RunFolder.open(path)
     recipe = read_recipe(str(folder.recipe), overrides)
-    return train(
+    return run_loop(
         build_task(recipe), recipe.training, folder, display=display, resume=True, profile=profile
     )
 

@@ -1,4 +1,4 @@
-"""Runs as their folders tell of them: found, summed up and compared."""
+"""Runs: found by their folders, summarized and compared."""
 
 import math
 import os
@@ -12,45 +12,59 @@ from typing import Any
 import yaml
 
 from botvision.errors import BotvisionError, nearest
+from botvision.tasks.task import DEFAULT_TASK, Task, find_task, task_names
 from botvision.training.run_folder import RunFolder
 from botvision.training.state import flattened
-
-HEADLINES = ("mask_ap", "box_ap", "mask_ap50", "box_ap50", "top1", "top5")
-"""Metrics that people look at first, the main one of each task before its others."""
-_LOWER_IS_BETTER = ("loss", "calibration_error")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder says; a fault says why it says nothing.
+    """A training run, as its folder tells of it.
 
     Attributes:
-        path: The folder.
+        folder: Path of the run folder.
         recipe: Content of ``recipe.yaml``.
         history: Records of ``metrics.jsonl``.
-        written: When the newest of the two was written.
-        fault: What is wrong with the folder; None if nothing is.
+        written: Time when the newer of the two was written.
+        fault: Why the folder cannot be read; None if it can.
     """
 
-    path: Path
+    folder: Path
     recipe: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     written: datetime | None = None
     fault: str | None = None
 
     @property
-    def task(self) -> str:
-        """Name of the task, as in the recipes."""
-        if "classifier" in self._model:
-            return "classification"
-        return "instance_segmentation" if self._detector == "mask_rcnn" else "detection"
+    def best(self) -> Path:
+        """The weights file of the best evaluation."""
+        return RunFolder(self.folder).best
+
+    @property
+    def last(self) -> Path:
+        """The weights file of the last evaluation."""
+        return RunFolder(self.folder).last
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Metrics of the best evaluation; empty before the first."""
+        found = self.best_evaluation(self.main_metric) if self.main_metric else None
+        return {} if found is None else dict(found["metrics"])
+
+    @property
+    def kind(self) -> str:
+        """Kind of the task, such as "instance_segmentation"."""
+        return self._task.kind(self._model) if self._task else self._task_name
 
     @property
     def network(self) -> str:
-        """The classifier, or the detector and its backbone."""
-        if "classifier" in self._model:
-            return str(self._model["classifier"])
-        return f"{self._detector} {self._model.get('backbone', '')}".strip()
+        """The network in a few words."""
+        return self._task.title(self._model) if self._task else ""
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """Metrics of the task that are shown first."""
+        return self._task.headlines if self._task else ()
 
     @property
     def steps(self) -> int:
@@ -78,7 +92,7 @@ class Run:
     def main_metric(self) -> str | None:
         """The metric by which the best weights are chosen; None before the first evaluation."""
         measured = self.evaluations[-1]["metrics"] if self.evaluations else {}
-        for name in (self._training.get("best_metric"), *HEADLINES, *measured):
+        for name in (self._training.get("best_metric"), *self.headlines, *measured):
             if name in measured:
                 return str(name)
         return None
@@ -95,15 +109,19 @@ class Run:
             return "stopped early"
         return "not finished" if self.history else "not begun"
 
-    def best(self, metric: str) -> dict[str, Any] | None:
+    def best_evaluation(self, metric: str) -> dict[str, Any] | None:
         """The evaluation with the best value of a metric, the first of equals; None without one."""
         measured = [record for record in self.evaluations if _value(record, metric) is not None]
-        sign = 1 if metric in _LOWER_IS_BETTER else -1
+        sign = self.sign(metric)
         return min(measured, key=lambda record: sign * record["metrics"][metric], default=None)
+
+    def sign(self, metric: str) -> int:
+        """Return 1 for a metric of which lower values are better, else -1."""
+        return 1 if self._task and metric in self._task.lower_is_better else -1
 
     def best_value(self, metric: str) -> float | None:
         """The best value of a metric, or None."""
-        record = self.best(metric)
+        record = self.best_evaluation(metric)
         return None if record is None else _value(record, metric)
 
     def last_value(self, metric: str) -> float | None:
@@ -114,12 +132,12 @@ class Run:
         """What there is to say of the run in a few figures, ready for JSON."""
         names = dict.fromkeys(name for record in self.evaluations for name in record["metrics"])
         written = None if self.written is None else self.written.isoformat(timespec="seconds")
-        summary: dict[str, Any] = {"run": str(self.path), "state": self.state, "written": written}
+        summary: dict[str, Any] = {"run": str(self.folder), "state": self.state, "written": written}
         if self.fault is not None:
             return {**summary, "fault": self.fault}
         return {
             **summary,
-            "task": self.task,
+            "task": self.kind,
             "network": self.network,
             "steps": self.steps,
             "total_steps": self.total_steps,
@@ -129,6 +147,15 @@ class Run:
         }
 
     @property
+    def _task_name(self) -> str:
+        return str(self.recipe.get("task", DEFAULT_TASK))
+
+    @cached_property
+    def _task(self) -> Task | None:
+        """The task; None if it is not registered here."""
+        return find_task(self._task_name) if self._task_name in task_names() else None
+
+    @property
     def _model(self) -> dict[str, Any]:
         return _mapping(self.recipe.get("model"))
 
@@ -136,17 +163,13 @@ class Run:
     def _training(self) -> dict[str, Any]:
         return _mapping(self.recipe.get("training"))
 
-    @property
-    def _detector(self) -> str:
-        return str(self._model.get("detector", ""))
-
     def _count(self, setting: str) -> int | None:
         """A whole number of the recipe, if it is one."""
         value = self._training.get(setting)
         return value if isinstance(value, int) else None
 
     def _since_best(self) -> int:
-        best = self.best(self.main_metric) if self.main_metric else None
+        best = self.best_evaluation(self.main_metric) if self.main_metric else None
         return 0 if best is None else len(self.evaluations) - 1 - self.evaluations.index(best)
 
 
@@ -200,9 +223,16 @@ def read_run(path: Path) -> Run:
 
 def run_names(runs: Sequence[Run]) -> list[str]:
     """Paths of runs from the nearest folder that holds them all."""
-    paths = [run.path.absolute() for run in runs]
+    paths = [run.folder.absolute() for run in runs]
     parent = os.path.commonpath([path.parent for path in paths])
     return [str(path.relative_to(parent)) for path in paths]
+
+
+def headline_metrics(runs: Sequence[Run]) -> list[str]:
+    """Return the metrics of runs that are shown first; one at least, if there are any."""
+    found = {name for run in runs for each in run.evaluations for name in each["metrics"]}
+    first = dict.fromkeys(name for run in runs for name in run.headlines)
+    return [name for name in first if name in found] or sorted(found)[:1]
 
 
 def sorted_runs(runs: Sequence[Run], metric: str) -> list[Run]:
@@ -215,15 +245,14 @@ def sorted_runs(runs: Sequence[Run], metric: str) -> list[Run]:
     if metric not in known:
         listed = ", ".join(known) or "no metrics at all"
         raise BotvisionError(
-            f"metric {metric!r}: no run has it{nearest(metric, known)} The runs have {listed}"
+            f"metric {metric!r}: no run has it{nearest(metric, known) or '.'} The runs have {listed}"
         )
-    sign = 1 if metric in _LOWER_IS_BETTER else -1
 
-    def place(run: Run) -> float:
+    def rank(run: Run) -> float:
         value = run.best_value(metric)
-        return math.inf if value is None else sign * value
+        return math.inf if value is None else run.sign(metric) * value
 
-    return sorted(runs, key=place)
+    return sorted(runs, key=rank)
 
 
 def differing_values(runs: Sequence[Run]) -> dict[str, list[Any]]:
@@ -241,7 +270,7 @@ def compared_metrics(runs: Sequence[Run]) -> dict[str, list[float | None]]:
     """Metrics of each run's best evaluation, by name; None where a run has none."""
     chosen = []
     for run in runs:
-        best = run.best(run.main_metric) if run.main_metric else None
+        best = run.best_evaluation(run.main_metric) if run.main_metric else None
         chosen.append({} if best is None else {**best["metrics"], "step": best["step"]})
     names = dict.fromkeys(["step", *(name for metrics in chosen for name in metrics)])
     return {name: [metrics.get(name) for metrics in chosen] for name in names}
