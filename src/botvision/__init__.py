@@ -1,7 +1,7 @@
 """BoTvision: Bottleneck Transformers for vision (Srinivas et al., CVPR 2021).
 
 Importing the package is cheap: its parts are imported when they are first used. Its models are
-timm models as soon as both are imported, in either order.
+registered with timm when both are imported, in either order.
 """
 
 import importlib as _importlib

@@ -1,10 +1,17 @@
 """The processes of this run: those that torchrun started, and those that they start."""
 
+import multiprocessing
 import os
 import signal
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils.memory import should_reduce_batch_size
+
+_Result = TypeVar("_Result")
 
 
 def processes() -> PartialState:
@@ -25,3 +32,73 @@ def ignore_interruptions(_worker: int = 0) -> None:
     """
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
+
+
+def call_in_new_process(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Call a picklable function in a new process and return its result.
+
+    The process uses as many threads as this one, ignores Ctrl-C and belongs to no torchrun group.
+
+    Raises:
+        MemoryError: If memory did not suffice; Linux kills such a process.
+        RuntimeError: If the function raised anything else, or the process ended early; one line.
+    """
+    # A spawned process starts with this one's peak memory as its own (Linux keeps it over exec);
+    # one that the small fork server forks does not.
+    context = multiprocessing.get_context("forkserver")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_send, args=(sender, torch.get_num_threads(), function, arguments)
+    )
+    process.start()
+    sender.close()
+    error: type[Exception] | None
+    value: Any
+    with receiver:
+        try:
+            error, value = receiver.recv()
+        except EOFError:
+            process.join()
+            error = MemoryError if process.exitcode == -signal.SIGKILL else RuntimeError
+            value = f"its process ended with status {process.exitcode}"
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            process.join()
+    if error is not None:
+        raise error(value)
+    return value
+
+
+def _send(
+    connection: Any, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller gets it too, and ends this process
+    for name in [name for name in os.environ if name.endswith("RANK") or "WORLD_SIZE" in name]:
+        del os.environ[name]
+    torch.set_num_threads(threads)
+    try:
+        connection.send((None, function(*arguments)))
+    except Exception as error:
+        kind = MemoryError if out_of_memory(error) else RuntimeError
+        connection.send((kind, first_line(error)))
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held at any time (not on Windows)."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory did not suffice, on whatever device."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or should_reduce_batch_size(error)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,11 +1,15 @@
 """The public function: what it checks, its defaults, and the properties of its formula."""
 
+import inspect
+import itertools
+from pathlib import Path
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
-from botvision.attention import decomposed_attention
+from botvision.attention import IMPLEMENTATIONS, decomposed_attention
 from botvision.attention.decomposed_attention import automatic_implementation
 
 SIZE = (3, 4)
@@ -39,6 +43,22 @@ def test_automatic_implementation(device, dtype, size, dim, expected):
     with FakeTensorMode():
         q = torch.empty(1, 1, size[0] * size[1], dim, dtype=dtype, device=device)
         assert automatic_implementation(q, q, size) == expected
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_automatic_implementation_is_never_experimental(device, dtype):
+    with FakeTensorMode():
+        for size, dim in itertools.product([(1, 1), (14, 14), (64, 64), (7, 200)], [1, 64, 300]):
+            q = torch.empty(1, 1, size[0] * size[1], dim, dtype=dtype, device=device)
+            assert automatic_implementation(q, q, size) not in ("flex", "triton")
+
+
+def test_implementations_do_not_import_each_other():
+    for name, function in IMPLEMENTATIONS.items():
+        modules = {f.__module__ for other, f in IMPLEMENTATIONS.items() if other != name}
+        source = Path(inspect.getfile(function)).read_text()
+        assert not [module for module in modules if module in source], name
 
 
 def test_automatic_implementation_looks_at_the_values_too():

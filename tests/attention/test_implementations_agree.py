@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from botvision.attention import IMPLEMENTATIONS, chunked, decomposed_attention
-from botvision.attention.reference import softmax_dtype
+from botvision.attention.operation import softmax_dtype
 
 # How the numbers of [B, heads, N, d] lie in memory.
 LAYOUTS = {

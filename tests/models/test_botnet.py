@@ -42,6 +42,8 @@ def test_names():
     assert set(names) | {"botnet_tiny", "botnet26"} <= set(list_models())
     assert set(list_models()) <= set(timm.list_models())
     assert botvision.list_models() == list_models()
+    assert list_models("botnet_t?") == [f"botnet_t{number}" for number in range(3, 8)]
+    assert list_models("no*") == []
 
 
 @pytest.mark.parametrize("name", ["botnet50", "botnet50_s1", "botnet_tiny"])

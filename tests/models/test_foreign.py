@@ -175,7 +175,7 @@ def test_compiled_training_on_an_odd_map(theirs, apart):
 
 @pytest.mark.parametrize("network", [nn.Linear(2, 2), timm.create_model("test_resnet")])
 def test_nothing_to_convert(network):
-    with pytest.raises(ValueError, match=f"expected one that holds .*{type(network).__name__}"):
+    with pytest.raises(ValueError, match=f"expected one that contains .*{type(network).__name__}"):
         convert_attention(network)
 
 

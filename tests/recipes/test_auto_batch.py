@@ -1,16 +1,17 @@
-"""``--auto-batch``: the search over a modeled memory, and one real run."""
-
-import math
-import multiprocessing
-import os
+"""``--auto-batch``: the search over a modeled memory, and real steps."""
 
 import pytest
 import torch
 
 from botvision.errors import BotvisionError
-from botvision.recipes import auto_batch, step_memory
-from botvision.recipes.auto_batch import _search, with_largest_batch
-from botvision.recipes.step_memory import StepCost, free_memory, measured_steps
+from botvision.recipes import auto_batch
+from botvision.recipes.auto_batch import (
+    _Found,
+    _largest_estimated,
+    _largest_tried,
+    free_memory,
+    with_largest_batch,
+)
 from botvision.training.sampling import BatchPlan
 
 MIB = 2**20
@@ -18,86 +19,83 @@ CPU = torch.device("cpu")
 
 
 class Memory:
-    """Steps that cost ``base + slope * images`` bytes; beyond ``killed`` the process ends."""
+    """Steps that take 100 + 10 bytes per image; a GPU of ``size`` bytes runs out of memory."""
 
-    def __init__(self, base, slope, *, killed=math.inf, seconds=0.0, at_least=1):
-        self.base, self.slope, self.killed = base, slope, killed
-        self.seconds, self.at_least = seconds, at_least
-        self.asked = []
-
-    def needed(self, images):
-        return self.base + self.slope * images
+    def __init__(self, size=10**9, at_least=1):
+        self.size, self.at_least, self.asked = size, at_least, []
+        self.held = self.peak = 100
 
     def take(self, images):
         self.asked.append(images)
         if images < self.at_least:
-            return "expected more than one image"
-        if self.needed(images) > self.killed:
-            return None
-        return StepCost(self.needed(images), self.seconds * images)
+            raise ValueError("expected more than one image")
+        if 100 + 10 * images > self.size:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return max(self.peak, 100 + 10 * images)
 
 
-def divisors(share):
-    return [size for size in range(1, share + 1) if share % size == 0]
+def divisors(part):
+    return [size for size in range(1, part + 1) if part % size == 0]
 
 
-@pytest.mark.parametrize("share", [1, 7, 16, 24, 64])
-@pytest.mark.parametrize("patience", [math.inf, 5.0])
-@pytest.mark.parametrize("killed", [math.inf, 990])
-@pytest.mark.parametrize("seconds", [0.0, 1.0])
-@pytest.mark.parametrize("room", [109, 110, 111, 129, 130, 500, 2000])
-def test_the_largest_that_fits(share, patience, killed, seconds, room):
-    memory = Memory(100, 10, killed=killed, seconds=seconds)
-    found = _search(divisors(share), room, memory.take, patience=patience)
-    limit = room if seconds and patience == 5 else min(room, killed)
-    fitting = [size for size in divisors(share) if memory.needed(size) <= limit]
+@pytest.mark.parametrize("search", [_largest_tried, _largest_estimated])
+@pytest.mark.parametrize("part", [1, 7, 24])
+@pytest.mark.parametrize("room", [109, 110, 111, 170, 2000])
+def test_the_largest_that_fits(search, part, room):
+    found = search(Memory(), divisors(part), room)
+    fitting = [size for size in divisors(part) if 100 + 10 * size <= room]
     assert found.images == max(fitting, default=0)
     assert found.failure is None
-    assert memory.asked == sorted(set(memory.asked))
+    assert found.memory == (100 + 10 * found.images if fitting else 0)
 
 
-def test_a_step_that_would_be_killed_is_not_taken_on_the_cpu():
-    memory = Memory(100, 10, seconds=0.01)
-    assert _search(divisors(64), 200, memory.take, patience=20).images == 8
-    assert memory.asked == [1, 2, 4, 8]
+def test_a_gpu_starts_with_the_largest():
+    memory = Memory(size=200)
+    assert _largest_tried(memory, divisors(64), 10**6) == _Found(8, 180)
+    assert memory.asked == [64, 32, 16, 8]
+
+
+def test_a_cpu_takes_no_step_that_would_not_fit():
+    memory = Memory()
+    assert _largest_estimated(memory, divisors(64), 450) == _Found(32, 420)
+    assert memory.asked == [1, 2]
     memory.asked.clear()
-    assert _search(divisors(64), 200, memory.take, patience=math.inf).images == 8
-    assert memory.asked == [1, 2, 4, 8, 16]  # a GPU gives an error, which does no harm
+    assert _largest_estimated(memory, [1, 100], 450) == _Found(1, 110)
+    assert memory.asked == [1]
 
 
-def test_steps_that_take_too_long_are_estimated():
-    memory = Memory(100, 10, seconds=1.0)
-    found = _search(divisors(64), 450, memory.take, patience=5)
-    assert memory.asked == [1, 2, 4]
-    assert found.images == 32
-    assert 32 not in found.costs
+def test_a_peak_before_the_steps_hides_no_memory():
+    memory = Memory()
+    memory.peak = 125  # from building the model
+    assert _largest_estimated(memory, divisors(64), 450) == _Found(32, 420)
+    assert memory.asked == [1, 2, 4, 8]
+    assert _largest_estimated(memory, [1, 2], 450) == _Found(2, 125)
 
 
-def test_sizes_that_cannot_be_taken_are_passed_over():
-    found = _search(divisors(16), 1000, Memory(100, 10, at_least=2).take, patience=20)
-    assert found.images == 16
-    never = _search(divisors(16), 1000, Memory(100, 10, at_least=99).take, patience=20)
-    assert (never.images, never.failure) == (0, "expected more than one image")
+@pytest.mark.parametrize("search", [_largest_tried, _largest_estimated])
+def test_sizes_that_cannot_be_taken_are_passed_over(search):
+    assert search(Memory(at_least=2), divisors(16), 1000).images == 16
+    never = search(Memory(at_least=99), divisors(16), 1000)
+    assert never == _Found(failure="expected more than one image")
 
 
 @pytest.fixture
-def modeled(monkeypatch):
-    """Puts a memory in place of the machine's."""
-    from contextlib import contextmanager
+def found(monkeypatch):
+    """Gives a result in place of the process that searches."""
 
-    def put(memory, free):
-        @contextmanager
-        def steps(recipe, device):
-            yield memory.take
+    def put(result):
+        def search(*_):
+            if isinstance(result, Exception):
+                raise result
+            return result
 
-        monkeypatch.setattr(auto_batch, "measured_steps", steps)
-        monkeypatch.setattr(auto_batch, "free_memory", lambda device: free)
+        monkeypatch.setattr(auto_batch, "call_in_new_process", search)
 
     return put
 
 
-def test_the_batch_stays_the_same(make_recipe, modeled):
-    modeled(Memory(100, 10), free=230)  # of which 80% are 184: 8.4 images
+def test_the_batch_stays_the_same(make_recipe, found):
+    found(_Found(8, 180 * MIB))
     recipe = make_recipe("training.batch_size=24", "training.micro_batch_size=2")
     notes = []
     chosen = with_largest_batch(recipe, note=notes.append)
@@ -107,77 +105,50 @@ def test_the_batch_stays_the_same(make_recipe, modeled):
     same = chosen.training.model_copy(update={"micro_batch_size": 2})
     assert chosen.model_copy(update={"training": same}) == recipe
     (line,) = notes
-    assert "micro_batch_size=8 of 24" in line
-    assert "\n" not in line
+    assert "micro_batch_size=8 of 24; a step takes 0.18 of" in line
 
 
-def test_all_processes_take_the_smallest(make_recipe, modeled, monkeypatch):
-    modeled(Memory(100, 10), free=10_000)
-    other = _search(divisors(24), 150, Memory(100, 10).take, patience=20)
-    assert other.images == 4
-    monkeypatch.setattr(auto_batch, "gather_object", lambda mine: [*mine, other, None])
-    chosen = with_largest_batch(make_recipe("training.batch_size=24"), note=lambda line: None)
+def test_all_processes_take_the_smallest(make_recipe, found, monkeypatch):
+    found(_Found(24, 1))
+    monkeypatch.setattr(auto_batch, "gather_object", lambda mine: [*mine, _Found(4, 1), None])
+    chosen = with_largest_batch(make_recipe("training.batch_size=24"))
     assert chosen.training.micro_batch_size == 4
 
 
-def test_not_even_one(make_recipe, modeled):
-    modeled(Memory(1000, 10), free=500)
-    with pytest.raises(BotvisionError, match=r"not even 1 image.*model\.image_size"):
-        with_largest_batch(make_recipe(), note=print)
-
-
-def test_what_is_wrong_with_a_step_is_said(make_recipe, modeled):
-    modeled(Memory(1, 1, at_least=99), free=500)
-    with pytest.raises(BotvisionError, match="no step could be taken: expected more than one"):
-        with_largest_batch(make_recipe(), note=print)
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (_Found(), r"not even a micro batch of 1.*model\.image_size"),
+        (MemoryError("its process was killed"), r"not even a micro batch of 1"),
+        (_Found(failure="expected two"), "no step could be taken: expected two"),
+        (RuntimeError("no such data folder"), "no step could be taken: no such data folder"),
+    ],
+    ids=["too large", "killed", "no step", "no data"],
+)
+def test_mistakes(result, message, make_recipe, found):
+    found(result)
+    with pytest.raises(BotvisionError, match=message):
+        with_largest_batch(make_recipe())
 
 
 def test_sharded_is_refused(make_recipe):
     with pytest.raises(BotvisionError, match=r"training\.sharded"):
-        with_largest_batch(make_recipe("training.sharded=true"), note=print)
+        with_largest_batch(make_recipe("training.sharded=true"))
 
 
-def test_real_steps(make_recipe):
-    recipe = make_recipe("training.ema_decay=0.9", "model.image_size=128")
-    assert multiprocessing.active_children() == []
-    with measured_steps(recipe, CPU) as take:
-        costs = [take(images) for images in (1, 9)]
-    assert multiprocessing.active_children() == []
-    assert all(isinstance(cost, StepCost) for cost in costs), costs
-    low, high = (cost.memory for cost in costs)
-    assert 100 * MIB < low < high < 8000 * MIB
-    # At the least, eight float images and the stem's outputs at half the side.
-    assert high - low > 8 * (3 * 128**2 + 32 * 64**2) * 4
-
-
-def test_a_process_that_is_killed_had_too_little_memory(make_recipe):
-    with measured_steps(make_recipe(), CPU) as take:
-        (child,) = multiprocessing.active_children()
-        os.kill(child.pid, 9)
-        assert take(1) is None
-
-
-def test_a_recipe_that_cannot_be_trained(make_recipe, tmp_path, monkeypatch):
-    # In this process, where what the other one does can be seen.
-    class Pipe:
-        asked, answers = [1, 2], []
-
-        def recv(self):
-            if not self.asked:
-                raise EOFError
-            return self.asked.pop(0)
-
-        def send(self, answer):
-            self.answers.append(answer)
-
-    monkeypatch.setattr(step_memory.signal, "signal", lambda *_: None)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+def test_real_steps(make_recipe, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # torchrun's, which the process must not wait for
     monkeypatch.setenv("RANK", "1")
-    recipe = make_recipe(data=tmp_path / "none")
-    step_memory._answer(Pipe(), recipe, CPU, torch.get_num_threads())
-    assert len(Pipe.answers) == 2
-    assert all("no such data folder" in answer for answer in Pipe.answers)
-    assert not {"WORLD_SIZE", "RANK"} & os.environ.keys()
+    recipe = make_recipe("training.ema_decay=0.9", "model.image_size=128")
+    small, large, estimated = (
+        auto_batch.call_in_new_process(auto_batch._search, recipe, CPU, sizes, 2**40)
+        for sizes in ([1], [1, 9], [1, 5, 9])
+    )
+    assert (small.images, large.images, estimated.images) == (1, 9, 9)
+    assert 100 * MIB < small.memory < large.memory < 8000 * MIB
+    # At the least, eight float images and the stem's outputs at half the side.
+    assert large.memory - small.memory > 8 * (3 * 128**2 + 32 * 64**2) * 4
+    assert large.memory < 1.1 * estimated.memory
 
 
 GROUPS = {
@@ -199,11 +170,9 @@ def test_the_limit_of_a_container(kind, tmp_path, monkeypatch):
     (group / usage).write_text(f"{30 * MIB}\n")
     (group / "memory.stat").write_text(f"anon 5\n{cached} {4 * MIB}\n")
     (tmp_path / "listing").write_text(listing + "\n")
-    inner = step_memory._control_groups
+    inner = auto_batch._free_in_groups
     monkeypatch.setattr(
-        step_memory,
-        "_control_groups",
-        lambda _: inner(tmp_path / "listing", tmp_path / "groups"),
+        auto_batch, "_free_in_groups", lambda: inner(tmp_path / "listing", tmp_path / "groups")
     )
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert free_memory(CPU) == 24 * MIB

@@ -1,6 +1,6 @@
 """Decomposed attention over blocks of queries, with memory that grows with N, not N squared.
 
-A block of logits lives in one buffer: the position bias is written into it, the content product
+The logits of a block live in one buffer: the position bias is written into it, the content product
 added, and the softmax taken in place. The backward pass computes each block again instead of
 keeping it, as FlashAttention does (Dao et al. 2022, arXiv 2205.14135, section 3.1). A block holds
 whole rows, so it takes the softmax again instead of exp(logits - log-sum-exp): nothing but the
@@ -8,7 +8,7 @@ inputs is saved, and on the CPU torch's softmax is faster than its exp alone
 (docs/performance.md).
 
 Both passes are operators of ``torch.library``, so ``torch.compile`` takes them whole. All
-products are in place or into a given tensor, which the caller's autocast leaves alone.
+products are in place or into a given tensor, which autocast leaves alone.
 
 Shape legend: G = batch x heads, M = queries of a block, N = H x W keys.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from botvision.attention.reference import softmax_dtype
+from botvision.attention.operation import softmax_dtype
 
 # Elements of a block of logits. On a CPU the products want many rows, the other steps a block that
 # stays in the caches; a GPU wants enough to keep its multiprocessors busy.
@@ -55,8 +55,7 @@ class _Blocks:
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        bias_h: Tensor | None,
-        bias_w: Tensor | None,
+        biases: Sequence[Tensor | None],
         size: Sequence[int],
         scale: float,
         content: bool,
@@ -64,14 +63,14 @@ class _Blocks:
         self.dtype = softmax_dtype(q.dtype)
         self.is_narrow = self.dtype != q.dtype
         self.size, self.content = tuple(size), content
-        # The products of half precision would copy a strided operand for every block.
+        # Products in half precision would copy a strided operand for every block.
         self.q, self.k, self.v = (t.flatten(0, 1).contiguous() for t in (q, k, v))
         # A product in float16 might overflow before it is scaled.
         self.scaled_q, self.alpha = (self.q * scale, 1.0) if self.is_narrow else (self.q, scale)
         # Shaped to be broadcast over [G, M, H, W].
         self.biases = [
             bias.flatten(0, 1).to(self.dtype).unsqueeze(axis)
-            for bias, axis in ((bias_h, -1), (bias_w, -2))
+            for bias, axis in zip(biases, (-1, -2), strict=True)
             if bias is not None
         ]
         self.groups, self.n, _ = self.v.shape
@@ -92,7 +91,7 @@ class _Blocks:
                 )
 
     def buffer(self, name: str, g: slice, m: slice, dtype: torch.dtype) -> Tensor:
-        """[G, M, N] in memory that the next block takes over."""
+        """Return [G, M, N] in memory that the next block reuses."""
         shape = (g.stop - g.start, m.stop - m.start, self.n)
         elements = math.prod(shape)
         if name not in self._buffers:  # the first block is the largest
@@ -153,7 +152,7 @@ def _forward(
 ) -> Tensor:
     out = v.new_empty(v.shape)
     out3 = out.flatten(0, 1)
-    blocks = _Blocks(q, k, v, bias_h, bias_w, size, scale, content)
+    blocks = _Blocks(q, k, v, (bias_h, bias_w), size, scale, content)
     for g, m in blocks:
         weights = blocks.narrowed(blocks.probabilities(g, m), g, m)
         torch.bmm(weights, blocks.v[g], out=out3[g, m])
@@ -172,7 +171,7 @@ def _backward(
     scale: float,
     content: bool,
 ) -> list[Tensor]:
-    blocks = _Blocks(q, k, v, bias_h, bias_w, size, scale, content)
+    blocks = _Blocks(q, k, v, (bias_h, bias_w), size, scale, content)
     inputs = _taking_part((q, k, v, bias_h, bias_w), content)
     grads = {name: t.new_empty(t.shape) for name, t in inputs.items()}
     flat = {name: grad.flatten(0, 1) for name, grad in grads.items()}
@@ -215,7 +214,7 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor, alpha: float = 1.0)
 
 
 def _taking_part(tensors: Sequence[Tensor | None], content: bool) -> dict[str, Tensor]:
-    """Those of q, k, v and the biases that get a gradient, by name."""
+    """Return those of q, k, v and the biases that get a gradient, by name."""
     return {
         name: tensor
         for name, tensor in zip(_INPUTS, tensors, strict=True)
@@ -252,13 +251,13 @@ _forward.register_autograd(_differentiate, setup_context=_save)
 
 @register_flop_formula(torch.ops.botvision.chunked_attention)
 def _forward_operations(*inputs: Any, **_: Any) -> int:
-    """Operations of the products, from the shapes, for ``torch.utils.flop_counter``."""
+    """Count the operations of the products for ``torch.utils.flop_counter``."""
     q, _k, v, *_biases, _size, _scale, content = inputs
     return 2 * math.prod(q[:3]) * q[2] * (content * q[3] + v[3])
 
 
 @register_flop_formula(torch.ops.botvision.chunked_attention_backward)
 def _backward_operations(_grad_out: Any, *inputs: Any, **_: Any) -> int:
-    """Those of the backward pass, the content product that is computed again among them."""
+    """Count those of the backward pass, including the recomputed content product."""
     q, _k, v, *_biases, _size, _scale, content = inputs
     return 2 * math.prod(q[:3]) * q[2] * (3 * content * q[3] + 2 * v[3])

@@ -1,6 +1,4 @@
-"""The one public attention function: checks its inputs and picks an implementation."""
-
-from collections.abc import Callable
+"""The public attention function: checks its inputs and chooses an implementation."""
 
 import torch
 from torch import Tensor
@@ -9,9 +7,10 @@ from botvision.attention.chunked import chunked_attention
 from botvision.attention.experimental.flex import flex_attention
 from botvision.attention.experimental.triton_attention import triton_attention
 from botvision.attention.fused import fused_attention
+from botvision.attention.operation import Implementation
 from botvision.attention.reference import reference_attention
 
-IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
+IMPLEMENTATIONS: dict[str, Implementation] = {
     "reference": reference_attention,
     "chunked": chunked_attention,
     "fused": fused_attention,
@@ -57,10 +56,12 @@ def decomposed_attention(
             * "reference": plain operations, memory N x N;
             * "chunked": blocks of queries, recomputed in the backward pass, memory N; any device;
             * "fused": torch's fused attention over heads widened by the biases; any device;
-            * "flex": FlexAttention, compiled at the first call; CUDA;
-            * "triton": our own kernels, memory N; CUDA, at most float32, heads up to 256 wide.
+            * "flex": FlexAttention, compiled at the first call; CUDA; experimental;
+            * "triton": Triton kernels, memory N; CUDA, at most float32, heads up to 256 wide;
+              experimental.
 
-            "auto" is what ``automatic_implementation`` says.
+            "auto" is the choice of ``automatic_implementation``, which is never an experimental
+            implementation: those have not been timed on a GPU yet.
 
     Returns:
         [B, heads, N, d_v] in the dtype of ``v``. float16 and bfloat16 inputs take their softmax
@@ -82,15 +83,15 @@ _WIDEST_FLASH_HEAD = 256
 
 
 def automatic_implementation(q: Tensor, v: Tensor, size: tuple[int, int]) -> str:
-    """The implementation that "auto" stands for.
+    """Return the name of the implementation that "auto" stands for.
 
     * While a model is exported or traced: "reference", the plain operations that other programs
-      read. An exported model therefore holds N x N logits.
+      can read. An exported model therefore holds N x N logits.
     * On a CUDA device in half precision, where the heads widened by both biases fit
       FlashAttention (d + H + W <= 256; a 64 x 64 map with heads of 128 just does): "fused".
     * Otherwise "chunked".
 
-    The rule for the CPU is measured and the one for CUDA reasoned, see docs/performance.md.
+    The rule for the CPU was measured; that for CUDA was not, see docs/performance.md.
     """
     if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
         return "reference"

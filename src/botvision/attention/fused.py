@@ -1,4 +1,4 @@
-"""Decomposed attention as one call of torch's fused attention: the biases ride along in the heads.
+"""Decomposed attention as one call of torch's fused attention: the biases widen the heads.
 
 A bias that splits into rows and columns is itself a scalar product::
 
@@ -31,7 +31,7 @@ def fused_attention(
     axes = ((bias_h, position // size[1]), (bias_w, position % size[1]))
     for (bias, coordinate), length in zip(axes, size, strict=True):
         if bias is not None:
-            # F.one_hot would make torch.compile start anew for every size.
+            # F.one_hot would make torch.compile recompile for every size.
             cells = torch.arange(length, device=q.device)
             one_hot = (coordinate.unsqueeze(1) == cells).to(bias.dtype)
             queries.append(bias)
@@ -39,7 +39,7 @@ def fused_attention(
     if not queries:  # all logits are zero
         queries, keys = [torch.zeros_like(q)], [torch.zeros_like(k)]
     wide_q, wide_k = torch.cat(queries, -1), torch.cat(keys, -1)
-    # The fused kernels want heads of one width.
+    # The fused kernels need heads of one width.
     width = max(wide_q.shape[-1], v.shape[-1])
     wide_q, wide_k, wide_v = (F.pad(t, (0, width - t.shape[-1])) for t in (wide_q, wide_k, v))
     out = F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.0)

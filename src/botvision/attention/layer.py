@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from botvision.attention.decomposed_attention import check_implementation, decomposed_attention
+from botvision.attention.operation import attention_probabilities
 from botvision.attention.positions import AbsolutePosition2d, RelativePosition2d
-from botvision.attention.reference import attention_probabilities
 
 PositionKind = Literal["relative", "absolute", "none"]
 
@@ -36,7 +36,7 @@ class PointwiseConvolution(nn.Conv2d):
 class MultiHeadSelfAttention2d(nn.Module):
     """All-to-all self-attention over a feature map: [B, C, H, W] to [B, C, H, W].
 
-    Differences from a Transformer's layer, all the paper's: queries, keys and values come from
+    Differences from a Transformer's layer, all from the paper: queries, keys and values come from
     1x1 convolutions without bias, and there is no output projection. The queries are multiplied
     by d ** -0.5 first, so content and position logits are both scaled (authors' code; timm's
     ``BottleneckAttn`` scales the content logits alone).
@@ -100,12 +100,12 @@ class MultiHeadSelfAttention2d(nn.Module):
         return out.transpose(2, 3).reshape(x.shape)
 
     def attention_map(self, x: Tensor, row: int, column: int) -> Tensor:
-        """Where one position looks.
+        """Return the attention probabilities of one query position.
 
         Args:
             x: Input of the layer, [B, C, H, W].
-            row: Row of the position, 0 to H - 1.
-            column: Its column, 0 to W - 1.
+            row: Row of the query, 0 to H - 1.
+            column: Column of the query, 0 to W - 1.
 
         Returns:
             Probabilities over the map, [B, heads, H, W], float32 or better.
@@ -129,7 +129,7 @@ class MultiHeadSelfAttention2d(nn.Module):
         return probabilities.squeeze(2).unflatten(-1, size)
 
     def _attend(self, x: Tensor) -> Tensor:
-        """Attended values, [B, heads, N, d], of ``x``, [B, C, H, W]."""
+        """Return the attended values, [B, heads, N, d], of ``x``, [B, C, H, W]."""
         q, k, v, bias_h, bias_w = self._project(x)
         return decomposed_attention(
             q,
@@ -144,8 +144,8 @@ class MultiHeadSelfAttention2d(nn.Module):
         )
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Queries, keys and values [B, heads, N, d], and the position biases."""
-        # Called, not read: what others hook onto a layer or put in its place takes part.
+        """Return queries, keys and values, [B, heads, N, d], and the position biases."""
+        # Called instead of multiplying by its weight, so that hooks and replacements take part.
         qkv = self.qkv(x).permute(0, 2, 3, 1).flatten(1, 2)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if self.position is None:
@@ -153,7 +153,7 @@ class MultiHeadSelfAttention2d(nn.Module):
         return q, k, v, *self.position(q, (x.shape[2], x.shape[3]), self.scale)
 
     def extra_repr(self) -> str:
-        """What ``print`` shows of the layer."""
+        """Return the part of ``repr`` in the parentheses."""
         return f"num_heads={self.num_heads}, content={self.content}, impl={self.impl!r}"
 
 

@@ -16,8 +16,8 @@ def resize_position_table(table: Tensor, length: int, *, relative: bool) -> Tens
 
     Args:
         table: [rows, d].
-        length: Rows wanted; odd for a relative table.
-        relative: Which of the two the table is.
+        length: Number of rows of the result; odd for a relative table.
+        relative: Whether the table is relative or absolute.
 
     Returns:
         [length, d], differentiable in ``table``.
@@ -35,9 +35,9 @@ def resize_position_table(table: Tensor, length: int, *, relative: bool) -> Tens
 
 
 def _is_known(condition: bool) -> bool:
-    """Whether a condition holds; False if it is of a symbolic size.
+    """Return whether a condition holds; False if it depends on a symbolic size.
 
-    Asking would hold a model that is compiled or exported for any map to the map at hand.
+    Evaluating it would specialize a compiled or exported model to the map at hand.
     """
     if not torch.compiler.is_compiling():
         return condition
@@ -67,7 +67,7 @@ class _Position2d(nn.Module):
             nn.init.normal_(table, std=table.shape[1] ** -0.5)
 
     def tables(self, size: tuple[int, int], scale: float) -> tuple[Tensor, Tensor]:
-        """Both tables for a map of ``size``, interpolated where it differs, times ``scale``."""
+        """Return both tables, interpolated to a map of ``size`` and multiplied by ``scale``."""
         height, width = (
             resize_position_table(table, self._rows(side), relative=self.relative) * scale
             for table, side in zip((self.height, self.width), size, strict=True)
@@ -75,7 +75,7 @@ class _Position2d(nn.Module):
         return height, width
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Tables made for another map are resized, those of another head width refused."""
+        """Resize tables made for another map; those of another head width are refused."""
         for name in ("height", "width"):
             table, own = state_dict.get(prefix + name), getattr(self, name)
             if table is not None and table.ndim == 2 and table.shape[1] == own.shape[1]:
@@ -85,7 +85,7 @@ class _Position2d(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        """What ``print`` shows of the tables."""
+        """Return the part of ``repr`` in the parentheses."""
         return f"size={self.size}"
 
 
@@ -101,7 +101,7 @@ class RelativePosition2d(_Position2d):
     def forward(
         self, q: Tensor, size: tuple[int, int], scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Scaled biases [B, heads, N, H] and [B, heads, N, W] of queries [B, heads, N, d]."""
+        """Return the scaled biases, [B, heads, N, H] and [B, heads, N, W], of [B, heads, N, d]."""
         q = q.unflatten(2, size)
         height, width = self.tables(size, scale)
         bias_h = torch.einsum("bnyxd,ykd->bnyxk", q, height[_offsets(size[0], q.device)])
@@ -120,12 +120,12 @@ class AbsolutePosition2d(_Position2d):
     def forward(
         self, q: Tensor, size: tuple[int, int], scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Scaled biases [B, heads, N, H] and [B, heads, N, W] of queries [B, heads, N, d]."""
+        """Return the scaled biases, [B, heads, N, H] and [B, heads, N, W], of [B, heads, N, d]."""
         height, width = self.tables(size, scale)
         return q @ height.t(), q @ width.t()
 
 
 def _offsets(side: int, device: torch.device) -> Tensor:
-    """Table row of each (query, key) pair of one axis, [side, side]."""
+    """Return the table row of each (query, key) pair of one axis, [side, side]."""
     axis = torch.arange(side, device=device)
     return axis[None, :] - axis[:, None] + side - 1

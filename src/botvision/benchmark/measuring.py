@@ -1,18 +1,15 @@
 """Passes of a network: running them, timing them in turns, and the memory they add."""
 
-import multiprocessing
 import random
-import resource
-import signal
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from botvision.processes import call_in_new_process, first_line, out_of_memory, peak_memory
 
 FORWARD = "forward"
 FORWARD_BACKWARD = "forward+backward"
@@ -146,11 +143,8 @@ def take_turns(cases: Mapping[str, Callable[[], None]], seconds: float) -> dict[
 
 
 def reason_of(error: Exception) -> str:
-    """One line that says why a case has no figures: what it raised is a result as well."""
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return "out of memory"
-    lines = str(error).strip().splitlines()
-    return f"not available: {lines[0] if lines else type(error).__name__}"
+    """Return why a case has no figures in one line; an error is a result as well."""
+    return "out of memory" if out_of_memory(error) else f"not available: {first_line(error)}"
 
 
 def memory_on_gpu(network: nn.Module, x: Tensor, pass_name: str) -> int:
@@ -166,61 +160,27 @@ def memory_on_gpu(network: nn.Module, x: Tensor, pass_name: str) -> int:
 def memory_on_cpu(
     prepare: Callable[[], Prepared], warm_up: Callable[[], Prepared], pass_name: str
 ) -> int | str:
-    """Bytes that a pass adds to the peak memory of a fresh process.
+    """Measure the bytes that a pass adds to the peak memory of a new process.
 
     Args:
-        prepare: Makes network and input, in the new process.
-        warm_up: Makes a small network and input, to load what the first pass of all loads.
+        prepare: Makes the network and its input, in the new process.
+        warm_up: Makes a small network and input, to load all that a first pass loads.
         pass_name: One of ``PASSES``.
 
     Returns:
         The bytes, or why there are none.
     """
-    # A process that is spawned starts with its parent's peak as its own (Linux keeps it over
-    # exec), and the parent has torch loaded; one that the small fork server forks does not.
-    context = multiprocessing.get_context("forkserver")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_send_added_memory,
-        args=(sender, prepare, warm_up, pass_name, torch.get_num_threads()),
-        daemon=True,
-    )
-    process.start()
-    sender.close()
-    with receiver:
-        try:
-            result: int | str = receiver.recv()
-        except EOFError:
-            process.join()
-            killed = process.exitcode == -signal.SIGKILL
-            result = (
-                "out of memory"
-                if killed
-                else f"not available: its process ended with status {process.exitcode}"
-            )
-    process.join()
-    return result
-
-
-def _send_added_memory(
-    connection: Any,
-    prepare: Callable[[], Prepared],
-    warm_up: Callable[[], Prepared],
-    pass_name: str,
-    threads: int,
-) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
     try:
-        torch.set_num_threads(threads)
-        run_pass(*warm_up(), pass_name)
-        network, x = prepare()
-        before = _peak_bytes()
-        run_pass(network, x, pass_name)
-        connection.send(_peak_bytes() - before)
-    except Exception as error:
-        connection.send(reason_of(error))
+        return call_in_new_process(_added_memory, prepare, warm_up, pass_name)
+    except (MemoryError, RuntimeError) as error:
+        return reason_of(error)
 
 
-def _peak_bytes() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def _added_memory(
+    prepare: Callable[[], Prepared], warm_up: Callable[[], Prepared], pass_name: str
+) -> int:
+    run_pass(*warm_up(), pass_name)
+    network, x = prepare()
+    before = peak_memory()
+    run_pass(network, x, pass_name)
+    return peak_memory() - before

@@ -11,11 +11,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from botvision.benchmark.attention_benchmark import AttentionReport
     from botvision.benchmark.backbone_benchmark import BackboneReport
-    from botvision.benchmark.data_benchmark import DataReport
-    from botvision.benchmark.decoding_benchmark import DecodingReport
     from botvision.benchmark.groups import Group, Measured
     from botvision.benchmark.machine import Machine
-    from botvision.benchmark.shards_benchmark import ShardsReport
     from botvision.benchmark.training_benchmark import Cost, TrainingReport
 
 _NARROW, _WIDE = (0, 1, 0, 0), (0, 1, 0, 1)  # padding of a cell
@@ -62,72 +59,6 @@ def backbone_table(report: "BackboneReport") -> Table:
                 reasons[f"{result.name}: {result.unavailable}"].append(group.pass_name)
         table.add_section()
     table.caption = _caption(report.machine, report.groups, reasons)
-    return table
-
-
-def data_table(report: "DataReport") -> Table:
-    """A row for each reader."""
-    settings = report.settings
-    title = f"Annotations: {settings.images} images, {settings.instances} instances"
-    columns = ("open s", "CPU s", "memory\nMiB", "added\nMiB", "item ms", "99% ms", "+masks\nms")
-    table = _table(title, "reader", *columns)
-    reasons = []
-    for reader in report.readers:
-        cells = (
-            (reader.open_seconds, ".2f", 1),
-            (reader.open_processor_seconds, ".2f", 1),
-            (reader.memory_bytes, ".0f", 2**-20),
-            (reader.added_bytes, ".0f", 2**-20),
-            (reader.item_seconds, ".3f", 1e3),
-            (reader.slow_item_seconds, ".3f", 1e3),
-            (reader.mask_seconds, ".2f", 1e3),
-        )
-        row = ["-" if value is None else f"{value * unit:{form}}" for value, form, unit in cells]
-        table.add_row(reader.name, *row)
-        if reader.unavailable:
-            reasons.append(f"{reader.name}: {reader.unavailable}")
-    legend = (
-        f"open: median of {settings.rounds} openings, in turns. CPU: time at work. memory: of a "
-        f"process and its {settings.num_workers} loader workers after an epoch, shared pages "
-        "counted once; added: over that of the same processes without annotations. item: median "
-        "time at work for the records of one image, and what 99% of them stay under. +masks: "
-        "median to draw its masks."
-    )
-    file = f"{report.file_bytes / 2**20:.0f} MiB as JSON"
-    table.caption = escape("\n".join([legend, file, report.machine.title(), *reasons]))
-    return table
-
-
-def decoding_table(report: "DecodingReport") -> Table:
-    """A row for each way to decode."""
-    title = f"Decoding {report.images} JPEG images of {report.megapixels:.2f} megapixels"
-    table = _table(title, "", "ms an image", "ratio", "difference", padding=_WIDE)
-    for way in report.decoders:
-        difference = "other size" if way.most_difference is None else str(way.most_difference)
-        table.add_row(way.name, f"{1e3 * way.seconds:.2f}", f"{way.ratio:.2f}", difference)
-    table.caption = escape(
-        f"Median of {report.rounds} rounds of the time at work of one thread, in turns. "
-        "difference: the largest from plain Pillow's values of 0 to 255.\n"
-        f"{report.machine.title()}"
-    )
-    return table
-
-
-def shards_table(report: "ShardsReport") -> Table:
-    """A row for each way."""
-    settings = report.settings
-    title = f"An epoch of {settings.shards} steps over {settings.shards} shards of 1 MiB"
-    columns = ("waited s", "of it at first", "whole epoch s")
-    table = _table(title, "shards", *columns, padding=_WIDE)
-    for epoch in report.epochs:
-        table.add_row(
-            epoch.name, f"{epoch.waited:.1f}", f"{epoch.first:.1f}", f"{epoch.seconds:.1f}"
-        )
-    table.caption = escape(
-        f"Each connection: {settings.rate:g} MiB a second, {settings.latency:g} s until it "
-        f"answers. A step: {settings.step:g} s. {settings.num_workers} workers.\n"
-        f"{report.machine.title()}"
-    )
     return table
 
 

@@ -1,5 +1,6 @@
 """The paper's networks as timm models; importing this package registers them."""
 
+import fnmatch
 from typing import Any
 
 import timm
@@ -22,25 +23,29 @@ __all__ = [
     "spatial_attention",
 ]
 
-# torch.fx traces no branches on shapes: timm's `feature_cls="fx"` is to keep these layers whole.
+# torch.fx cannot trace branches on shapes: timm's feature_cls="fx" must keep these layers whole.
 register_notrace_module(MultiHeadSelfAttention2d)
 register_notrace_module(NonLocal2d)
 
 
-def list_models() -> list[str]:
-    """Names of the models that this package adds to timm, sorted."""
-    return sorted(default_cfgs)
+def list_models(filter: str = "*") -> list[str]:  # noqa: A002 - timm's name
+    """Return the names of the models that this package adds to timm, sorted.
+
+    Args:
+        filter: Pattern that the names match, with the wildcards ``*`` and ``?``.
+    """
+    return fnmatch.filter(sorted(default_cfgs), filter)
 
 
 def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build one of our models, or any of timm's, by name.
+    """Create a botvision model, or any of timm's, by name.
 
     Args:
-        name: A name of ``list_models()`` or of ``timm.list_models()``.
-        pretrained: Load the weights that timm's registry names for the model (needs network).
+        name: Name of the model, from ``list_models()`` or ``timm.list_models()``.
+        pretrained: Whether to load the weights of timm's registry, which needs the network.
         kwargs: Arguments of the model: ``num_classes``, ``in_chans``, ``features_only``,
-            ``output_stride``, ``drop_path_rate``, and those of ``BoTNet``. All of our models
-            take ``img_size``, those without position tables to no effect.
+            ``output_stride``, ``drop_path_rate``, and those of ``BoTNet``. All botvision models
+            accept ``img_size``; those without position tables ignore it.
 
     Returns:
         The model.

@@ -1,4 +1,4 @@
-"""Any ResNet as a BoTNet: its c5 convolutions replaced in place (paper section 3, figure 1)."""
+"""Turn a ResNet into a BoTNet by replacing its c5 convolutions (paper section 3, figure 1)."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -19,12 +19,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Conversion:
-    """What ``botify`` changed.
+    """Changes that ``botify`` made.
 
     Attributes:
-        replaced: Names of the convolutions that attention stands in for.
-        new: Names of the parameters that came with it and start random.
-        kept: Number of parameters and buffers that are what they were, to the bit.
+        replaced: Names of the convolutions that were replaced by attention.
+        new: Names of the new parameters, which are random.
+        kept: Number of parameters and buffers that are unchanged, to the bit.
     """
 
     replaced: tuple[str, ...]
@@ -51,36 +51,37 @@ def botify(
 ) -> Network:
     """Turn a ResNet, trained or not, into a BoTNet.
 
-    Takes the ResNets of timm and torchvision and what is built like them: ResNeXt, SE-ResNet,
+    Accepts the ResNets of timm and torchvision and networks built like them: ResNeXt, SE-ResNet,
     ResNet-D, anti-aliased and wide ones, whole, as features (``features_only``) or inside a
     torchvision detector (``detector.backbone.body``). The 3x3 convolution ``conv2`` of every block
-    of c5 (``layer4``) becomes attention, with 2x2 average pooling after it where it had a stride of
-    2; every other weight stays, to the bit. timm's resnet50 becomes ``botnet50``.
+    of c5 (``layer4``) is replaced by attention, followed by 2x2 average pooling where it had a
+    stride of 2; all other weights are unchanged, to the bit. timm's resnet50 becomes ``botnet50``.
 
-    A basic block has two 3x3 convolutions. The first changes the width and the resolution, which
-    attention cannot, and stays; the second is replaced.
+    In a basic block only the second 3x3 convolution is replaced: the first changes the width and
+    the resolution, which attention cannot.
 
-    Batch normalization keeps its statistics, those of the convolution's output, so the network is
-    to be trained before it is used. The new parameters are trainable even where the convolution
-    was frozen.
+    Batch normalization keeps its statistics, those of the convolution's output, so train the
+    network before you use it. The new parameters are trainable even where the convolution was
+    frozen.
 
     Args:
-        resnet: The network; it is changed in place.
+        resnet: Network to convert, in place.
         stride_one: Whether c5 keeps the resolution of c4 (S1, section 4.8).
         position: "relative", "absolute" or "none" (table 4).
         position_size: Side, or (H, W), of the map that enters c5, for which the position tables
-            are made; at others they are interpolated. None: that of the input size which timm
-            gives for the network, or of 224 x 224.
-        content: False leaves the content logits out (table 4).
+            are made; for other maps they are interpolated. None: the map of timm's input size for
+            the network, or of 224 x 224.
+        content: Whether the logits contain the content term q . k (table 4).
         num_heads: Attention heads; 4 in the paper.
         impl: Implementation of ``decomposed_attention``.
-        report: Called with what has changed; ``report=print`` prints it.
+        report: Called with the changes; ``report=print`` prints them.
 
     Returns:
-        ``resnet``. Its attribute ``botify_arguments`` holds the options, to convert another alike.
+        ``resnet``. Its attribute ``botify_arguments`` holds the options, to convert another one
+        in the same way.
 
     Raises:
-        ValueError: If the network cannot be converted, which then is as it was.
+        ValueError: If the network cannot be converted; it is unchanged then.
     """
     blocks = _c5_blocks(resnet)
     options: dict[str, Any] = {
@@ -120,7 +121,7 @@ def botify(
 
 
 def _c5_blocks(resnet: nn.Module) -> dict[str, Any]:
-    """The blocks of c5 by name, each known to have a convolution that attention can replace."""
+    """Return the blocks of c5 by name; attention can replace the convolution of each."""
     if not all(hasattr(resnet, stage) for stage in _STAGES):
         inner = [n.removesuffix(".layer4") for n, _ in resnet.named_modules() if ".layer4" in n]
         hint = f"; convert its {inner[0]!r} instead" if inner else ""
@@ -155,7 +156,7 @@ def _check(name: str, block: nn.Module) -> None:
 
 
 def _strides(block: Any) -> tuple[int, int, int]:
-    """Strides before, at and after a block's replaced convolution."""
+    """Return the strides before, at and after the replaced convolution of a block."""
     smoothing = _stride(block.aa) if hasattr(block, "aa") else 1  # timm's, after the strided one
     before, stride = block.conv1.stride[0], block.conv2.stride[0]
     if hasattr(block, "conv3"):
@@ -164,7 +165,7 @@ def _strides(block: Any) -> tuple[int, int, int]:
 
 
 def _stride(module: nn.Module) -> int:
-    """Stride of a chain of layers."""
+    """Return the stride of a chain of layers."""
     return math.prod(to_2tuple(m.stride)[0] for m in module.modules() if isinstance(m, _STRIDED))
 
 
@@ -192,7 +193,7 @@ def _shrunk(size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 
 def _set_stride_one(block: Any) -> None:
-    """Let a converted block keep its input's resolution, as timm's ``output_stride`` does."""
+    """Make a converted block keep its input's resolution, as timm's ``output_stride`` does."""
     block.stride = 1
     block.conv1.stride = (1, 1)
     if isinstance(getattr(block, "aa", None), BlurPool2d):

@@ -1,4 +1,4 @@
-"""The Bottleneck Transformer block: a ResNet bottleneck that attends where it convolved."""
+"""The Bottleneck Transformer block: a ResNet bottleneck with attention for its 3x3 convolution."""
 
 from collections import OrderedDict
 from functools import partial
@@ -15,13 +15,13 @@ from botvision.attention import MultiHeadSelfAttention2d
 def spatial_attention(
     dim: int, stride: int, map_size: tuple[int, int], **options: Any
 ) -> nn.Sequential:
-    """What stands in for the spatial 3x3 convolution of a bottleneck (paper figure 3).
+    """Return the replacement of a bottleneck's 3x3 convolution (paper figure 3).
 
     Attention runs at the input's resolution; a stride of 2 is 2x2 average pooling after it. The
-    pooling rounds up, as the strided shortcut does, so that odd maps fit.
+    pooling rounds up, as the strided shortcut does, so odd maps work.
 
     Args:
-        dim: Channels in and out.
+        dim: Channels of input and output.
         stride: 1 or 2.
         map_size: (H, W) of the map for which the position tables are made.
         options: ``num_heads``, ``position``, ``content``, ``impl`` of
@@ -36,9 +36,9 @@ def spatial_attention(
 
 
 def halving_pool() -> nn.AvgPool2d:
-    """2x2 average pooling that rounds up, [B, C, H, W] to [B, C, ceil(H / 2), ceil(W / 2)].
+    """Return 2x2 average pooling, [B, C, H, W] to [B, C, ceil(H / 2), ceil(W / 2)].
 
-    At the edge of an odd map a window holds the mean of the cells that are there.
+    At the edge of an odd map a window is averaged over the cells inside the map.
     """
     # Without padding ``count_include_pad`` is the same either way, but with True inductor's
     # gradient is wrong at those edges (pytorch/pytorch issue 198119).
@@ -46,7 +46,7 @@ def halving_pool() -> nn.AvgPool2d:
 
 
 def image_sides(img_size: int | tuple[int, int]) -> tuple[int, int]:
-    """(Height, width) of the image that the argument ``img_size`` of our networks names.
+    """Return the (height, width) that an argument ``img_size`` stands for.
 
     Raises:
         ValueError: If it is neither a side nor two sides in whole pixels.
@@ -65,12 +65,12 @@ def image_sides(img_size: int | tuple[int, int]) -> tuple[int, int]:
 class BottleneckTransformer(Bottleneck):
     """timm's ``Bottleneck`` with self-attention for its 3x3 convolution.
 
-    All else, batch normalization and the three non-linearities included, is the bottleneck's
+    Everything else, including batch normalization and the three non-linearities, is unchanged
     (paper section 3.2). Where a ResNet dilates (``output_stride`` 16), the attention keeps the
     resolution: the S1 form.
 
-    timm's ``ResNet`` passes the same arguments to the blocks of all stages, so what only this
-    block takes is bound by ``configured``.
+    timm's ``ResNet`` passes the same arguments to the blocks of all stages, so the arguments of
+    this block alone are bound by ``configured``.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class BottleneckTransformer(Bottleneck):
     ) -> None:
         kwargs["attn_layer"] = attn_layer if channel_attention else None
         super().__init__(inplanes, planes, stride, *args, **kwargs)
-        # A first block attends before it pools; a dilated stage has not been pooled at all.
+        # A first block attends before it pools; a dilated stage is not pooled at all.
         map_stride = stage_stride // (2 if stride == 2 else self.dilation)
         height, width = (-(-side // map_stride) for side in image_size)
         replaced: Any = self.get_submodule("conv2")
@@ -108,12 +108,12 @@ class BottleneckTransformer(Bottleneck):
         stage_stride: int = 32,
         **attention_options: Any,
     ) -> "partial[BottleneckTransformer]":
-        """This block for a stage of a network.
+        """Return this block with its own arguments bound, to pass to timm's ``ResNet``.
 
         Args:
             image_size: (H, W) of the image for which the position tables are made.
-            channel_attention: Whether the block keeps the network's ``attn_layer`` (SE).
-            stage_stride: Stride of the stage where nothing is dilated: 32 in c5, 16 in c4.
+            channel_attention: Whether the block has the network's ``attn_layer`` (SE).
+            stage_stride: Stride of the stage without dilation: 32 in c5, 16 in c4.
             attention_options: Options of ``spatial_attention``.
         """
         block = partial(
@@ -123,5 +123,5 @@ class BottleneckTransformer(Bottleneck):
             stage_stride=stage_stride,
             attention_options=attention_options,
         )
-        block.expansion = cls.expansion  # type: ignore[attr-defined]  # timm asks its classes
+        block.expansion = cls.expansion  # type: ignore[attr-defined]  # timm reads it
         return block

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of networks, without computing anything, beside the paper's."""
+"""Parameters and multiply-adds of models, counted on the meta device, and the paper's."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,12 +13,12 @@ from botvision.models.paper_costs import PAPER_COSTS, PaperCosts
 
 @dataclass(frozen=True)
 class ModelCosts:
-    """Costs of a network with its default classifier.
+    """Costs of a model with its default classifier.
 
     Attributes:
-        name: Of the model.
-        parameters: Their number.
-        multiply_adds: Of one image, half of what torch's counter calls operations.
+        name: Name of the model.
+        parameters: Number of parameters.
+        multiply_adds: Multiply-adds for one image, half of torch's count of operations.
         input_size: Side of the square image.
     """
 
@@ -30,11 +30,11 @@ class ModelCosts:
 
 @dataclass(frozen=True)
 class ComparedCosts:
-    """One of the paper's counts, and ours of the same network on the same image.
+    """A published count, and ours of the same model at the same image size.
 
     Attributes:
-        paper: What is published.
-        ours: What we count, with ``paper.arguments``.
+        paper: Published costs.
+        ours: Counted costs, with ``paper.arguments``.
     """
 
     paper: PaperCosts
@@ -43,18 +43,18 @@ class ComparedCosts:
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A network as ``botvision models`` lists it.
+    """A row of ``botvision models``.
 
     Attributes:
-        costs: With its default arguments at its default input.
-        compared: Against the paper; empty where it gives nothing.
+        costs: Costs with the default arguments at the default input size.
+        compared: Comparisons with published costs; empty if there are none.
     """
 
     costs: ModelCosts
     compared: tuple[ComparedCosts, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The costs, and under "paper" each published count with ours in it."""
+        """Return the costs and, under "paper", each published count with ours in it."""
         paper = [
             {
                 **asdict(each.paper),
@@ -69,12 +69,12 @@ class ListedModel:
 
 
 def model_costs(name: str, input_size: int | None = None, **arguments: Any) -> ModelCosts:
-    """Count a network's parameters and multiply-adds on torch's meta device.
+    """Count a model's parameters and multiply-adds on torch's meta device.
 
     Args:
-        name: Of one of our models or timm's.
+        name: Name of a model of botvision or timm.
         input_size: Side of the image; the model's default if None.
-        arguments: Of the model.
+        arguments: Arguments of the model.
 
     Raises:
         ValueError: If the model is unknown.
@@ -90,7 +90,7 @@ def model_costs(name: str, input_size: int | None = None, **arguments: Any) -> M
 
 
 def listed_model(name: str) -> ListedModel:
-    """Costs of one of our models, and the paper's beside them where it gives any.
+    """Return the costs of a botvision model, and the published ones if there are any.
 
     Raises:
         ValueError: If the model is unknown.

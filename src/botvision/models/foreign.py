@@ -1,4 +1,4 @@
-"""Other packages' BoTNets at any image size: their attention replaced in place by ours."""
+"""Convert the BoTNets of other packages: replace their attention in place by botvision's."""
 
 import sys
 from collections import OrderedDict
@@ -14,15 +14,15 @@ _LUCIDRAINS = "bottleneck_transformer_pytorch.bottleneck_transformer_pytorch"
 
 
 class ConvertedAttention2d(MultiHeadSelfAttention2d):
-    """Our attention with another package's projections: [B, C, H, W] to [B, C_out, H, W].
+    """Attention with another package's projections: [B, C, H, W] to [B, C_out, H, W].
 
-    There the keys may be narrower than the values (timm's ``eca_botnext26ts_256``), the outputs as
-    many as one likes, and the projections may have a bias.
+    The keys may be narrower than the values (timm's ``eca_botnext26ts_256``), C_out may differ from
+    C, and the projections may have a bias.
 
     Args:
         qkv: The 1x1 convolution to q | k | v, head-major in each; kept, not copied.
         height: Position table of the rows, for queries multiplied by key width ** -0.5.
-        width: That of the columns.
+        width: Position table of the columns.
         num_heads: Attention heads.
         position: "relative" or "absolute".
         impl: Implementation of ``decomposed_attention``.
@@ -65,7 +65,7 @@ class AnySizeStack(nn.Module):
     """The blocks of a ``BottleStack`` without its check of the map's size.
 
     Args:
-        net: They; names of parameters stay what they were.
+        net: The blocks; their parameters keep their names.
     """
 
     def __init__(self, net: nn.Sequential) -> None:
@@ -74,35 +74,35 @@ class AnySizeStack(nn.Module):
         self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Blocks over ``x``, [B, C, H, W]."""
+        """Apply the blocks to ``x``, [B, C, H, W]."""
         out: Tensor = self.net(x)
         return out
 
 
 def convert_attention(network: nn.Module, *, impl: str = "auto") -> nn.Module:
-    """Replace another package's BoTNet attention by ours, so that any image size fits.
+    """Replace another package's BoTNet attention, so that the network accepts any image size.
 
-    At the size for which it was built the network computes what it did. At others, odd and
-    non-square ones included, position tables are interpolated and the pooling rounds up as the
-    shortcut does. Load the other package's weights first: names change below the attention.
+    At the size for which it was built the network computes the same. At other sizes, including odd
+    and non-square ones, position tables are interpolated and the pooling rounds up as the shortcut
+    does. Load the other package's weights first: the parameters of the attention are renamed.
 
-    Taken are timm's ``BottleneckAttn`` (``botnet26t_256``, ``eca_botnext26ts_256``,
+    Supported are timm's ``BottleneckAttn`` (``botnet26t_256``, ``eca_botnext26ts_256``,
     ``sebotnet33ts_256``, ``botnet50ts_256``, and c5 of ``halo2botnet50ts_256`` and
-    ``lamhalobotnet50ts_256``, whose halo attention goes on to want maps divisible by its blocks)
-    and the ``BottleStack`` of bottleneck-transformer-pytorch.
+    ``lamhalobotnet50ts_256``, whose halo attention still needs maps divisible by its blocks) and
+    the ``BottleStack`` of bottleneck-transformer-pytorch.
 
-    Two differences from the paper are kept: timm scales the content logits alone, so its tables
-    are multiplied by d ** 0.5; ``BottleStack`` has a 3x3 convolution in its shortcut.
+    Two differences from the paper are kept: timm scales the content logits only, so its tables are
+    multiplied by d ** 0.5; ``BottleStack`` has a 3x3 convolution in its shortcut.
 
     Args:
-        network: The network, or one that holds it; changed in place.
+        network: Network to convert, or a module that contains it; changed in place.
         impl: Implementation of ``decomposed_attention``.
 
     Returns:
-        ``network``, or what replaces it if it is itself an attention module or a ``BottleStack``.
+        ``network``, or its replacement if it is itself an attention module or a ``BottleStack``.
 
     Raises:
-        ValueError: If the network holds nothing to convert, or ``impl`` is unknown.
+        ValueError: If the network has nothing to convert, or ``impl`` is unknown.
     """
     holder = nn.ModuleDict({"network": network})
     found = [
@@ -113,28 +113,28 @@ def convert_attention(network: nn.Module, *, impl: str = "auto") -> nn.Module:
     ]
     if not found:
         raise ValueError(
-            "network: expected one that holds timm's BottleneckAttn or the BottleStack of "
+            "network: expected one that contains timm's BottleneckAttn or the BottleStack of "
             f"bottleneck-transformer-pytorch, got {type(network).__name__} without them"
         )
     for parent, name, replacement in found:
         setattr(parent, name, replacement)
-        if isinstance(replacement, ConvertedAttention2d):  # a BottleStack's; its pooling is beside
+        if isinstance(replacement, ConvertedAttention2d):  # a BottleStack's: pooling is beside
             for beside, neighbor in parent.named_children():
                 if isinstance(neighbor, nn.AvgPool2d):
                     setattr(parent, beside, halving_pool().train(neighbor.training))
     for module in network.modules():
         config = getattr(module, "pretrained_cfg", None)
-        if isinstance(config, dict):  # what timm's data pipeline asks
+        if isinstance(config, dict):  # timm's data pipeline reads it
             whole: Any = module
             whole.pretrained_cfg = whole.default_cfg = {**config, "fixed_input_size": False}
     return holder["network"]
 
 
 def _replacement(module: nn.Module, impl: str) -> nn.Module | None:
-    """What takes the place of a module of another package; None for all others."""
+    """Return the replacement of a module of another package; None for other modules."""
     if isinstance(module, BottleneckAttn):
         return _from_timm(module, impl)
-    package: Any = sys.modules.get(_LUCIDRAINS)  # where it is not imported, nothing is of it
+    package: Any = sys.modules.get(_LUCIDRAINS)  # if it is not imported, no module is its
     if package is not None and isinstance(module, package.BottleStack):
         return AnySizeStack(module.net)
     if package is not None and isinstance(module, package.Attention):
@@ -145,7 +145,7 @@ def _replacement(module: nn.Module, impl: str) -> nn.Module | None:
 
 
 def _from_timm(module: Any, impl: str) -> nn.Module:
-    """Timm multiplies q . k by d ** -0.5, but, unless told, not the position logits."""
+    """Convert timm's, which by default scales q . k by d ** -0.5 but not the position logits."""
     factor = 1.0 if module.scale_pos_embed else module.dim_head_qk**0.5
     tables = module.pos_embed.height_rel, module.pos_embed.width_rel
     attention = ConvertedAttention2d(
@@ -162,7 +162,7 @@ def _from_timm(module: Any, impl: str) -> nn.Module:
 
 
 def _from_lucidrains(module: Any, impl: str, *, relative: bool) -> nn.Module:
-    """The queries are multiplied by d ** -0.5 first, as the paper's and ours are."""
+    """Convert bottleneck-transformer-pytorch's, which scales the queries, as the paper does."""
     encoding = module.pos_emb
     tables = (
         (encoding.rel_height, encoding.rel_width) if relative else (encoding.height, encoding.width)
@@ -178,7 +178,7 @@ def _from_lucidrains(module: Any, impl: str, *, relative: bool) -> nn.Module:
 
 
 def _alike(attention: ConvertedAttention2d, height: Tensor, width: Tensor) -> ConvertedAttention2d:
-    """Its tables trainable where those they come from were."""
+    """Make the tables trainable where the original tables were."""
     attention.position.height.requires_grad_(height.requires_grad)
     attention.position.width.requires_grad_(width.requires_grad)
     return attention

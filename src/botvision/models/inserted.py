@@ -1,4 +1,4 @@
-"""ResNets with an attention block inserted, not put in a convolution's place (paper table 7)."""
+"""ResNets with an inserted attention block; no convolution is replaced (paper table 7)."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -19,19 +19,18 @@ STAGES = ("c2", "c3", "c4", "c5")
 
 
 class InsertedResNet(ResNet):
-    """A ResNet with one block more before the last of some stages; no convolution goes.
+    """A ResNet with an additional block before the last block of some stages.
 
     The inserted block is named after the one before it, "layer3.4_inserted", and the others keep
-    their names. So a ResNet's weights fit by name, and timm groups the parameters by block.
+    their names, so a ResNet's weights fit by name and timm groups the parameters by block.
 
     Args:
-        layers: Blocks of c2 to c5, without the inserted.
-        inserted: For each stage to extend, of "c2" to "c5", what makes the block. It is called as
-            timm calls the classes of blocks.
+        layers: Number of blocks of c2 to c5, without inserted ones.
+        inserted: Factory of the block by stage, "c2" to "c5", called as timm calls block classes.
         kwargs: Arguments of timm's ``ResNet``.
 
     Raises:
-        ValueError: If a stage is unknown or has less than two blocks.
+        ValueError: If a stage is unknown or has fewer than two blocks.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class InsertedResNet(ResNet):
             setattr(self, name, _with_names_kept(self.get_submodule(name)))
 
     def init_weights(self, zero_init_last: bool = True) -> None:
-        """Timm's initialization for the convolutions, the layers' own for the attention."""
+        """Initialize the convolutions as timm does, and attention as the layers do."""
         super().init_weights(zero_init_last=zero_init_last)
         for module in self.modules():
             if isinstance(module, MultiHeadSelfAttention2d | NonLocal2d):
@@ -69,8 +68,8 @@ class NonLocalResNet(InsertedResNet):
     """A ResNet with a Non-Local block before the last block of c4 (paper table 7).
 
     Args:
-        layers: Blocks of c2 to c5, without the inserted.
-        stages: Where to insert a block.
+        layers: Number of blocks of c2 to c5, without inserted ones.
+        stages: Stages in which to insert a block.
         attention_impl: Implementation of ``decomposed_attention``.
         kwargs: Arguments of timm's ``ResNet``.
     """
@@ -92,12 +91,12 @@ class TransformerResNet(InsertedResNet):
     """A ResNet with a BoT block before the last block of c4, or of c4 and c5 (paper table 7).
 
     Args:
-        layers: Blocks of c2 to c5, without the inserted.
-        stages: Where to insert a block.
-        img_size: Image size, or (height, width), for which the position tables are made; at
+        layers: Number of blocks of c2 to c5, without inserted ones.
+        stages: Stages in which to insert a block.
+        img_size: Image side, or (height, width), for which the position tables are made; for
             other sizes they are interpolated.
         position: "relative", "absolute" or "none".
-        content: False leaves the content logits out.
+        content: Whether the logits contain the content term q . k.
         num_heads: Attention heads.
         attention_impl: Implementation of ``decomposed_attention``.
         kwargs: Arguments of timm's ``ResNet``.
@@ -131,7 +130,7 @@ class TransformerResNet(InsertedResNet):
 
 
 class _BeforeLast:
-    """Stands for the class of a stage's blocks: all bottlenecks but the last but one."""
+    """Takes the place of a stage's block class: bottlenecks, except for the last but one."""
 
     expansion = Bottleneck.expansion
 
@@ -150,15 +149,15 @@ def _non_local_block(
     norm_layer: Any,
     device: Any = None,
     dtype: Any = None,
-    **__: Any,  # what timm tells a bottleneck besides
+    **__: Any,  # timm's other arguments of a bottleneck
 ) -> NonLocal2d:
     block = NonLocal2d(channels, norm_layer=norm_layer, impl=impl, device=device, dtype=dtype)
-    nn.init.ones_(block.norm.weight)  # as of a bottleneck: timm puts the zeros, where it is to
+    nn.init.ones_(block.norm.weight)  # as a bottleneck's; timm sets the zeros where it should
     return block
 
 
 def _with_names_kept(stage: nn.Module) -> nn.Sequential:
-    """The stage, its last but one block named after the one before it and the last as if alone."""
+    """Return the stage with its inserted block renamed, so that the last keeps its old name."""
     *before, inserted, last = stage.children()
     blocks = {str(index): block for index, block in enumerate(before)}
     blocks[f"{len(before) - 1}_inserted"] = inserted

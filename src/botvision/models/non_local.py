@@ -1,4 +1,4 @@
-"""The Non-Local block, with which the paper compares its own (table 7)."""
+"""The Non-Local block, with which the paper compares the BoT block (table 7)."""
 
 from typing import Any
 
@@ -17,19 +17,18 @@ class NonLocal2d(nn.Module):
         z_i = norm(output(y_i)) + x_i
 
     One head and no positions. The paper's figure 4 marks the value projection as missing from a
-    Non-Local block; Wang et al. have it as g, and so has this block. The scale is that of their
-    code, their text has none.
+    Non-Local block; Wang et al. have it as g, and so does this block. The scale is that of their
+    code; their text has none.
 
-    The normalization's weight starts at zero, so a block inserted into a trained network changes
-    nothing at first.
+    The normalization's weight is zero at first, so a block inserted into a trained network does
+    not change its output.
 
     Args:
-        channels: C, even.
-        norm_layer: Normalization after the output projection.
-        impl: Implementation of ``decomposed_attention``; memory grows with N unless it is
-            "reference".
-        device: Of the parameters.
-        dtype: Of the parameters.
+        channels: Channels C, an even number.
+        norm_layer: Class of the normalization after the output projection.
+        impl: Implementation of ``decomposed_attention``.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Raises:
         ValueError: If C is odd.
@@ -59,22 +58,22 @@ class NonLocal2d(nn.Module):
         self.zero_init_last()
 
     def reset_parameters(self) -> None:
-        """Normal projections with standard deviation 0.01 (Wang et al.'s code)."""
+        """Draw the projections from N(0, 0.01 ** 2) (Wang et al.'s code)."""
         for projection in (self.theta, self.phi, self.g, self.output):
             nn.init.normal_(projection.weight, std=0.01)
 
     def zero_init_last(self) -> None:
-        """Make the block the identity; timm calls this where the network wants it."""
+        """Make the block the identity; timm calls this for ``zero_init_last``."""
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add to each position what it sees of all, [B, C, H, W]."""
+        """Attend over ``x``, [B, C, H, W], and add the result to it."""
         size = (x.shape[2], x.shape[3])
         q, k, v = (
             projection(x).permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(1)
             for projection in (self.theta, self.phi, self.g)
         )
-        seen = decomposed_attention(q, k, v, size=size, impl=self.impl)
-        seen = seen.squeeze(1).transpose(1, 2).unflatten(2, size)
-        added: Tensor = self.norm(self.output(seen))
+        attended = decomposed_attention(q, k, v, size=size, impl=self.impl)
+        attended = attended.squeeze(1).transpose(1, 2).unflatten(2, size)
+        added: Tensor = self.norm(self.output(attended))
         return x + added

@@ -1,4 +1,4 @@
-"""What the paper says that its networks cost, to be held against what ours do."""
+"""Published parameters and multiply-adds, to compare ours with."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,14 +8,14 @@ PAPER = "Srinivas et al. 2021"
 
 @dataclass(frozen=True)
 class PaperCosts:
-    """Published costs of a network.
+    """Published costs of a model.
 
     Attributes:
         input_size: Side of the square image.
-        parameters: Their number; None if not given.
-        multiply_adds: Of one image.
-        arguments: Arguments with which our network is the one that was counted.
-        source: Who says so.
+        parameters: Number of parameters; None if not given.
+        multiply_adds: Multiply-adds for one image.
+        arguments: Arguments with which our model is the one that was counted.
+        source: Publication that gives the numbers.
         contradiction: Why ours differs, where the source contradicts itself.
     """
 
@@ -29,11 +29,10 @@ class PaperCosts:
 
 _STRIDE = (
     "The paper's multiply-adds at 224 are those of a ResNet with the stride in the first 1x1 "
-    "convolution (R50: 3.86G), its 85.4G at 1024 of one with the stride in the 3x3 (R50: 4.09G)."
+    "convolution (R50: 3.86G), its 85.4G at 1024 those of one with the stride in the 3x3 "
+    "(R50: 4.09G)."
 )
-_S1 = (
-    "4.27G cannot be: the paper's T3 has three blocks more and 7.3G, which makes this network 5.4G."
-)
+_S1 = "4.27G cannot be: the paper's T3 has three more blocks and 7.3G, which makes this model 5.4G."
 _EVERYWHERE = {"se_everywhere": True}
 _BROCK = "Brock et al. 2021 (NFNets, table 3), of the paper's SENets"
 _LI = "Li et al. 2021 (BossNAS), of the paper's SENets"
@@ -56,4 +55,4 @@ PAPER_COSTS: dict[str, tuple[PaperCosts, ...]] = {
     "senet_s3": (PaperCosts(288, 66_600_000, 19_040_000_000, source=_BROCK),),
     "senet_s5": (PaperCosts(320, 115_200_000, 52_900_000_000, source=_BROCK),),
 }
-"""Published costs by model; no entry where we know of none."""
+"""Published costs by model, as far as known."""

@@ -1,4 +1,4 @@
-"""Makes the table of variants timm models: a default configuration and a function a row."""
+"""Register the table of variants with timm: one configuration and entry point per row."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +33,7 @@ def _entry_point(variant: Variant) -> Callable[..., ResNet]:
     def build(pretrained: bool = False, **kwargs: Any) -> ResNet:
         arguments = {**variant.arguments(), **kwargs}
         if not variant.has_position_tables:
-            # All our models take an image size, so that one call serves them all.
+            # All botvision models accept an image size, so that one call works for all.
             arguments.pop("img_size", None)
         model: ResNet = build_model_with_cfg(
             variant.extras.network, variant.name, pretrained, **arguments
@@ -55,12 +55,16 @@ def _docstring(variant: Variant) -> str:
         lines.append(f"{costs.source}: {given}{counted_with}.")
         if costs.contradiction:
             lines.append(costs.contradiction)
-    lines += ["", "Args:", "    pretrained: Load the weights of timm's registry; none yet."]
+    lines += [
+        "",
+        "Args:",
+        "    pretrained: Load the weights of timm's registry; there are none yet.",
+    ]
     lines.append(f"    kwargs: Arguments of ``{variant.extras.network.__name__}``.")
     return "\n".join(lines)
 
 
-# timm looks up both of these in the module of the function that it registers.
+# timm looks up both in the module of the function that it registers.
 default_cfgs = generate_default_cfgs({row.name: _configuration(row) for row in VARIANTS})
 for _row in VARIANTS:
     globals()[_row.name] = register_model(_entry_point(_row))

@@ -1,4 +1,4 @@
-"""The paper's table of architectures: a row a network, in the paper's order."""
+"""The paper's architectures as a table, in the paper's order."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +11,12 @@ from botvision.models.inserted import NonLocalResNet, TransformerResNet
 
 @dataclass(frozen=True)
 class Extras:
-    """What makes a network of its numbers of blocks.
+    """Architecture options besides the block counts.
 
     Attributes:
         network: Class of the network.
-        arguments: Its arguments, beside blocks, stride and image size.
-        configuration: What differs in timm's default configuration.
+        arguments: Arguments of the class, except for blocks, stride and image size.
+        configuration: Changes of timm's default configuration.
     """
 
     network: type[ResNet]
@@ -29,12 +29,12 @@ class Variant:
     """A row of the table.
 
     Attributes:
-        name: Of the model.
-        blocks: Of c2 to c5, without inserted ones.
+        name: Name of the model.
+        blocks: Number of blocks of c2 to c5, without inserted ones.
         c5_stride: 2, or 1 where c5 keeps the resolution of c4 (S1).
-        extras: What else makes the network.
+        extras: Other options of the architecture.
         input_size: Side of the square image.
-        title: The paper's name, and where in the paper it is.
+        title: The paper's name of it, and where in the paper it is.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Variant:
 
     @property
     def has_position_tables(self) -> bool:
-        """Whether the network is made for an image size."""
+        """Whether the model is built for an image size."""
         return issubclass(self.extras.network, BoTNet | TransformerResNet)
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of ``extras.network``."""
+        """Return the arguments of ``extras.network``."""
         arguments = {"layers": self.blocks, **self.extras.arguments}
         if self.c5_stride == 1:
             arguments["output_stride"] = 16
@@ -75,12 +75,12 @@ BOT_C4_C5 = Extras(TransformerResNet, {"stages": ("c4", "c5")})
 SE_RESNET = Extras(ResNet, {"block": Bottleneck, **_SE})
 SENET = Extras(ResNet, {"block": Bottleneck, "act_layer": "silu", **_SE})
 
-# Of the SENets the paper's main text gives only the depths, 50 to 350 layers. The blocks
-# and images below are not from it. S0, S1, S3 and S5 have the costs that later papers quote, see
+# The paper's main text gives only the depths of the SENets, 50 to 350 layers; the blocks and image
+# sizes below are not from it. S0, S1, S3 and S5 have the costs that later papers quote, see
 # paper_costs.py: S3's multiply-adds are those of 152 layers at 288 pixels and S5's those of 350 at
-# 320. Of 350 layers with three blocks in c2 and c5, (3, 44, 66, 3) alone has the parameters; it is
+# 320. Of 350 layers with three blocks in c2 and c5, only (3, 44, 66, 3) has the parameters; it is
 # ResNet-200 with c3 and c4 deepened alike. S4 is our reading: 200 layers, half way between its
-# neighbors' costs. So is SiLU, which the T series has, whose baselines they are.
+# neighbors' costs. So is SiLU, as in the T series, whose baselines they are.
 VARIANTS = (
     # Name, blocks of c2 to c5, stride of c5, extras, input, title.
     Variant("botnet18", (2, 2, 2, 2), 2, BASIC, 224, "BoTNet-18 (R18 variant)"),
@@ -116,4 +116,4 @@ VARIANTS = (
     Variant("botnet26", (2, 2, 2, 2), 2, MHSA, 224, "BoTNet-26, ours: timm's resnet26"),
     Variant("botnet_tiny", (2, 2, 2, 2), 2, TINY, 128, "BoTNet-26 of half the width, ours"),
 )
-"""The networks. ``tests`` and ``botvision models`` hold their costs against the paper's."""
+"""All models. ``botvision models`` and the tests compare their costs with the paper's."""

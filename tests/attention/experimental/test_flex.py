@@ -8,7 +8,7 @@ from torch.nn.attention import flex_attention as torch_flex
 from torch.testing import assert_close
 
 from botvision.attention import decomposed_attention
-from botvision.attention.experimental.flex import attend_by_score
+from botvision.attention.experimental.flex import score_function
 
 SIZE = (3, 4)
 
@@ -33,13 +33,9 @@ def uncompiled(monkeypatch):
 def test_score_function_is_the_reference(bias_h, bias_w, content, uncompiled, run, make_inputs):
     inputs = make_inputs(SIZE, value_dim=7, bias_h=bias_h, bias_w=bias_w)
     expected, expected_grads = run(inputs, SIZE, "reference", content=content, scale=0.7)
-    out = attend_by_score(
-        uncompiled,
-        **{"bias_h": None, "bias_w": None, **inputs},
-        size=SIZE,
-        scale=0.7,
-        content=content,
-    )
+    score = score_function(inputs["bias_h"], inputs["bias_w"], SIZE[1])
+    q, k, v = (inputs[name] for name in ("q", "k", "v"))
+    out = uncompiled(q, k, v, score_mod=score, scale=0.7 if content else 0.0)
     assert_close(out, expected)
     generator = torch.Generator().manual_seed(1)
     cotangent = torch.randn(out.shape, generator=generator, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """Decomposed attention by torch's FlexAttention, compiled for the GPU.
 
-The biases are read where a logit is made and get their gradients by atomic additions, so
-gradients are not the same from run to run.
+The biases are read where a logit is computed. Their gradients are summed by atomic additions, so
+they differ from run to run. Not timed on a GPU yet.
 """
 
 from collections.abc import Callable
@@ -31,25 +31,17 @@ def flex_attention(
     """
     if q.device.type != "cuda":
         raise ValueError(f"impl 'flex': expected tensors on a CUDA device, got {q.device}")
-    return attend_by_score(
-        _compiled_flex_attention(), q, k, v, bias_h, bias_w, size=size, scale=scale, content=content
+    score = score_function(bias_h, bias_w, size[1])
+    out: Tensor = _compiled_flex_attention()(
+        q, k, v, score_mod=score, scale=scale if content else 0.0
     )
+    return out
 
 
-def attend_by_score(
-    attend: Callable[..., Any],
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias_h: Tensor | None,
-    bias_w: Tensor | None,
-    *,
-    size: tuple[int, int],
-    scale: float,
-    content: bool,
-) -> Tensor:
-    """Call ``attend``, FlexAttention compiled or not, with the biases as its score function."""
-    width = size[1]
+def score_function(
+    bias_h: Tensor | None, bias_w: Tensor | None, width: int
+) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Return the function of FlexAttention that adds the biases of a map ``width`` columns wide."""
 
     def add_biases(
         score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor
@@ -60,13 +52,12 @@ def attend_by_score(
             score = score + bias_w[batch, head, query, key % width]
         return score
 
-    out: Tensor = attend(q, k, v, score_mod=add_biases, scale=scale if content else 0.0)
-    return out
+    return add_biases
 
 
 @cache
 def _compiled_flex_attention() -> Callable[..., Any]:
     from torch.nn.attention import flex_attention as torch_flex
 
-    # Maps come in many sizes: after the second one the kernel is made for any.
+    # Maps come in many sizes: after the second one the kernel is compiled for any.
     return torch.compile(torch_flex.flex_attention)

@@ -1,9 +1,9 @@
-"""Decomposed attention on NVIDIA GPUs, by the kernels of ``triton_kernels``.
+"""Decomposed attention on NVIDIA GPUs, by the kernels of ``triton_kernels``; not timed yet.
 
 Two custom operators, the second the derivative of the first: ``torch.compile`` does not look into
 them, so that a compiled model's graph stays whole.
 
-Triton is needed when they run, not when this file is imported.
+Triton is imported when they run, not with this file.
 """
 
 from typing import Any
@@ -56,7 +56,7 @@ def _attention(
     scale: float,
     content: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Output, and log-sum-exp to the base 2, [B, heads, N] in float32."""
+    """Return the output and the log-sum-exp to the base 2, [B, heads, N] in float32."""
     out, log_sum_exp = _empty_outputs(q, k, v)
     if log_sum_exp.numel():
         start(
@@ -90,7 +90,7 @@ def _attention_backward(
     scale: float,
     content: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v, bias_h and bias_w; those that take no part are empty."""
+    """Return the gradients of q, k, v, bias_h and bias_w; those of unused inputs are empty."""
     grads = _empty_gradients(
         grad_out, out, log_sum_exp, q, k, v, bias_h, bias_w, height, width, scale, content
     )

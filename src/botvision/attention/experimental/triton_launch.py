@@ -1,4 +1,4 @@
-"""How the kernels of ``triton_kernels`` are configured and started.
+"""Configuration and launch of the kernels of ``triton_kernels``.
 
 Triton is imported when a kernel starts, not with this file.
 """
@@ -16,12 +16,12 @@ _TILE_COLUMNS = (16, 32, 64)
 
 
 class Launch(NamedTuple):
-    """All that starting a kernel takes.
+    """Launch configuration of a kernel.
 
     Attributes:
-        programs: How many run.
-        arguments: Tensors, strides and numbers by the kernel's parameter.
-        constants: Values of its constexpr parameters.
+        programs: Number of programs.
+        arguments: Tensors, strides and numbers by parameter.
+        constants: Values of the constexpr parameters.
         options: Triton's options, such as the number of warps.
     """
 
@@ -62,9 +62,9 @@ def configure(
     content: bool,
     hopper: bool,
 ) -> Launch:
-    """The one configuration of a kernel for a dtype and a width of heads.
+    """Return the configuration of a kernel for a dtype and a width of heads.
 
-    Chosen by what the compiler reports for compute capabilities 8.0 to 9.0 and NOT TIMED: the
+    Chosen from the compiler's reports for compute capabilities 8.0 to 9.0 and NOT TIMED: the
     largest blocks that spill next to no registers. Except on Hopper they fit into 99 KiB of
     shared memory, which is what small GPUs have.
 
@@ -123,7 +123,7 @@ def configure(
 
 
 def with_unit_stride(**tensors: Tensor | None) -> dict[str, Tensor | None]:
-    """The kernels take any strides but the last."""
+    """Return the tensors with a last stride of 1; the kernels take any other strides."""
     return {
         name: tensor if tensor is None or tensor.stride(-1) == 1 else tensor.contiguous()
         for name, tensor in tensors.items()
@@ -139,7 +139,7 @@ def _ceil_div(number: int, divisor: int) -> int:
 
 
 def _tile_columns(width: int, keys: int) -> int:
-    """Columns of a key tile: the widest of those that leave the fewest beyond the map."""
+    """Return the columns of a key tile: the widest that leave the fewest beyond the map."""
     if width <= _TILE_COLUMNS[0]:
         return _next_power_of_2(width)
     fitting = [columns for columns in _TILE_COLUMNS if columns <= keys]
@@ -154,6 +154,6 @@ def _kernels(device: torch.device) -> ModuleType:
     except ModuleNotFoundError as error:
         raise ImportError(
             "impl 'triton': expected the package triton, which PyTorch's CUDA builds for Linux "
-            "bring along; install one of them or choose another impl"
+            "include; install one of them or choose another impl"
         ) from error
     return triton_kernels
