@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from botvision.errors import BotvisionError
-from botvision.new_folders import new_folder
+from botvision.files import new_folder
 
 MOST_BYTES = 200 * 10**9
 MOST_MEMBERS = 5_000_000

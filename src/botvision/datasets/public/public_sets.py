@@ -12,8 +12,8 @@ from botvision.datasets.coco.writing import CocoImage, mask_annotation, write_co
 from botvision.datasets.public.archives import extract_into
 from botvision.datasets.public.downloads import RemoteFile, download
 from botvision.errors import BotvisionError
+from botvision.files import new_folder
 from botvision.images.decode import read_numbers
-from botvision.new_folders import new_folder
 
 # (what is being done, done, all)
 Progress = Callable[[str, int, int], None]
