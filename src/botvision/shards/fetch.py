@@ -1,6 +1,7 @@
 """Fetching files by their addresses, from object storage or a web server."""
 
 import hashlib
+import http
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ _ATTEMPTS = 5  # in a row that bring nothing
 _WAIT = 1.0  # seconds, times the number of attempts
 _TIMEOUT = 60.0  # seconds without a byte
 _CHUNK = 2**20
-_BLOCK = 2**24  # asked for at a time where a server answers with ranges
+_BLOCK = 2**24  # asked for at a time from object storage
 
 
 class _CutError(Exception):
@@ -28,7 +29,6 @@ def fetch(
     *,
     size: int,
     checksum: str = "",
-    algorithm: str = "sha256",
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Fetch a file; it gets its name only once its size and checksum are right.
@@ -40,8 +40,8 @@ def fetch(
         url: Address of any kind that fsspec knows, such as ``s3://`` or ``https://``.
         path: Path of the file to write; its folder must exist.
         size: Expected number of bytes.
-        checksum: Expected checksum, in hexadecimal; "" checks the size alone.
-        algorithm: Algorithm of the checksum, as hashlib names it.
+        checksum: Expected checksum, as "sha256:" or another algorithm of hashlib and the
+            hexadecimal digest; "" checks the size alone.
         progress: Called with the number of bytes fetched and the total.
 
     Raises:
@@ -61,16 +61,16 @@ def fetch(
             if failures == _ATTEMPTS:
                 raise BotvisionError(f"{url}: cannot be fetched ({error}); start again") from error
             time.sleep(_WAIT * failures)
+    algorithm, _, expected = checksum.partition(":")
     with part.open("rb+") as file:
-        digest = hashlib.file_digest(file, algorithm).hexdigest()
+        digest = hashlib.file_digest(file, algorithm).hexdigest() if expected else ""
         os.fsync(file.fileno())
     got = _size(part)
-    if got != size or (checksum and digest != checksum):
+    if (got, digest) != (size, expected):
         part.unlink()
         raise BotvisionError(
-            f"{url}: expected {size:,} bytes of {algorithm} {checksum[:8] or 'any'}..., got "
-            f"{'more' if got > size else f'{got:,}'} of {digest[:8]}...; was it written anew? "
-            "Start again"
+            f"{url}: expected {size:,} bytes of {algorithm or 'any'} {expected[:8]}..., got "
+            f"{got:,} of {digest[:8]}...; was it written anew? Start again"
         )
     part.replace(path)
 
@@ -116,13 +116,8 @@ def _append(url: str, part: Path, size: int, progress: Callable[[int, int], None
 def _chunks(url: str, start: int) -> Iterator[tuple[int, bytes]]:
     """Positions and bytes of a file from an offset on, or from 0 if the server has no ranges."""
     try:
-        system, path = fsspec.url_to_fs(url, **_options(url))
-        with system.open(path, "rb", block_size=_BLOCK) as source:
-            if start:
-                try:
-                    source.seek(start)
-                except ValueError:
-                    start = 0
+        start, opened = _open(url, start)
+        with opened as source:
             while chunk := source.read(_CHUNK):
                 yield start, chunk
                 start += len(chunk)
@@ -139,17 +134,28 @@ def _chunks(url: str, start: int) -> Iterator[tuple[int, bytes]]:
     except ValueError as error:
         raise BotvisionError(f"{url}: {error}") from error
     except Exception as error:  # each kind of storage has its own
+        status = getattr(error, "status", None)
+        if status in (400, 401, 403, 410):
+            raise BotvisionError(f"{url}: refused with HTTP status {status}") from error
         raise _CutError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _options(url: str) -> dict[str, Any]:
+def _open(url: str, start: int) -> tuple[int, Any]:
+    """Open a file at an offset; returns the position that it really begins at."""
     if not url.startswith(("http://", "https://")):
-        return {}
+        system, path = fsspec.url_to_fs(url)
+        source = system.open(path, "rb", block_size=_BLOCK)
+        return source.seek(start), source
     import aiohttp
 
     # aiohttp's default ends a download after five minutes and ignores the proxies of the system.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT, sock_read=_TIMEOUT)
-    return {"client_kwargs": {"trust_env": True, "timeout": timeout}}
+    system, path = fsspec.url_to_fs(url, client_kwargs={"trust_env": True, "timeout": timeout})
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    # One streamed answer: fsspec asks for a range at a time otherwise, which some servers ignore.
+    # A size, whichever, saves the request that asks for it.
+    source = system.open(path, "rb", block_size=0, size=1, headers=headers)
+    return start if source.r.status == http.HTTPStatus.PARTIAL_CONTENT else 0, source
 
 
 def _size(path: Path) -> int:

@@ -66,4 +66,4 @@ def _mirror(origin: str, name: str, expected: FileDigest, mirror: Path) -> None:
     if path.name == INDEX:
         with replacing(path.with_name(ORIGIN)) as temporary:
             temporary.write_text(f"{origin}/{name}".removesuffix(f"/{INDEX}"), encoding="utf-8")
-    fetch(f"{origin}/{name}", path, size=expected.size, checksum=expected.sha256)
+    fetch(f"{origin}/{name}", path, size=expected.size, checksum=f"sha256:{expected.sha256}")

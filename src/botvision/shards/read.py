@@ -117,7 +117,7 @@ class ShardFiles:
                 if path.exists():
                     os.utime(path)  # it is about to be read
                     return
-                fetch(f"{self._origin}/{name}", path, size=size, checksum=sha256)
+                fetch(f"{self._origin}/{name}", path, size=size, checksum=f"sha256:{sha256}")
                 _make_room(path)
         except BotvisionError as error:
             raise ShardError(str(error)) from error
