@@ -26,11 +26,11 @@ LAYERS = (
     (
         "errors",
         "files",
-        "new_folders",
         "precision",
         "processes",
         "seeds",
         "supervision_import",
+        "texts",
         "_timm_registration",
     ),
 )

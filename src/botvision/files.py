@@ -1,23 +1,26 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files and folders so that a reader never sees half of one."""
 
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from botvision.errors import BotvisionError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well.
+    """Yield a temporary path beside ``path`` that replaces it when the block succeeds.
 
     The new file is flushed to disk before the rename and the folder after it, so that a crash
     leaves either the old file or the new one. When the block fails, the old file stays.
 
     Args:
-        path: File to write or replace.
+        path: Path of the file to write or replace.
 
     Yields:
         The path to write to.
@@ -36,8 +39,35 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def leftovers(path: Path) -> list[Path]:
-    """What processes that were killed in ``replacing`` left beside a file."""
+    """Return the temporary files of processes that were killed in ``replacing``."""
     return sorted(path.parent.glob(f".{path.name}.*{path.suffix}"))
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``folder`` that is renamed to it when the block succeeds.
+
+    Args:
+        folder: Folder to make; must not exist.
+
+    Yields:
+        The empty folder to write to.
+
+    Raises:
+        BotvisionError: If the folder exists.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise BotvisionError(f"{folder}: already exists; choose another folder or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        # A folder in the temporary one, since mkdtemp's own is private whatever the umask.
+        written = staging / folder.name
+        written.mkdir()
+        yield written
+        written.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -45,7 +75,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a lock that one process at a time has, on systems and file systems that have locks.
 
     Args:
-        path: A file for the lock alone; made, and left there.
+        path: Path of the lock file; made if it is missing, and left there.
     """
     with path.open("ab") as lock:
         try:
@@ -55,6 +85,20 @@ def locked(path: Path) -> Iterator[None]:
         except (ImportError, OSError):
             pass
         yield
+
+
+def cache_folder() -> Path | None:
+    """Return ``$BOTVISION_CACHE``, else ``botvision`` in the user's cache folder.
+
+    Returns:
+        The folder, which may not exist; None without a home folder.
+    """
+    if given := os.environ.get("BOTVISION_CACHE"):
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "botvision"
+    except RuntimeError:
+        return None
 
 
 def write_json(path: Path, content: Any) -> None:

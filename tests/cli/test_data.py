@@ -5,8 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from botvision.datasets.public import imagenet
-from botvision.datasets.public.public_sets import PUBLIC_SETS
+from botvision.datasets import download
+from botvision.datasets.download import PUBLIC_SETS
+from botvision.shards import fetch as fetching
 
 
 @pytest.fixture
@@ -79,6 +80,7 @@ def test_get_without_network(cli, tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(fetching, "_WAIT", 0.0)
     status, out, error = cli("data", "get", "penn-fudan", tmp_path / "out")
     assert status == 2
     assert "no checksum is published" in out
@@ -92,8 +94,8 @@ def test_imagenet(cli, tmp_path, monkeypatch):
     status, out, _ = cli("data", "get", "imagenet", tmp_path / "imagenet")
     assert status == 0
     assert f"{tmp_path / 'imagenet'}/train/n01440764/" in out
-    monkeypatch.setattr(imagenet, "CLASSES", 1)
-    monkeypatch.setattr(imagenet, "IMAGES", {"train": 1, "val": 1})
+    monkeypatch.setattr(download, "IMAGENET_CLASSES", 1)
+    monkeypatch.setattr(download, "IMAGENET_IMAGES", {"train": 1, "val": 1})
     for split in ("train", "val"):
         (tmp_path / "imagenet" / split / "n01440764").mkdir(parents=True)
         (tmp_path / "imagenet" / split / "n01440764" / "a.JPEG").touch()

@@ -2,29 +2,27 @@
 
 import gzip
 import io
+import shutil
 import struct
 import tarfile
-import tracemalloc
 import zipfile
+from pathlib import Path
 
 import pytest
 
-from botvision.datasets.public.archives import extract_archive
+from botvision.datasets.download import unpack
 from botvision.errors import BotvisionError
-
-
-def ignore(done, total):
-    pass
+from botvision.files import new_folder
 
 
 @pytest.fixture
 def refused(tmp_path, tree):
     """A function that expects an archive to be refused in one line, with nothing written."""
 
-    def expect(archive, *words, **limits):
+    def expect(archive, *words):
         before = tree(tmp_path)
-        with pytest.raises(BotvisionError) as caught:
-            extract_archive(archive, tmp_path / "out", progress=ignore, **limits)
+        with pytest.raises(BotvisionError) as caught, new_folder(tmp_path / "out") as written:
+            unpack(archive, written)
         message = str(caught.value)
         assert "\n" not in message
         for word in (archive.name, *words):
@@ -110,7 +108,7 @@ def test_a_file_through_a_link(tmp_path, refused):
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_a_device(tmp_path, refused, kind):
-    refused(tar_of(tmp_path / "a.tar", ("device", kind, "")), "'device'", "a device")
+    refused(tar_of(tmp_path / "a.tar", ("device", kind, "")), "'device'", "got a link or a device")
 
 
 def test_a_zip_link(tmp_path, refused):
@@ -134,22 +132,13 @@ def test_a_tar_bomb(tmp_path, refused):
     )
 
 
-def test_many_small_files_that_add_up(tmp_path, refused):
-    members = [(f"{number}", tarfile.REGTYPE, bytes(1000)) for number in range(20)]
+def test_files_that_add_up(tmp_path, refused):
+    members = [(str(number), bytes(30 * 2**20)) for number in range(4)]
     refused(
-        tar_of(tmp_path / "a.tar", *members), "expected at most 10,000 bytes", most_bytes=10_000
+        zip_of(tmp_path / "a.zip", *members, compression=zipfile.ZIP_DEFLATED),
+        "'3'",
+        "expected at most 104,857,600 bytes",
     )
-
-
-@pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_too_many_members(tmp_path, refused, kind):
-    path = tmp_path / f"a.{kind}"
-    if kind == "tar":
-        tar_of(path, *((str(number), tarfile.REGTYPE, b"") for number in range(10)))
-    else:
-        zip_of(path, *((str(number), b"") for number in range(10)))
-    refused(path, "at most 10 members", most_members=10)
-    extract_archive(path, tmp_path / "out", progress=ignore, most_members=11)
 
 
 def test_a_zip_that_hides_its_size(tmp_path, refused):
@@ -161,29 +150,11 @@ def test_a_zip_that_hides_its_size(tmp_path, refused):
     refused(path, "zeros")
 
 
-def test_a_great_header_is_not_held_in_memory(tmp_path, refused):
-    """tarfile reads a pax header in one piece, however large it says it is."""
-    info = tarfile.TarInfo("header")
-    info.type = tarfile.XHDTYPE
-    info.size = 400 * 2**20
-    path = tmp_path / "a.tar.gz"
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(info.tobuf())
-        for _ in range(400):
-            file.write(bytes(2**20))
-    tracemalloc.start()
-    try:
-        refused(path, "a header of 419430400 bytes")
-        assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
-    finally:
-        tracemalloc.stop()
-
-
 def test_a_name_that_occurs_twice(tmp_path, refused):
     members = [("a", tarfile.REGTYPE, b"1"), ("a", tarfile.REGTYPE, b"2")]
-    refused(tar_of(tmp_path / "a.tar", *members), "'a'", "occurs twice")
+    refused(tar_of(tmp_path / "a.tar", *members), "a: occurs twice")
     members = [("a", tarfile.REGTYPE, b"1"), ("a/b", tarfile.REGTYPE, b"2")]
-    refused(tar_of(tmp_path / "b.tar", *members), "'a/b'", "occurs twice")
+    refused(tar_of(tmp_path / "b.tar", *members), "occurs twice")
 
 
 def test_a_zip_name_cut_by_a_zero(tmp_path, refused):
@@ -197,7 +168,7 @@ def test_a_password(tmp_path, refused):
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\1\2") + 8] |= 1
     path.write_bytes(content)
-    refused(path, "without a password")
+    refused(path, "password required")
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
@@ -238,9 +209,25 @@ def test_changed_bytes_are_noticed(tmp_path, refused, kind):
     refused(path, "cannot be unpacked")
 
 
-def test_an_existing_folder_is_left_alone(tmp_path, refused):
-    path = zip_of(tmp_path / "a.zip")
-    (tmp_path / "out").mkdir()
-    with pytest.raises(BotvisionError, match="already exists"):
-        extract_archive(path, tmp_path / "out", progress=ignore)
-    assert not any((tmp_path / "out").iterdir())
+@pytest.mark.parametrize("content", [b"", b"text", b"\x1f\x8bnot gzip", b"PK\3\4not zip"])
+def test_no_archive(tmp_path, refused, content):
+    path = tmp_path / "a.zip"
+    path.write_bytes(content)
+    refused(path, "cannot be unpacked")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+def test_sound_archives_come_out_as_they_went_in(tmp_path, tree, kind):
+    """Whatever their name says; text that shrinks a lot is no bomb."""
+    source = tmp_path / "source"
+    (source / "a" / "b c").mkdir(parents=True)
+    (source / "empty").mkdir()
+    (source / "a" / "b c" / "\xfc.txt").write_text("text")
+    (source / "a" / "zeros.json").write_text("0," * 2_000_000)
+    (source / "a" / ("long" * 30)).write_text("")
+    archive = shutil.make_archive(str(tmp_path / "made"), kind, source)
+    archive = Path(archive).rename(tmp_path / "a.bin")
+    seen = []
+    unpack(archive, tmp_path / "out", progress=lambda *now: seen.append(now))
+    assert tree(tmp_path / "out") == tree(source)
+    assert all(0 <= done <= total == archive.stat().st_size for done, total in seen)

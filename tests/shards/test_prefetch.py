@@ -17,9 +17,9 @@ from botvision.datasets.coco.sharding import shard_coco
 from botvision.datasets.loading import load_batches
 from botvision.shards import fetch as fetching
 from botvision.shards import prefetch as shards_ahead
-from botvision.shards.files import ShardError, ShardFiles
 from botvision.shards.index import Shard, write_index
 from botvision.shards.mirror import open_data_folder
+from botvision.shards.read import ShardError, ShardFiles
 
 SHARDS = 6
 SIZE = 1000
@@ -125,7 +125,7 @@ from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_prefetch import BATCHES, Numbered
 from botvision.shards import prefetch as shards_ahead
-from botvision.shards.files import ShardFiles
+from botvision.shards.read import ShardFiles
 from botvision.shards.index import read_index
 shards_ahead.AHEAD = 1
 here = Path({str(made.here)!r})

@@ -108,7 +108,7 @@ def get(
     from rich.console import Console
 
     from botvision.cli.display import counting_steps
-    from botvision.datasets.public.public_sets import PUBLIC_SETS, get_public_set
+    from botvision.datasets.download import PUBLIC_SETS, get_public_set
 
     if name == "imagenet":
         _imagenet(folder)
@@ -122,7 +122,7 @@ def get(
     size = sum(remote.size for remote in chosen.files)
     print(f"{chosen.title}; {size / 1e9:.2f} GB to download")
     for remote in chosen.files:
-        if not remote.algorithm:
+        if not remote.checksum:
             print(
                 f"{remote.name}: no checksum is published: its size and the checksums inside it "
                 "are checked"
@@ -136,10 +136,10 @@ def _imagenet(folder: Path) -> None:
     from rich.console import Console
 
     from botvision.cli.display import counting_steps
-    from botvision.datasets.public.imagenet import INSTRUCTIONS, check_imagenet
+    from botvision.datasets.download import IMAGENET_INSTRUCTIONS, check_imagenet
 
     if not folder.is_dir():
-        print(INSTRUCTIONS.format(folder=folder))
+        print(IMAGENET_INSTRUCTIONS.format(folder=folder))
         return
     with counting_steps(Console()) as progress:
         counts = check_imagenet(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from botvision.errors import BotvisionError
-from botvision.new_folders import new_folder
+from botvision.files import new_folder
 
 _VALIDATION_DIGITS = 297  # of 1,797, chosen at random with the seed
 _LEAST_SIZE, _MOST_SIZE = 16, 427  # pixels; the photographs are 640 x 427

@@ -1,162 +1,120 @@
-"""Where the images of a data set are: in a folder, or in shards."""
+"""Image sources: images by name, wherever their bytes are."""
 
-import bisect
 import io
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 from PIL import Image
 
-from botvision.datasets.coco.store import Texts
 from botvision.errors import BotvisionError
 from botvision.images.decode import decode_image, read_image
-from botvision.shards.files import ShardFiles
-from botvision.shards.index import INDEX, is_sharded, read_index
 
 
-class ImageSource(Protocol):
-    """Images by the ``file_name`` of their records.
-
-    Attributes:
-        folder: Where they are.
-    """
-
-    folder: Path
+class Shards(Protocol):
+    """Files that hold many images each and can be fetched before the images are read."""
 
     @property
-    def files(self) -> ShardFiles | None:
-        """The shards that they are in; None: they are in none."""
+    def fetched(self) -> bool:
+        """Whether the shards come from another place than the local disk."""
 
-    def inside(self, name: str) -> bool:
-        """Whether the name is that of a place among these images."""
+    def room(self) -> float:
+        """Return how many shards the cache may hold; infinite without a limit."""
 
-    def missing(self, name: str) -> str:
-        """What shows, without reading the image, that it is not there; empty if it is."""
+    def fetch(self, number: int) -> None:
+        """Fetch a shard unless it is here."""
 
+
+class ImageSource(ABC):
+    """Images by name; for COCO data the ``file_name`` of their records.
+
+    Implementations are cheap to share with data-loading workers, and read in any order.
+
+    Args:
+        folder: Folder of the images, or another name of the source for messages.
+
+    Attributes:
+        folder: As given.
+        files: Shards that hold the images; None if the images are not in shards.
+    """
+
+    files: Shards | None = None
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = folder
+
+    @abstractmethod
     def where(self, name: str) -> str:
-        """What messages call the image."""
+        """Return what messages call an image."""
+
+    @abstractmethod
+    def content(self, name: str) -> bytes:
+        """Return the bytes of an image file.
+
+        Raises:
+            BotvisionError: If the file cannot be read.
+        """
 
     def read(self, name: str) -> Image.Image:
-        """The image as upright RGB; see ``read_image``."""
+        """Return an image as upright RGB, see ``read_image``.
 
-    def content(self, name: str) -> bytes:
-        """Bytes of the image's file."""
+        Raises:
+            BotvisionError: If the image cannot be read or decoded.
+        """
+        return decode_image(io.BytesIO(self.content(name)), self.where(name))
 
-    def shard(self, name: str) -> int:
-        """Number of the shard that the image is in; 0 if it is in none."""
+    def inside(self, name: str) -> bool:  # noqa: ARG002 - for implementations
+        """Return whether the name leads to no file outside the source."""
+        return True
+
+    def missing(self, name: str) -> str:  # noqa: ARG002 - for implementations
+        """Return why the image is missing or empty, without reading it; "" if it is neither."""
+        return ""
+
+    def shard(self, name: str) -> int:  # noqa: ARG002 - for implementations
+        """Return the number of the shard that holds the image; 0 without shards."""
+        return 0
 
 
-def open_images(folder: Path) -> ImageSource:
-    """The images of a folder.
+class FolderImages(ImageSource):
+    """Image files of a folder and its subfolders.
 
-    Raises:
-        BotvisionError: If they are in shards whose index is damaged.
+    Args:
+        folder: Folder that names are relative to.
     """
-    return ShardedImages(folder) if is_sharded(folder) else FolderImages(folder)
-
-
-class FolderImages:
-    """Images that are files of a folder and its subfolders."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.files: ShardFiles | None = None
-        self._root = folder.resolve()
+        super().__init__(folder)
+        self._folder, self._root = folder, folder.resolve()
+
+    def where(self, name: str) -> str:
+        """Return the path of an image."""
+        return str(self._folder / name)
+
+    def content(self, name: str) -> bytes:
+        """Return the bytes of an image file."""
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError as error:
+            raise BotvisionError(f"{self.where(name)}: {error.strerror}") from error
+
+    def read(self, name: str) -> Image.Image:
+        """Return an image as upright RGB, see ``read_image``."""
+        return read_image(self._folder / name)
 
     def inside(self, name: str) -> bool:
-        """Whether the name, and what it links to, is a path inside the folder."""
+        """Return whether the name, and what it links to, is a path inside the folder."""
         try:
-            return (self.folder / name).resolve().is_relative_to(self._root)
-        except (OSError, ValueError, RuntimeError):  # a circle of links, or no name of a file
+            return (self._folder / name).resolve().is_relative_to(self._root)
+        except (OSError, ValueError, RuntimeError):  # a circle of links, or not a file name
             return False
 
     def missing(self, name: str) -> str:
-        """What shows, without reading the image, that it is not there; empty if it is."""
-        path = self.folder / name
+        """Return why the image is missing or empty, without reading it; "" if it is neither."""
+        path = self._folder / name
         try:
             if not path.is_file():
                 return "no such image"
             return "" if path.stat().st_size else "expected an image, got a file of zero bytes"
         except (OSError, ValueError) as error:
             return f"cannot be read ({error})"
-
-    def where(self, name: str) -> str:
-        """Path of the image."""
-        return str(self.folder / name)
-
-    def read(self, name: str) -> Image.Image:
-        """The image as upright RGB; see ``read_image``."""
-        return read_image(self.folder / name)
-
-    def content(self, name: str) -> bytes:
-        """Bytes of the image's file."""
-        return (self.folder / name).read_bytes()
-
-    def shard(self, name: str) -> int:  # noqa: ARG002 - of the protocol
-        """0: it is in none."""
-        return 0
-
-
-class ShardedImages:
-    """Images of shards, in arrays that data workers share.
-
-    Raises:
-        BotvisionError: If the index is damaged.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        shards = read_index(folder)
-        self.folder = folder
-        self._index = folder / INDEX
-        self.files = ShardFiles(folder, shards)
-        self._shard_names = [shard.name for shard in shards]
-        rows = sorted(
-            (name.encode("utf-8", "surrogatepass"), number, start, size)
-            for number, shard in enumerate(shards)
-            for name, start, size in shard.images
-        )
-        self._names = Texts(Texts.pack("names", [row[0] for row in rows]), "names")
-        self._places: Any = np.array([row[1:] for row in rows], np.int64)
-
-    def inside(self, name: str) -> bool:  # noqa: ARG002 - of the protocol
-        """True: names of shards lead nowhere else."""
-        return True
-
-    def missing(self, name: str) -> str:
-        """What shows, without reading the image, that it is not there; empty if it is."""
-        found = self._place(name)
-        if found is None:
-            return f"no such image in {self._index}"
-        return "" if found[2] else "expected an image, got a file of zero bytes"
-
-    def where(self, name: str) -> str:
-        """The shard's path, and the name."""
-        found = self._place(name)
-        file = self._index.name if found is None else self._shard_names[found[0]]
-        return f"{self._index.parent / file}: {name}"
-
-    def read(self, name: str) -> Image.Image:
-        """The image as upright RGB; see ``read_image``."""
-        return decode_image(io.BytesIO(self.content(name)), self.where(name))
-
-    def content(self, name: str) -> bytes:
-        """Bytes of the image's file."""
-        found = self._place(name)
-        if found is None:
-            raise BotvisionError(f"{self.where(name)}: {self.missing(name)}")
-        return self.files.read(*found)
-
-    def shard(self, name: str) -> int:
-        """Number of the shard that the image is in; 0 if it is in none."""
-        found = self._place(name)
-        return 0 if found is None else found[0]
-
-    def _place(self, name: str) -> tuple[int, int, int] | None:
-        """Number of its shard, where in it the image begins, and its bytes."""
-        key = name.encode("utf-8", "surrogatepass")
-        row = bisect.bisect_left(self._names, key)
-        if row == len(self._names) or self._names[row] != key:
-            return None
-        number, start, size = self._places[row].tolist()
-        return number, start, size

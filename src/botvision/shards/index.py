@@ -1,8 +1,8 @@
 """The index of a folder of shards: which images its tar files hold, and where.
 
-Shards are WebDataset's: uncompressed tar files of numbered samples, an image and what belongs to
-it beside each other. The index, ``index.json``, adds the images' own names and places, so that
-any of them is read without looking through the rest.
+Shards are those of WebDataset: uncompressed tar files of numbered samples, an image followed by its
+labels. The index, ``index.json``, adds the names and offsets of the images, so that any of them can
+be read directly.
 """
 
 import re
@@ -22,10 +22,10 @@ class Shard(msgspec.Struct, frozen=True):
     """A tar file of images.
 
     Attributes:
-        name: Of the file, in the index's folder.
-        size: Bytes.
-        sha256: Of the file, in hexadecimal.
-        images: Of each its own name, where in the file it begins, and its bytes.
+        name: Name of the file, which is in the folder of the index.
+        size: Size in bytes.
+        sha256: SHA-256 of the file, in hexadecimal; "" for tar files without an index.
+        images: Name, offset in the file and size in bytes of each image.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Shard(msgspec.Struct, frozen=True):
 
 
 class ShardIndex(msgspec.Struct, frozen=True):
-    """What ``index.json`` says.
+    """Content of ``index.json``.
 
     Attributes:
         format: ``FORMAT``.
@@ -47,22 +47,22 @@ class ShardIndex(msgspec.Struct, frozen=True):
 
 
 def is_sharded(folder: Path) -> bool:
-    """Whether the images of a folder lie in shards."""
+    """Return whether the images of a folder are in shards."""
     return (folder / INDEX).is_file()
 
 
 def write_index(folder: Path, shards: Sequence[Shard]) -> None:
-    """Write ``index.json`` into a folder that no one sees yet."""
+    """Write ``index.json`` into a folder that nobody reads yet."""
     content = msgspec.json.encode(ShardIndex(FORMAT, list(shards)))
     (folder / INDEX).write_bytes(content)
 
 
 def read_index(folder: Path) -> list[Shard]:
-    """The shards of a folder.
+    """Return the shards of a folder.
 
     Raises:
         BotvisionError: If the index is damaged, or names a file outside the folder, an image
-            twice or a place that is not in its file.
+            twice or bytes that are not in their file.
     """
     path = folder / INDEX
     try:
@@ -79,7 +79,7 @@ def read_index(folder: Path) -> list[Shard]:
             if not 0 <= start <= start + size <= shard.size:
                 raise _damaged(
                     path,
-                    f"image {name!r}: expected a place in the {shard.size:,} bytes of "
+                    f"image {name!r}: expected a range of the {shard.size:,} bytes of "
                     f"{shard.name}, got {size:,} from {start:,}",
                 )
             if name in seen:

@@ -1,8 +1,7 @@
 """Data folders by path or by address.
 
-A sharded data set at an address is mirrored: the folder is made in the cache with its annotations
-and indexes, and its shards are fetched into it when they are asked for. Whoever reads it sees a
-folder.
+A sharded data set at an address is mirrored: a folder in the cache gets its annotations and
+indexes, and its shards when they are first read. Readers see an ordinary folder.
 """
 
 import hashlib
@@ -13,17 +12,17 @@ import msgspec
 from botvision.errors import BotvisionError
 from botvision.files import locked, replacing
 from botvision.shards.fetch import fetch, fetch_small
-from botvision.shards.files import ORIGIN, mirrors
 from botvision.shards.index import FORMAT, INDEX
+from botvision.shards.read import ORIGIN, mirrors
 from botvision.shards.write import MANIFEST, FileDigest, Manifest
 
 
 def open_data_folder(folder: str) -> Path:
-    """The folder itself, or the mirror of the one at an address.
+    """Return the folder itself, or the mirror of a folder at an address.
 
     Args:
-        folder: A path, or the address of a folder that ``botvision data shard`` has written, such
-            as ``s3://bucket/coco``: any that fsspec knows.
+        folder: Path, or address of a folder that ``botvision data shard`` has written, such as
+            ``s3://bucket/coco``; any that fsspec knows.
 
     Raises:
         BotvisionError: If there is no such data set at the address.
@@ -33,7 +32,7 @@ def open_data_folder(folder: str) -> Path:
     origin = folder.rstrip("/")
     content = fetch_small(f"{origin}/{MANIFEST}")
     files = _files(content, f"{origin}/{MANIFEST}")
-    # Another state of the data set has another mirror, so that no run mixes two.
+    # A changed data set gets another mirror, so that no run mixes two states.
     key = hashlib.sha256(origin.encode() + b"\n" + content).hexdigest()[:32]
     mirror = mirrors() / key
     mirror.mkdir(parents=True, exist_ok=True)
@@ -62,9 +61,9 @@ def _files(content: bytes, url: str) -> dict[str, FileDigest]:
 def _mirror(origin: str, name: str, expected: FileDigest, mirror: Path) -> None:
     path = mirror / name
     if path.is_file() and path.stat().st_size == expected.size:
-        return  # it got its name only when it was right
+        return  # it got its name only once it was right
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.name == INDEX:
         with replacing(path.with_name(ORIGIN)) as temporary:
             temporary.write_text(f"{origin}/{name}".removesuffix(f"/{INDEX}"), encoding="utf-8")
-    fetch(f"{origin}/{name}", path, size=expected.size, sha256=expected.sha256)
+    fetch(f"{origin}/{name}", path, size=expected.size, checksum=f"sha256:{expected.sha256}")

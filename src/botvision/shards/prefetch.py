@@ -1,4 +1,4 @@
-"""Fetching shards before the items in them are asked for."""
+"""Fetching shards before their items are read."""
 
 import bisect
 import multiprocessing
@@ -12,62 +12,68 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from botvision.images.sources import Shards
 from botvision.processes import ignore_interruptions, processes_here
-from botvision.shards.files import ShardFiles
 
 AHEAD = 16
-"""Shards that a machine holds beyond those that batches have needed so far."""
+"""Number of shards that a machine holds beyond those that its batches have needed."""
 
 AT_ONCE = 8
-"""Shards that a machine fetches at a time."""
+"""Number of shards that a machine fetches at a time."""
 
-_SHARE = 0.25  # of a limited cache that may be for what is not yet needed
-_PAUSE = 0.1  # seconds between two looks at how far the batches are
+_CACHE_FRACTION = 0.25  # of a limited cache, for shards that are not needed yet
+_PAUSE = 0.1  # seconds between two looks at how many batches were read
 
 
 @runtime_checkable
 class ShardedData(Protocol):
-    """A data set whose items may lie in shards; keys of items are (epoch, index)."""
+    """A data set whose items may be in shards; the keys of items are (epoch, index)."""
 
     @property
-    def shard_files(self) -> ShardFiles | None:
-        """The shards; None: the items are in none."""
+    def shard_files(self) -> Shards | None:
+        """Shards of the items; None if they are not in shards."""
 
     def shard(self, index: int) -> int:
-        """Number of the shard that an item is in."""
+        """Return the number of the shard that holds an item."""
 
 
 def shard_lengths(shards: Tensor) -> tuple[int, ...]:
-    """Number of items of each shard, one after the other; empty if items of one stand apart.
+    """Return the number of items of each shard, in the order of the items.
 
     Args:
-        shards: Of each item the number of its shard, int64 [n].
+        shards: Number of each item's shard, int64 [n].
+
+    Returns:
+        The lengths; empty if the items of a shard are not next to each other.
     """
     numbers, lengths = shards.unique_consecutive(return_counts=True)
     if len(numbers.unique()) < len(numbers):
-        return ()  # the items' order is not that of the shards: whoever wants it fast shards anew
+        return ()
     return tuple(lengths.tolist())
 
 
 @contextmanager
 def shards_ahead(data: Any, batches: Iterable[list[Any]]) -> Iterator[Callable[[], None]]:
-    """Fetch the shards of batches, in a process of its own, while the batches are read.
+    """Fetch the shards of batches in another process while the batches are read.
 
-    Errors are left to whoever reads the items, and meets them again.
+    Errors are left to the reader of the items, who meets them again.
 
     Args:
-        data: Shards are fetched if it is ``ShardedData`` whose shards come from elsewhere.
-        batches: Keys of its items; iterated over once more than by their reader.
+        data: Data set; its shards are fetched if it is ``ShardedData`` and they come from an
+            address.
+        batches: Lists of keys of its items; iterated over once more than by their reader.
 
     Yields:
-        To be called for each batch that its reader has got.
+        A function to call after each batch that was read.
     """
     files = data.shard_files if isinstance(data, ShardedData) else None
-    ahead = 0 if files is None or not files.fetched else int(min(AHEAD, _SHARE * files.room()))
-    if not ahead:
+    ahead = (
+        0 if files is None or not files.fetched else int(min(AHEAD, _CACHE_FRACTION * files.room()))
+    )
+    if files is None or not ahead:
         yield lambda: None
         return
-    done = RawValue("q", 0)  # of one writer
+    done = RawValue("q", 0)  # has one writer
 
     def advance() -> None:
         done.value += 1
@@ -84,13 +90,13 @@ def shards_ahead(data: Any, batches: Iterable[list[Any]]) -> Iterator[Callable[[
 
 
 def _fetch(
-    data: ShardedData, files: ShardFiles, batches: Iterable[list[Any]], done: Any, ahead: int
+    data: ShardedData, files: Shards, batches: Iterable[list[Any]], done: Any, ahead: int
 ) -> None:
     ignore_interruptions()
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     parent = multiprocessing.parent_process()
     assert parent is not None
-    needed_by: list[int] = []  # of each shard asked for, the first batch that needs it
+    needed_by: list[int] = []  # first batch that needs each of the shards asked for
     with ThreadPoolExecutor(-(-AT_ONCE // processes_here())) as pool:
         for number, shard in _first_uses(data, batches):
             while len(needed_by) - bisect.bisect_left(needed_by, done.value) >= ahead:
@@ -98,11 +104,11 @@ def _fetch(
                     return
                 time.sleep(_PAUSE)
             needed_by.append(number)
-            pool.submit(files.fetch, shard)  # its error is for whoever reads the shard
+            pool.submit(files.fetch, shard)  # its error is the reader's
 
 
 def _first_uses(data: ShardedData, batches: Iterable[list[Any]]) -> Iterator[tuple[int, int]]:
-    """Numbers of batches, and of the shards that no earlier batch of the epoch needs."""
+    """Yield numbers of batches and of the shards that they are the first of an epoch to need."""
     seen: set[tuple[int, int]] = set()
     for number, keys in enumerate(batches):
         for epoch, index in keys:

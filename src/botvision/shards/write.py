@@ -17,11 +17,11 @@ _SEED = 0
 
 
 class FileDigest(msgspec.Struct, frozen=True):
-    """What a file of a sharded data set must be.
+    """Size and checksum of a file of a sharded data set.
 
     Attributes:
-        size: Bytes.
-        sha256: In hexadecimal.
+        size: Size in bytes.
+        sha256: SHA-256, in hexadecimal.
     """
 
     size: int
@@ -29,7 +29,7 @@ class FileDigest(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What ``shards.json`` says of a sharded data set.
+    """Content of ``shards.json``, the list of a sharded data set's files.
 
     Attributes:
         format: ``FORMAT``.
@@ -42,13 +42,13 @@ class Manifest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Sample:
-    """An image on its way into a shard.
+    """An image to be written into a shard.
 
     Attributes:
-        name: Its own name; unique.
-        read: Gives the bytes of its file.
-        beside: The suffix and the bytes of the file beside it, which other readers of WebDataset's
-            shards find its labels in.
+        name: Unique name of the image.
+        read: Function that returns the bytes of the image file.
+        beside: Suffix and bytes of the file beside it, which holds its labels for other readers of
+            WebDataset's shards.
     """
 
     name: str
@@ -57,9 +57,10 @@ class Sample:
 
 
 def stored_order(split: str, count: int) -> list[int]:
-    """The order that a split's images are written in: of training, shuffled.
+    """Return the order in which the images of a split are written.
 
-    Images that stand together are often alike, and those of a shard are trained on together.
+    Training images are shuffled: neighbors in a file are often alike, and the images of a shard are
+    trained on together.
     """
     order = list(range(count))
     if split == "train":
@@ -68,17 +69,21 @@ def stored_order(split: str, count: int) -> list[int]:
 
 
 def write_shards(
-    folder: Path, samples: Iterable[Sample], *, shard_size: int, progress: Callable[[int], None]
+    folder: Path,
+    samples: Iterable[Sample],
+    *,
+    shard_size: int,
+    progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Write images as they are, in their order, into shards with an index.
+    """Write images, unchanged and in their order, into shards with an index.
 
     The same samples give the same bytes.
 
     Args:
-        folder: An empty folder that no one sees yet.
-        samples: At least one.
-        shard_size: Bytes after which a shard ends.
-        progress: Called with the number of images done.
+        folder: Empty folder that nobody reads yet.
+        samples: Images to write; at least one.
+        shard_size: Size in bytes at which a shard ends.
+        progress: Called with the number of images written.
 
     Returns:
         The number of shards.
@@ -91,7 +96,8 @@ def write_shards(
         if writer.size >= shard_size:
             shards.append(writer.close())
             writer = None
-        progress(number + 1)
+        if progress is not None:
+            progress(number + 1)
     if writer is not None:
         shards.append(writer.close())
     write_index(folder, shards)
@@ -99,7 +105,7 @@ def write_shards(
 
 
 def write_manifest(folder: Path) -> None:
-    """Write ``shards.json`` of a sharded data set that is complete otherwise."""
+    """Write ``shards.json`` into a folder that is otherwise complete."""
     files = {
         path.relative_to(folder).as_posix(): FileDigest(path.stat().st_size, sha256(path))
         for path in sorted(folder.rglob("*"))
@@ -109,7 +115,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -117,7 +123,7 @@ def sha256(path: Path) -> str:
 class _ShardWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Its headers are one block each, as long as names are short, and ours are.
+        # USTAR headers are one block each as long as names are short, which ours are.
         self._archive = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         self._images: list[tuple[str, int, int]] = []
 
@@ -138,7 +144,7 @@ class _ShardWriter:
         return Shard(self._path.name, size, sha256(self._path), self._images)
 
     def _append(self, name: str, content: bytes) -> int:
-        """Append a member; returns where its content begins."""
+        """Append a member and return the offset of its content."""
         member = tarfile.TarInfo(name)
         member.size = len(content)
         start = self._archive.offset + tarfile.BLOCKSIZE

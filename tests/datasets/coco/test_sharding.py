@@ -215,7 +215,7 @@ def test_image_that_the_index_lacks(shards):
             "format: expected 'botvision shards 1'",
         ),
         (lambda text: text.replace("00000.tar", "../0.tar"), "expected the name of a tar file"),
-        (lambda text: text.replace('"5.png",', '"5.png",9'), "expected a place in the"),
+        (lambda text: text.replace('"5.png",', '"5.png",9'), "expected a range of the"),
         (lambda text: text.replace('"5.png"', '"4.png"'), "image '4.png': occurs twice"),
         (lambda text: '{"format":"botvision shards 1","shards":[]}', "at least one image"),
     ],

@@ -11,8 +11,7 @@ from PIL import Image
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
-from botvision.datasets.folders.labeled_images import in_order
-from botvision.datasets.folders.splits import find_images, find_split
+from botvision.datasets.folders.splits import find_split, read_split
 from botvision.errors import BotvisionError
 
 
@@ -34,14 +33,17 @@ def add(archive, name, content):
 
 
 def read(path):
+    images = read_split(path).images
     return {
-        image.name: (image.class_name, np.asarray(image.read()).tobytes())
-        for image in find_images(path)
+        name: (class_name, np.asarray(images.read(name)).tobytes())
+        for name, class_name in class_names(path).items()
     }
 
 
-def class_names(images):
-    return in_order(image.class_name for image in images)
+def class_names(path):
+    split = read_split(path)
+    names = (split.classes[label] for label in split.labels)
+    return dict(zip(split.names, names, strict=True))
 
 
 def error(function, *arguments):
@@ -95,11 +97,12 @@ def test_folders_are_what_they_are_to_timm(tmp_path):
     for number, name in enumerate(("n10", "n9", "Ox", "ant", "deep/inner", "deep/outer")):
         for image in range(number + 1):
             write(tmp_path / name / f"{image}.png", (40 * number, 0, image))
-    images = find_images(tmp_path)
+    found = read_split(tmp_path)
     theirs = ReaderImageFolder(str(tmp_path))
-    assert list(class_names(images)) == list(theirs.class_to_idx)
+    assert list(found.classes) == list(theirs.class_to_idx)
     expected = {file: list(theirs.class_to_idx)[place] for file, place in theirs.samples}
-    assert {image.file: image.class_name for image in images} == expected
+    found = {str(tmp_path / name): label for name, label in class_names(tmp_path).items()}
+    assert found == expected
 
 
 @pytest.mark.parametrize("form", ["tar of tars", "folder of tars"])
@@ -131,7 +134,7 @@ def test_tars_of_classes_are_what_they_are_to_timm(tmp_path, form):
 def test_classes_that_timm_leaves_to_chance_are_in_one_order(tmp_path):
     for name in ("01", "1", "2"):
         write(tmp_path / name / "a.png")
-    assert class_names(find_images(tmp_path)) == ("01", "1", "2")
+    assert read_split(tmp_path).classes == ("01", "1", "2")
 
 
 def test_all_suffixes_links_and_nothing_hidden(tmp_path):
@@ -142,23 +145,26 @@ def test_all_suffixes_links_and_nothing_hidden(tmp_path):
     (tmp_path / "data" / "cat" / "notes.txt").touch()
     write(tmp_path / "elsewhere" / "d.png")
     (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
-    found = {image.name: image.class_name for image in find_images(tmp_path / "data")}
-    assert found == {"cat/a.webp": "cat", "cat/b.TIFF": "cat", "dog/d.png": "dog"}
+    assert class_names(tmp_path / "data") == {
+        "cat/a.webp": "cat",
+        "cat/b.TIFF": "cat",
+        "dog/d.png": "dog",
+    }
 
 
 def test_an_empty_class_folder_is_named(shapes, tmp_path):
     shutil.copytree(shapes / "val", tmp_path / "val")
     (tmp_path / "val" / "triangle").mkdir()
     (tmp_path / "val" / "triangle" / "readme.txt").touch()
-    assert str(tmp_path / "val" / "triangle") in error(find_images, tmp_path / "val")
+    assert str(tmp_path / "val" / "triangle") in error(read_split, tmp_path / "val")
 
 
 def test_no_images_and_images_in_no_folder(tmp_path):
     (tmp_path / "train").mkdir()
-    assert "holds no images" in error(find_images, tmp_path / "train")
+    assert "holds no images" in error(read_split, tmp_path / "train")
     write(tmp_path / "train" / "cat" / "a.png")
     write(tmp_path / "train" / "stray.png")
-    assert "stray.png" in error(find_images, tmp_path / "train")
+    assert "stray.png" in error(read_split, tmp_path / "train")
 
 
 @pytest.mark.parametrize("damage", ["cut", "cut between", "compressed", "no tar", "empty"])
@@ -175,13 +181,13 @@ def test_archives_that_cannot_be_read(archives, tmp_path, damage):
     else:
         end = {"cut": middle + 700, "cut between": middle, "empty": 0}
         path.write_bytes(content[: end[damage]])
-    assert str(path) in error(find_images, path)
+    assert str(path) in error(read_split, path)
 
 
 def test_a_damaged_image_is_named_with_its_archive(tmp_path):
     with tarfile.open(tmp_path / "train.tar", "w") as archive:
         add(archive, "cat/a.png", png((1, 2, 3))[:40])
-    (image,) = find_images(tmp_path / "train.tar")
-    assert f"{tmp_path / 'train.tar'}: cat/a.png" in error(image.read)
+    images = read_split(tmp_path / "train.tar").images
+    assert f"{tmp_path / 'train.tar'}: cat/a.png" in error(images.read, "cat/a.png")
     (tmp_path / "train.tar").unlink()
-    assert str(tmp_path / "train.tar") in error(image.read)
+    assert str(tmp_path / "train.tar") in error(images.read, "cat/a.png")

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from botvision.datasets.folders.dataset import ClassImages
-from botvision.datasets.folders.labeled_images import in_order
-from botvision.datasets.folders.splits import find_images, find_split
+from botvision.datasets.folders.splits import find_split, in_order, read_split
 from botvision.errors import BotvisionError
 
 
@@ -40,8 +39,9 @@ EXPECTED = {0: "10", 20: "2", 40: "10", 60: "0", 80: "2"}
 
 
 def found(path):
-    images = find_images(path)
-    return {int(np.asarray(image.read())[0, 0, 0]): image.class_name for image in images}
+    split = read_split(path)
+    shades = [int(np.asarray(split.images.read(name))[0, 0, 0]) for name in split.names]
+    return dict(zip(shades, (split.classes[label] for label in split.labels), strict=True))
 
 
 @pytest.mark.parametrize("classes_first", [False, True])
@@ -75,11 +75,21 @@ def test_shards_of_a_split(tmp_path, place):
     assert val.labels.tolist() == [1]
 
 
+def test_one_name_in_two_archives_or_twice_in_one(tmp_path):
+    for number, shades in enumerate([(1, 2), (3,)]):
+        with tarfile.open(tmp_path / f"train-{number}.tar", "w") as archive:
+            for shade in shades:
+                member = tarfile.TarInfo("cat/a.png")
+                member.size = len(png(shade))
+                archive.addfile(member, io.BytesIO(png(shade)))
+    assert found(find_split(str(tmp_path), "train")) == {1: "cat", 2: "cat", 3: "cat"}
+
+
 def test_shards_without_classes_are_no_data(tmp_path):
     for number in range(2):
         write_shard(tmp_path / f"train-{number}.tar", [("a", None, 1)])
     with pytest.raises(BotvisionError, match="expected images in a folder for each class"):
-        find_images(find_split(str(tmp_path), "train"))
+        read_split(find_split(str(tmp_path), "train"))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +98,7 @@ def test_shards_without_classes_are_no_data(tmp_path):
 def test_classes_that_are_wrong(tmp_path, number, expected):
     write_shard(tmp_path / "train.tar", [("a", 1, 0), ("b", number, 0)])
     with pytest.raises(BotvisionError, match=expected) as caught:
-        find_images(tmp_path / "train.tar")
+        read_split(tmp_path / "train.tar")
     assert str(tmp_path / "train.tar") in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -172,7 +172,8 @@ def test_images(make_task, tmp_path):
     batch = batch_of(task, range(0, 120, 6))
     sheet = np.asarray(task.batch_image(batch)).astype(float)
     # The first image stands in the first cell, six times as large and in its own colors.
-    with Image.open(task.train_data()._images[0].file) as image:
+    train = task.train_data()
+    with Image.open(f"{train.source}/{train.name(0)}") as image:
         original = np.asarray(image.convert("RGB")).astype(float)
     middle = np.median(sheet[:192, :192], axis=(0, 1))
     assert np.abs(middle - np.median(original, axis=(0, 1))).max() <= 3

@@ -14,8 +14,8 @@ from botvision.datasets.coco.annotations import CocoAnnotations
 from botvision.datasets.loading import load_batches
 from botvision.errors import BotvisionError
 from botvision.images.decode import decode_image
-from botvision.images.sources import ImageSource
-from botvision.shards.files import ShardError, ShardFiles
+from botvision.images.sources import ImageSource, Shards
+from botvision.shards.read import ShardError
 
 _READ_AT_ONCE = 8  # images a worker hands over together
 
@@ -149,7 +149,7 @@ class _Images(Dataset[SeenImage]):
         self._annotations, self._images, self._skip_bad = annotations, images, skip_bad
 
     @property
-    def shard_files(self) -> ShardFiles | None:
+    def shard_files(self) -> Shards | None:
         return self._images.files
 
     def shard(self, place: int) -> int:

@@ -16,7 +16,8 @@ from botvision.datasets.coco.checks import check_annotations
 from botvision.datasets.coco.reading import read_sound
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
-from botvision.images.sources import ImageSource, open_images
+from botvision.images.sources import ImageSource
+from botvision.shards.read import open_images
 
 Progress = Callable[[str, int, int], None]
 

@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors.numpy import save_file
 
 from botvision.datasets.coco.store import AnnotationArrays, Array
 from botvision.errors import BotvisionError
-from botvision.files import locked, replacing
+from botvision.files import cache_folder, locked, replacing
 
 LARGE = 16 * 2**20
 """Bytes from which an annotation file's arrays are cached: reading less takes under a second."""
@@ -74,16 +73,6 @@ def _mapped_or_read(path: Path, key: str, read: Callable[[], AnnotationArrays]) 
         except OSError:
             return arrays
     return _open(file, key) or arrays
-
-
-def cache_folder() -> Path | None:
-    """``$BOTVISION_CACHE``, else ``botvision`` in the user's cache folder; None without a home."""
-    if given := os.environ.get("BOTVISION_CACHE"):
-        return Path(given)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "botvision"
-    except RuntimeError:
-        return None
 
 
 def _key(path: Path) -> str | None:

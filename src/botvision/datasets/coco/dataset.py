@@ -23,10 +23,10 @@ from botvision.datasets.coco.annotations import (
 from botvision.datasets.coco.copy_paste import paste_instances, random_subset
 from botvision.datasets.layouts import find_split
 from botvision.errors import BotvisionError
-from botvision.images.sources import ImageSource, open_images
+from botvision.images.sources import ImageSource, Shards
 from botvision.seeds import derived_seed
-from botvision.shards.files import ShardFiles
 from botvision.shards.prefetch import shard_lengths
+from botvision.shards.read import open_images
 
 Target = dict[str, Any]
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
@@ -97,7 +97,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         return self.annotations.categories
 
     @property
-    def shard_files(self) -> ShardFiles | None:
+    def shard_files(self) -> Shards | None:
         """The shards that the images are in; None: they are in none."""
         return self.images.files
 

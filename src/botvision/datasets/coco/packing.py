@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from botvision.datasets.coco.store import AnnotationArrays, Array, Ids, Texts, ordered_ids, starts
+from botvision.datasets.coco.store import AnnotationArrays, Array, Ids, ordered_ids
+from botvision.texts import Texts, starts
 
 # Coordinates that have at most two decimals, as COCO's own, are kept as whole hundredths.
 _HUNDREDTHS = 100

@@ -11,8 +11,9 @@ from botvision.datasets.check.image_checks import find_images
 from botvision.datasets.coco.annotations import CocoAnnotations, read_annotations
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
-from botvision.images.sources import ImageSource, open_images
-from botvision.new_folders import new_folder
+from botvision.files import new_folder
+from botvision.images.sources import ImageSource
+from botvision.shards.read import open_images
 from botvision.shards.write import Sample, stored_order, write_manifest, write_shards
 
 

@@ -14,6 +14,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from botvision.texts import Texts, starts
+
 Record = dict[str, Any]
 Array = NDArray[Any]
 Reopening = tuple[Callable[..., "AnnotationArrays"], tuple[Any, ...]]
@@ -200,33 +202,6 @@ class InstanceRecords(Mapping[Any, list[Record]]):
         return self._arrays.image_instances(self._arrays.image_place(image_id))
 
 
-class Texts(Sequence[bytes]):
-    """Byte strings of any lengths, end to end in one array.
-
-    Args:
-        arrays: That hold the bytes by the name, and by the name with ``_starts`` where each begins.
-        name: Of the array.
-    """
-
-    def __init__(self, arrays: Mapping[str, Array], name: str) -> None:
-        self._bytes, self._starts = arrays[name], arrays[f"{name}_starts"]
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, index: Any) -> Any:
-        first, end = self._starts[index : index + 2].tolist()
-        return self._bytes[first:end].tobytes()
-
-    @staticmethod
-    def pack(name: str, texts: Sequence[bytes]) -> dict[str, Array]:
-        """Arrays of byte strings."""
-        return {
-            name: np.frombuffer(b"".join(texts), np.uint8).copy(),
-            f"{name}_starts": starts(list(map(len, texts))),
-        }
-
-
 class Ids(Sequence[int | str]):
     """Ids as whole numbers of 64 bits, or as JSON where a file has others.
 
@@ -274,13 +249,6 @@ def ordered_ids(name: str, ids: Sequence[int | str]) -> dict[str, Array]:
     keys = list(map(Ids(packed, f"{name}_ids").key_at, range(len(ids))))
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
     return {**packed, f"{name}_order": order}
-
-
-def starts(counts: Sequence[int] | Array) -> Array:
-    """Where each of some runs begins that lie end to end, and where the last one ends."""
-    bounds = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=bounds[1:])
-    return bounds.astype(np.uint32) if bounds[-1] <= np.iinfo(np.uint32).max else bounds
 
 
 def _as_json(value: int | str) -> bytes:

@@ -1,58 +1,60 @@
 """A split of labeled images as a torch data set."""
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from botvision.datasets.folders.generators import all_seeded
 from botvision.datasets.folders.hub import HUB_PREFIX, hub_split
-from botvision.datasets.folders.image_list import ImageList
-from botvision.datasets.folders.labeled_images import LabeledImages, in_order, readable
-from botvision.datasets.folders.sharded_split import ShardedClassImages, sharded_split
-from botvision.datasets.folders.splits import find_images, find_split
+from botvision.datasets.folders.splits import LabeledImages, find_split, read_split
 from botvision.errors import BotvisionError
-from botvision.seeds import derived_seed
-from botvision.shards.files import ShardFiles
-from botvision.shards.index import is_sharded
+from botvision.images.sources import Shards
+from botvision.seeds import all_seeded, derived_seed
 from botvision.shards.mirror import open_data_folder
 from botvision.shards.prefetch import shard_lengths
+from botvision.shards.read import ShardError
 
 Transform = Callable[[Image.Image], Tensor]
 Key = tuple[int, int]
 Item = tuple[Tensor, int, Key]
 
+_MAX_THREADS = 8
+
 
 class ClassImages(Dataset[Item]):
     """Images with labels, augmented reproducibly.
 
-    An item is asked for by ``(epoch, index)``; the random numbers of its augmentation depend on
-    the seed, the epoch and the index alone, whatever worker or process reads it.
+    The key of an item is ``(epoch, index)``; the random numbers of its augmentation depend on the
+    seed, the epoch and the index alone, whatever worker or process reads it.
 
-    Items are (image, label, key): what the transform makes of the image, the place of its class in
-    ``classes``, and what it was asked for by.
+    Items are (image, label, key): the transformed image, the index of its class in ``classes``, and
+    the key.
 
     Args:
-        folder: See ``open_split``.
-        split: "train" or "val", or another name.
-        classes: Of the training data, if this is another split; None: those of this split.
-        origin: What the classes are those of, for the error.
-        seed: Of the augmentation.
-        skip_bad: Read all images first and leave out those that cannot be read.
+        folder: Data set: a folder, an address, or "hfds/" and a data set of the Hugging Face Hub.
+        split: Name of the split, such as "train" or "val".
+        classes: Names of the training data's classes, if this is another split; None takes those
+            of this split.
+        origin: Name of the data that ``classes`` are from, for messages.
+        seed: Seed of the augmentation.
+        skip_bad: Whether to read all images first and leave out those that cannot be read.
 
     Attributes:
-        source: Where the split is, for messages.
-        skipped: What was wrong with each image that was left out.
+        source: Path or address of the split, for messages.
+        skipped: Message about each image that was left out.
         classes: Names of the classes, in the order of the labels.
-        labels: int64 [n].
-        shard_lengths: Number of items of each shard, one after the other; empty if the images
-            are not in shards.
-        transform: Applied to each image; to be set before the first item is asked for.
+        labels: Labels of the images, int64 [n].
+        shard_lengths: Number of items of each shard, in the order of the items; empty if the
+            images are not in shards.
+        transform: Transform of the images; to be set before the first item is read.
 
     Raises:
-        BotvisionError: If the data is missing or not as it should be.
+        BotvisionError: If the data is missing, none of the images of a class can be read, or there
+            is a class that ``classes`` lacks.
     """
 
     transform: Transform
@@ -72,7 +74,7 @@ class ClassImages(Dataset[Item]):
         kept = torch.arange(len(found.labels))
         self.skipped: tuple[str, ...] = ()
         if skip_bad:
-            good, self.skipped = readable(found.images)
+            good, self.skipped = _readable(found)
             if not good:
                 raise BotvisionError(f"{self.source}: none of the images can be read")
             kept = torch.tensor(good)
@@ -84,28 +86,28 @@ class ClassImages(Dataset[Item]):
                 )
         self.classes = own if classes is None else tuple(classes)
         self._seed = seed
-        places = {name: place for place, name in enumerate(self.classes)}
-        unknown = [name for name in own if name not in places]
+        index = {name: label for label, name in enumerate(self.classes)}
+        unknown = [name for name in own if name not in index]
         if unknown:
             raise BotvisionError(
-                f"{self.source}: class {unknown[0]!r}: expected the {len(places)} classes of "
+                f"{self.source}: class {unknown[0]!r}: expected the {len(index)} classes of "
                 f"{origin}, got {len(own)} with {len(unknown)} others; remove them, or train with "
                 "them"
             )
-        self.labels = torch.tensor([places[name] for name in own])[found.labels[kept]]
-        self._images, self._kept = found.images, kept
+        self.labels = torch.tensor([index[name] for name in own])[found.labels[kept]]
+        self._images, self._names, self._kept = found.images, found.names, kept
         self.shard_lengths: tuple[int, ...] = ()
         self._shards = None if found.shards is None else found.shards[kept]
         if self._shards is not None:
             self.shard_lengths = shard_lengths(self._shards)
 
     @property
-    def shard_files(self) -> ShardFiles | None:
-        """The shards that the images are in; None: they are in none."""
-        return self._images.files if isinstance(self._images, ShardedClassImages) else None
+    def shard_files(self) -> Shards | None:
+        """Shards of the images; None if they are not in shards."""
+        return self._images.files
 
     def shard(self, index: int) -> int:
-        """Number of the shard that the image of an item is in; 0 if it is in none."""
+        """Return the number of the shard that holds an item; 0 without shards."""
         return 0 if self._shards is None else int(self._shards[index])
 
     def __len__(self) -> int:
@@ -113,16 +115,16 @@ class ClassImages(Dataset[Item]):
 
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
-        image = self._images.read(int(self._kept[index]))
+        image = self._images.read(self.name(index))
         with all_seeded(derived_seed(self._seed, epoch, index)):
             return self.transform(image), int(self.labels[index]), key
 
     def name(self, index: int) -> str:
-        """What an image is called in its split, as its path."""
-        return self._images.name(int(self._kept[index]))
+        """Return the name of an image in its split, usually its path."""
+        return self._names[int(self._kept[index])]
 
     def summary(self) -> str:
-        """The split in a line."""
+        """Return a line about the split."""
         text = f"{self.source}: {len(self)} images of {len(self.labels.unique())} classes"
         if self.skipped:
             text += f"; {len(self.skipped)} skipped, the first: {self.skipped[0]}"
@@ -130,16 +132,34 @@ class ClassImages(Dataset[Item]):
 
 
 def open_split(folder: str, split: str) -> LabeledImages:
-    """The images of a split, see ``find_split``, ``open_data_folder`` and ``hub_split``.
+    """Return the images of a split.
+
+    Args:
+        folder: Data set: a folder, see ``find_split``, an address, see ``open_data_folder``, or a
+            data set of the Hub, see ``hub_split``.
+        split: Name of the split.
 
     Raises:
-        BotvisionError: If the data is missing or not as it should be.
+        BotvisionError: If the data is missing or damaged.
     """
     if folder.startswith(HUB_PREFIX):
         return hub_split(folder, split)
-    path = find_split(str(open_data_folder(folder)), split)
-    if is_sharded(path):
-        return sharded_split(path)
-    images = find_images(path)
-    names = [image.class_name for image in images]
-    return LabeledImages.of(str(path), ImageList(images), names, in_order(names))
+    return read_split(find_split(str(open_data_folder(folder)), split))
+
+
+def _readable(found: LabeledImages) -> tuple[list[int], tuple[str, ...]]:
+    """Indices of the images that can be read, and a message about each of the others."""
+
+    def fault(name: str) -> str | None:
+        try:
+            found.images.read(name)
+        except ShardError:
+            raise  # the image itself may be sound
+        except BotvisionError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        faults = [*pool.map(fault, found.names)]
+    kept = [index for index, each in enumerate(faults) if each is None]
+    return kept, tuple(each for each in faults if each is not None)

@@ -1,79 +1,78 @@
 """Data sets of the Hugging Face Hub, and folders of the forms that its library reads."""
 
-import io
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from botvision.datasets.folders.labeled_images import LabeledImages, in_order
-from botvision.datasets.folders.splits import split_words
+from botvision.datasets.folders.splits import LabeledImages, in_order, split_words
 from botvision.errors import BotvisionError
-from botvision.images.decode import decode_image
+from botvision.images.sources import ImageSource
+from botvision.texts import Names
 
 HUB_PREFIX = "hfds/"  # timm's
-# Of columns, the first that there is: usual ones, CIFAR-100's, WebDataset's.
+# The first of these columns is taken: the usual name, CIFAR-100's, WebDataset's.
 _LABELS = ("label", "fine_label", "cls")
 _LABEL_TYPES = ("int", "uint", "string", "large_string")
 
 
-class HubImages:
-    """Images of a table whose rows stay in files, which the library maps into memory.
+class HubImages(ImageSource):
+    """Images of a table whose rows stay in files that the library maps into memory.
 
     Args:
-        rows: ``datasets.Dataset``.
-        column: Of the images.
-        source: What errors call the table.
+        rows: Table of type ``datasets.Dataset``.
+        column: Name of the column of the images.
+        source: Name of the table for messages.
+
+    Attributes:
+        names: Number of each row, from 0, and the path of its file if the table has one.
     """
 
     def __init__(self, rows: Any, column: str, source: str) -> None:
         from datasets import Image as ImageFeature
 
+        super().__init__(source)
         encoded = rows.select_columns(column).cast_column(column, ImageFeature(decode=False))
         self._files = encoded.flatten()
         self._content, self._path = f"{column}.bytes", f"{column}.path"
-        # Apart, so that asking for a name does not read the image.
-        self._paths = self._files.select_columns(self._path)
-        self._source = source
+        paths = self._files.select_columns(self._path)[self._path][:]
+        self.names = Names(
+            f"row {row}" + (f" ({path})" if path else "") for row, path in enumerate(paths)
+        )
 
-    def __len__(self) -> int:
-        return len(self._files)
+    def where(self, name: str) -> str:
+        """Return the table and the name of an image."""
+        return f"{self.folder}: {name}"
 
-    def name(self, index: int) -> str:
-        """The number of its row, from 0, and the path of its file if the table has one."""
-        path = self._paths[index][self._path]
-        return f"row {index}" + (f" ({path})" if path else "")
+    def content(self, name: str) -> bytes:
+        """Return the bytes of an image file.
 
-    def content(self, index: int) -> bytes:
-        """See ``Images``."""
-        row = self._files[index]
+        Raises:
+            BotvisionError: If the row holds no image, or its file cannot be read.
+        """
+        row = self._files[int(name.split()[1])]
         content, path = row[self._content], row[self._path]
         if content is not None:
             encoded: bytes = content
             return encoded
         if path is None:
-            raise BotvisionError(f"{self._source}: row {index}: expected an image, got none")
+            raise BotvisionError(f"{self.where(name)}: expected an image, got none")
         try:
             return Path(path).read_bytes()
         except OSError as error:
             raise BotvisionError(f"{path}: {error.strerror}") from error
 
-    def read(self, index: int) -> Image.Image:
-        """See ``Images``."""
-        return decode_image(io.BytesIO(self.content(index)), f"{self._source}: {self.name(index)}")
-
 
 def hub_split(folder: str, split: str) -> LabeledImages:
-    """A split of a data set that ``datasets.load_dataset`` reads; its code is never run.
+    """Return a split of a data set that ``datasets.load_dataset`` reads; its code is never run.
 
-    timm's reader is told the split and the columns; here they are found.
+    The columns of the images and the classes are found by their types and names.
 
     Args:
         folder: "hfds/" and a name on the Hub, or the path of a local folder.
-        split: See ``find_split``.
+        split: Name of the split, see ``find_split``.
 
     Raises:
-        BotvisionError: If the library or the data is missing, or the data not as it should be.
+        BotvisionError: If the library or the data is missing, or there is no column of images or
+            classes.
     """
     try:
         import datasets
@@ -98,8 +97,9 @@ def hub_split(folder: str, split: str) -> LabeledImages:
         )
     source, rows = f"{folder}, split {word}", tables[word]
     column = _image_column(rows.features, source)
-    names, classes = _classes(rows, source)
-    return LabeledImages.of(source, HubImages(rows, column, source), names, classes)
+    image_classes, classes = _classes(rows, source)
+    images = HubImages(rows, column, source)
+    return LabeledImages.of(source, images, images.names, image_classes, classes=classes)
 
 
 def _image_column(features: Any, source: str) -> str:
@@ -117,11 +117,11 @@ def _image_column(features: Any, source: str) -> str:
 
 
 def _classes(rows: Any, source: str) -> tuple[list[str], tuple[str, ...]]:
-    """The name of each row's class, and all names in order."""
+    """Name of each row's class, and all names in order."""
     column = _label_column(rows.features, source)
     values = rows[column][:]
     for index, value in enumerate(values):
-        if value in (None, -1, ""):  # -1 is the library's word for no class
+        if value in (None, -1, ""):  # -1 is the library's value for no class
             raise BotvisionError(
                 f"{source}: row {index}: expected a class in column {column!r}, got {value!r}; use "
                 "a split with classes, or remove the row"

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from botvision.datasets.folders.dataset import open_split
 from botvision.datasets.folders.hub import HUB_PREFIX
-from botvision.datasets.folders.labeled_images import LabeledImages
+from botvision.datasets.folders.splits import LabeledImages
 from botvision.errors import BotvisionError
-from botvision.new_folders import new_folder
+from botvision.files import new_folder
 from botvision.shards.write import Sample, stored_order, write_manifest, write_shards
+
+Progress = Callable[[str, int, int], None]
 
 _SPLITS = ("train", "val")
 
@@ -19,26 +21,26 @@ def shard_classes(
     out: Path,
     *,
     shard_size: int,
-    progress: Callable[[str, int, int], None],
+    progress: Progress | None = None,
 ) -> dict[str, tuple[int, int]]:
     """Write the training and the validation split of class folders as shards.
 
-    They are ``<split>/00000.tar`` and so on; an image's class is the number in the ``.cls`` file
-    beside it, and ``classes.txt`` names the classes. Training images are shuffled, for those of a
-    shard are trained on together. Images are not looked into.
+    They are ``<split>/00000.tar`` and so on. The class of an image is the number in the ``.cls``
+    file beside it; ``classes.txt`` names the classes. Training images are shuffled, because the
+    images of a shard are trained on together. Images are not decoded.
 
     Args:
-        folder: See ``find_split``.
-        out: Folder to make.
-        shard_size: Bytes after which a shard ends.
-        progress: Called with what is being done, the images done and their number.
+        folder: Data set, see ``find_split``; one of the Hub is refused.
+        out: Folder to make; must not exist.
+        shard_size: Size in bytes at which a shard ends.
+        progress: Called with the name of the step, the number of images done and the total.
 
     Returns:
         The numbers of images and of shards of each split.
 
     Raises:
-        BotvisionError: If a split is missing or not as it should be, or validation has a class
-            that training lacks.
+        BotvisionError: If a split is missing or damaged, or validation has a class that training
+            lacks.
     """
     if folder.startswith(HUB_PREFIX):
         raise BotvisionError(
@@ -68,23 +70,23 @@ def _write(
     classes: Sequence[str],
     folder: Path,
     shard_size: int,
-    progress: Callable[[str, int, int], None],
+    progress: Progress | None,
 ) -> tuple[int, int]:
     folder.mkdir()
-    order = stored_order(name, len(found.images))
+    order = stored_order(name, len(found.names))
     numbers = [str(classes.index(each)).encode() for each in found.classes]
     samples = (
         Sample(
-            found.images.name(index),
-            partial(found.images.content, index),
+            found.names[index],
+            partial(found.images.content, found.names[index]),
             (".cls", numbers[found.labels[index]]),
         )
         for index in order
     )
-    shards = write_shards(
-        folder,
-        samples,
-        shard_size=shard_size,
-        progress=lambda done: progress(f"write {name}", done, len(order)),
-    )
+
+    def written(done: int) -> None:
+        if progress is not None:
+            progress(f"write {name}", done, len(order))
+
+    shards = write_shards(folder, samples, shard_size=shard_size, progress=written)
     return len(order), shards

@@ -1,19 +1,26 @@
-"""Images of class folders and of tar files, with the names of their classes."""
+"""Splits of classification data: finding them, their images and their classes."""
 
 import glob
-import io
 import os
+import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from PIL import Image
+import torch
 from timm.data.readers.reader_image_folder import find_images_and_targets
+from timm.utils import natural_key
+from torch import Tensor
 
-from botvision.datasets.folders.tar_files import tar_images
+from botvision.datasets.folders.tar_files import tar_shard
 from botvision.errors import BotvisionError
-from botvision.images.decode import IMAGE_SUFFIXES, decode_image, read_image
+from botvision.images.decode import IMAGE_SUFFIXES
+from botvision.images.sources import ImageSource
+from botvision.shards.index import Shard
+from botvision.shards.read import ShardedImages, open_images
+from botvision.texts import Names
 
 _SYNONYMS = {
     "train": ("train", "training"),
@@ -24,69 +31,80 @@ _READERS = ("hfids", "tfds", "torch", "wds")
 
 
 @dataclass(frozen=True, slots=True)
-class ClassImage:
-    """An image and its class.
+class LabeledImages:
+    """The images of a split and their classes.
 
     Attributes:
-        name: Path inside the split, with "/".
-        file: The image's file, or the tar file that holds it.
-        span: Where in the tar file it begins, and its bytes; None: the file is the image.
+        source: Path or address of the split, for messages.
+        images: Source of the images.
+        names: Names of the images; at least one.
+        labels: Index of each image's class in ``classes``, int64 [n].
+        classes: Names of the classes that have images.
+        shards: Number of each image's shard, int64 [n]; None without indexed shards.
     """
 
-    name: str
-    file: str
-    span: tuple[int, int] | None = None
+    source: str
+    images: ImageSource
+    names: Sequence[str]
+    labels: Tensor
+    classes: tuple[str, ...]
+    shards: Tensor | None = None
 
-    @property
-    def class_name(self) -> str:
-        """Name of the folder that the image is in."""
-        return self.name.rpartition("/")[0].rpartition("/")[2]
+    @classmethod
+    def of(
+        cls,
+        source: str,
+        images: ImageSource,
+        names: Sequence[str],
+        image_classes: Sequence[str],
+        *,
+        classes: Iterable[str] | None = None,
+        shards: Tensor | None = None,
+    ) -> Self:
+        """Return images whose classes are known by name.
 
-    def read(self) -> Image.Image:
-        """The image as upright RGB.
-
-        Raises:
-            BotvisionError: If it cannot be read.
+        Args:
+            source: Path or address of the split, for messages.
+            images: Source of the images.
+            names: Names of the images; at least one.
+            image_classes: Name of each image's class.
+            classes: Names of the classes in order, including any without images; None sorts them,
+                see ``in_order``.
+            shards: Number of each image's shard, int64 [n]; None without indexed shards.
         """
-        if self.span is None:
-            return read_image(Path(self.file))
-        return decode_image(io.BytesIO(self.content()), f"{self.file}: {self.name}")
+        used = set(image_classes)
+        known = in_order(used) if classes is None else [name for name in classes if name in used]
+        index = {name: label for label, name in enumerate(known)}
+        labels = torch.tensor([index[name] for name in image_classes])
+        return cls(source, images, names, labels, tuple(known), shards)
 
-    def content(self) -> bytes:
-        """Bytes of the image's file.
 
-        Raises:
-            BotvisionError: If it cannot be read.
-        """
-        start, size = self.span or (0, -1)
-        # No open archive is kept: forked workers would share its place in the file.
-        try:
-            with Path(self.file).open("rb") as file:
-                file.seek(start)
-                return file.read(size)
-        except OSError as error:
-            raise BotvisionError(f"{self.file}: {error.strerror}") from error
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names of classes in timm's order: numbers by value, letters in any case."""
+    # timm leaves the order of "1" and "01" or "cat" and "Cat" to the hashes of the process.
+    return tuple(sorted(set(names), key=lambda name: (natural_key(name), name)))
 
 
 def split_words(split: str) -> tuple[str, ...]:
-    """What a split may be called, the name that was asked for first."""
+    """Return the usual names of a split, the given one first."""
     return _SYNONYMS.get(split, (split,))
 
 
 def find_split(folder: str, split: str) -> Path:
-    """The class folders, the tar file or the WebDataset shards of a split.
+    """Return the class folders, the tar file or the WebDataset shards of a split.
 
     Args:
-        folder: Holds ``<split>/<class>/*.jpg``; or ``<split>.tar``, whose name may say more, as
-            "cifar10-train.tar"; or folders ``<split>`` of tar files; or shards, whose names
-            differ in a number at their end, as "imagenet1k-train-0000.tar".
-        split: "train" and "val" are also found under the other usual names, "test" among them.
+        folder: Folder with ``<split>/<class>/*.jpg``; or with ``<split>.tar``, whose name may say
+            more, as "cifar10-train.tar"; or with folders ``<split>`` of tar files; or with shards
+            whose names end in a number, as "imagenet1k-train-0000.tar".
+        split: Name of the split; "train" and "val" also match their other usual names, "test"
+            among those of "val".
 
     Returns:
-        The folder or the file; of shards their folder and a pattern, as "train-*.tar".
+        Path of the folder or file; for shards a pattern in their folder, as "train-*.tar".
 
     Raises:
-        BotvisionError: If there is none or more than one.
+        BotvisionError: If there is no such split, or more than one.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -118,57 +136,75 @@ def find_split(folder: str, split: str) -> Path:
     )
 
 
-def find_images(path: Path) -> list[ClassImage]:
-    """The images of a split, sorted by name.
+def read_split(path: Path) -> LabeledImages:
+    """Return the images of a split, sorted by name, or in the order of the shards' index.
 
-    Each is of the class that its innermost folder is named after, as timm has it; a tar file in a
-    tar file or among others is a folder. What begins with a dot is left out.
+    The class of an image is the name of its innermost folder, as in timm; a tar file that is in
+    another one, or one of several, counts as a folder. Names that begin with a dot are left out.
 
     Args:
-        path: As ``find_split`` gives it.
+        path: Split as returned by ``find_split``.
 
     Raises:
-        BotvisionError: If there are none, a folder of a class is empty, an image is in no folder,
-            or an archive cannot be read.
+        BotvisionError: If there are no images, the folder of a class is empty, an image is not in
+            a folder, or an archive or index cannot be read.
     """
+    images = open_images(path)
+    if isinstance(images, ShardedImages):
+        return _labeled(path, images, images.names, shards=torch.from_numpy(images.numbers))
+    names: list[str] = []
     if path.is_dir():
-        images = [*_in_folder(path)]
+        files, _ = find_images_and_targets(str(path), types=IMAGE_SUFFIXES)
+        names = [os.path.relpath(file, path).replace(os.sep, "/") for file, _ in files]
+    if not names:
+        images, names = _tar_images(path)
+    names = sorted(name for name in names if not _hidden(name))
+    if not names:
+        raise BotvisionError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    found = _labeled(path, images, Names(names))
+    if path.is_dir():
+        _check_folders(path, names)
+    return found
+
+
+def _labeled(
+    path: Path, images: ImageSource, names: Sequence[str], shards: Tensor | None = None
+) -> LabeledImages:
+    classes = [posixpath.basename(posixpath.dirname(name)) for name in names]
+    if "" in classes:
+        raise BotvisionError(
+            f"{path}: {names[classes.index('')]}: expected images in a folder for each class, got "
+            "one in none"
+        )
+    return LabeledImages.of(str(path), images, names, classes, shards=shards)
+
+
+def _tar_images(path: Path) -> tuple[ImageSource, list[str]]:
+    """Images of a tar file, of those that match a pattern, or of those in a folder."""
+    if path.is_dir():
+        shards = [tar_shard(each, f"{each.stem}/") for each in sorted(path.glob("*.tar"))]
     else:
         archives = [path] if path.is_file() else sorted(path.parent.glob(path.name))
-        images = [image for archive in archives for image in _archived(archive, "")]
-    images = [image for image in images if not _hidden(image.name)]
-    if not images:
-        raise BotvisionError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    for image in images:
-        if not image.class_name:
-            raise BotvisionError(
-                f"{path}: {image.name}: expected images in a folder for each class, got one in none"
-            )
-    if path.is_dir():
-        _check_folders(path, images)
-    return sorted(images, key=lambda image: image.name)
-
-
-def _in_folder(path: Path) -> Iterator[ClassImage]:
-    files, _ = find_images_and_targets(str(path), types=IMAGE_SUFFIXES)
-    for file, _ in files:
-        yield ClassImage(os.path.relpath(file, path).replace(os.sep, "/"), file)
-    if not files:
-        for archive in sorted(path.glob("*.tar")):
-            yield from _archived(archive, f"{archive.stem}/")
-
-
-def _archived(path: Path, folder: str) -> Iterator[ClassImage]:
-    for member in tar_images(path, folder):
-        yield ClassImage(member.name, str(path), (member.start, member.size))
+        shards = [tar_shard(each) for each in archives]
+    seen: set[str] = set()
+    for number, shard in enumerate(shards):
+        images = []
+        for name, start, size in shard.images:
+            while name in seen:  # in another archive, or a second time in this one
+                name = f"{Path(shard.name).stem}/{name}"
+            seen.add(name)
+            images.append((name, start, size))
+        shards[number] = Shard(shard.name, shard.size, shard.sha256, images)
+    folder = path if path.is_dir() else path.parent
+    return ShardedImages(folder, shards), list(seen)
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or "/." in name
 
 
-def _check_folders(path: Path, images: list[ClassImage]) -> None:
-    begun = {image.name.partition("/")[0] for image in images}
+def _check_folders(path: Path, names: Sequence[str]) -> None:
+    begun = {name.partition("/")[0] for name in names}
     for folder in sorted(path.iterdir()):
         if folder.is_dir() and folder.name not in begun and not _hidden(folder.name):
             raise BotvisionError(

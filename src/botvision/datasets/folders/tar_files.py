@@ -1,61 +1,60 @@
-"""Where in tar files images are, so that they are read in any order without unpacking.
+"""Finding the images in tar files, so that they are read in any order without unpacking.
 
-WebDataset's shards are tar files too: an image's class is the number in the file beside it that
-has the same name and the suffix ".cls".
+WebDataset's shards are tar files too: the class of an image is the number in the file beside it
+that has the same name and the suffix ".cls".
 """
 
 import posixpath
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from botvision.errors import BotvisionError
 from botvision.images.decode import IMAGE_SUFFIXES
+from botvision.shards.index import Shard
 
 _CLASS_SUFFIX = ".cls"
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An image in a tar file.
-
-    Attributes:
-        name: Path inside the archive, with "/"; in a shard behind a folder of its class.
-        start: Where in the file it begins.
-        size: Its bytes.
-    """
+class _Member(NamedTuple):
+    """An image or a class file: its path in the archive, its offset in the file and its size."""
 
     name: str
     start: int
     size: int
 
 
-def tar_images(path: Path, folder: str = "") -> Iterator[Member]:
-    """Images of a tar file, and of tar files in it, which are folders.
+def tar_shard(path: Path, folder: str = "") -> Shard:
+    """Return a tar file as a shard of its images, and of those in tar files inside it.
 
     Args:
-        path: The file.
-        folder: Put before their names; ends in "/" if it is not empty.
+        path: Path of the tar file.
+        folder: Folder put before the names of the images; ends in "/" if it is not empty.
+
+    Returns:
+        The shard. Names are paths inside the archive, a tar file in it counting as a folder; in
+        WebDataset's shards they are ``<archive>/<class>/<file>``.
 
     Raises:
-        BotvisionError: If it is no uncompressed tar file or is cut short, or if some images of a
-            shard have a class and others do not.
+        BotvisionError: If it is not an uncompressed tar file or is cut short, or if only some
+            images of a WebDataset shard have a class.
     """
     try:
         with tarfile.open(path, "r:") as archive:
             members = [*_members(archive, folder, 0)]
         with path.open("rb") as file:
-            # Without the zeros that end it, tarfile takes a file cut between two members for whole.
+            # tarfile takes a file cut between two members for whole; zeros end one that is.
             file.seek(-tarfile.BLOCKSIZE, 2)
             if file.read().strip(b"\0"):
                 raise tarfile.ReadError("its end is missing")
+            size = file.tell()
             classes = {
                 _key(each.name): _class(file, each, path) for each in members if _is_class(each)
             }
     except (OSError, tarfile.TarError) as error:
         raise BotvisionError(f"{path}: expected an uncompressed tar file ({error})") from error
+    images = []
     for member in members:
         if _is_class(member):
             continue
@@ -68,35 +67,36 @@ def tar_images(path: Path, folder: str = "") -> Iterator[Member]:
                     f"{path}: {member.name}: expected {beside} beside it, as other images have"
                 )
             name = f"{path.stem}/{classes[key]}/{posixpath.basename(name)}"
-        yield Member(name, member.start, member.size)
+        images.append((name, member.start, member.size))
+    return Shard(path.name, size, "", images)
 
 
-def _members(archive: tarfile.TarFile, folder: str, start: int) -> Iterator[Member]:
-    """Images and classes of an archive, by their place in the outermost file."""
+def _members(archive: tarfile.TarFile, folder: str, start: int) -> Iterator[_Member]:
+    """Yield the images and class files of an archive, with offsets in the outermost file."""
     for member in archive:
         stem, suffix = posixpath.splitext(member.name)
         begin = start + member.offset_data
         if not member.isfile():
             continue
         if suffix.lower() in IMAGE_SUFFIXES or suffix == _CLASS_SUFFIX:
-            yield Member(folder + member.name, begin, member.size)
+            yield _Member(folder + member.name, begin, member.size)
         elif suffix.lower() == ".tar":
             inner: Any = archive.extractfile(member)
             with inner, tarfile.open(fileobj=inner, mode="r:") as nested:
                 yield from _members(nested, f"{folder}{stem}/", begin)
 
 
-def _is_class(member: Member) -> bool:
+def _is_class(member: _Member) -> bool:
     return member.name.endswith(_CLASS_SUFFIX)
 
 
 def _key(name: str) -> str:
-    """What WebDataset joins files by: the path up to the first dot of the name."""
+    """Key that WebDataset joins files by: the path up to the first dot of the file name."""
     folder, _, base = name.rpartition("/")
     return f"{folder}/{base.partition('.')[0]}"
 
 
-def _class(file: Any, member: Member, path: Path) -> str:
+def _class(file: Any, member: _Member, path: Path) -> str:
     file.seek(member.start)
     text = file.read(min(member.size, 100)).decode("ascii", "replace").strip()
     if not text.isdecimal():

@@ -20,7 +20,7 @@ from botvision.datasets.formats.voc import read_voc
 from botvision.datasets.formats.yolo import read_yolo
 from botvision.datasets.layouts import Format, Layout, detect_layout
 from botvision.errors import BotvisionError
-from botvision.new_folders import new_folder
+from botvision.files import new_folder
 
 _READERS: dict[Format, Callable[..., LabeledSet]] = {
     "coco": read_coco_folder,

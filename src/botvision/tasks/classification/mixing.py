@@ -4,9 +4,8 @@ from timm.data import Mixup
 from torch import Tensor
 
 from botvision.datasets.folders.dataset import Key
-from botvision.datasets.folders.generators import all_seeded
 from botvision.errors import BotvisionError
-from botvision.seeds import derived_seed
+from botvision.seeds import all_seeded, derived_seed
 
 _MIXING = 1  # tells its seeds from those of other draws for the same image
 

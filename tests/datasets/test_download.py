@@ -15,9 +15,14 @@ import pytest
 from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
-from botvision.datasets.public import imagenet, public_sets
-from botvision.datasets.public.public_sets import CIFAR10_CLASSES, PUBLIC_SETS, get_public_set
+from botvision.datasets import download
+from botvision.datasets.download import PUBLIC_SETS, check_imagenet, get_public_set
 from botvision.errors import BotvisionError
+
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -41,7 +46,9 @@ def served(tmp_path, monkeypatch):
             for remote in PUBLIC_SETS[name].files:
                 content = archives.get(remote.name.partition(".")[0].replace("-", "_"))
                 (folder / remote.name).write_bytes(content)
-                checksum = remote.algorithm and hashlib.new(remote.algorithm, content).hexdigest()
+                algorithm = remote.checksum.partition(":")[0]
+                digest = algorithm and hashlib.new(algorithm, content).hexdigest()
+                checksum = algorithm and f"{algorithm}:{digest}"
                 url = f"http://127.0.0.1:{server.server_address[1]}/{remote.name}"
                 files.append(
                     dataclasses.replace(remote, url=url, size=len(content), checksum=checksum)
@@ -79,7 +86,7 @@ def png(pixels):
 
 def get(chosen, folder):
     seen = []
-    get_public_set(chosen, folder, progress=lambda *now: seen.append(now), wait=0)
+    get_public_set(chosen, folder, progress=lambda *now: seen.append(now))
     assert all(done <= total for _, done, total in seen)
     return seen
 
@@ -87,7 +94,7 @@ def get(chosen, folder):
 @pytest.fixture
 def penn_fudan(monkeypatch):
     """Masks by name of image, and the archive's bytes."""
-    monkeypatch.setattr(public_sets, "_PENN_FUDAN_VALIDATION", 2)
+    monkeypatch.setattr(download, "_PENN_FUDAN_VALIDATION", 2)
     rng = np.random.default_rng(0)
     masks, files = {}, {}
     for number in range(5):
@@ -210,9 +217,23 @@ def test_an_archive_of_something_else(served, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_broken_download_is_not_taken_for_a_whole_one(served, tmp_path):
+    archive = tarred({"imagenette2-320/train/a/1.JPEG": b"1", "imagenette2-320/val/a/2.JPEG": b"2"})
+    chosen = served("imagenette", imagenette2_320=archive)
+    path = tmp_path / "served" / chosen.files[0].name
+    for content in (archive[:-1], archive + b"x", archive[:-1] + b"x"):
+        path.write_bytes(content)
+        with pytest.raises(BotvisionError, match=r"expected .* bytes of md5"):
+            get(chosen, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    path.write_bytes(archive)
+    get(chosen, tmp_path / "out")
+    assert (tmp_path / "out" / "val" / "a" / "2.JPEG").read_text() == "2"
+
+
 def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        public_sets.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10**9})
+        download.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10**9})
     )
     with pytest.raises(BotvisionError, match=r"expected 40\.8 GB .* got 1\.0 GB"):
         get(PUBLIC_SETS["coco"], tmp_path / "out")
@@ -222,14 +243,15 @@ def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", PUBLIC_SETS)
 def test_checksums_can_be_ones(name):
     for remote in PUBLIC_SETS[name].files:
-        if remote.algorithm:
-            assert len(bytes.fromhex(remote.checksum)) == hashlib.new(remote.algorithm).digest_size
+        if remote.checksum:
+            algorithm, _, digest = remote.checksum.partition(":")
+            assert len(bytes.fromhex(digest)) == hashlib.new(algorithm).digest_size
 
 
 @pytest.fixture
 def small_imagenet(tmp_path, monkeypatch):
-    monkeypatch.setattr(imagenet, "CLASSES", 3)
-    monkeypatch.setattr(imagenet, "IMAGES", {"train": 7, "val": 6})
+    monkeypatch.setattr(download, "IMAGENET_CLASSES", 3)
+    monkeypatch.setattr(download, "IMAGENET_IMAGES", {"train": 7, "val": 6})
     for split, counts in (("train", (2, 4, 1)), ("val", (2, 2, 2))):
         for name, count in enumerate(counts):
             folder = tmp_path / split / f"n0000000{name}"
@@ -239,27 +261,20 @@ def small_imagenet(tmp_path, monkeypatch):
     return tmp_path
 
 
-def check(folder):
-    return imagenet.check_imagenet(folder, progress=lambda done, total: None)
-
-
 def test_imagenet(small_imagenet):
-    assert check(small_imagenet) == {"train": 7, "val": 6}
+    assert check_imagenet(small_imagenet) == {"train": 7, "val": 6}
 
 
 def test_imagenet_with_parts_missing(small_imagenet):
     folder = small_imagenet
     (folder / "val" / "n00000001" / "1.JPEG").rename(folder / "val" / "ILSVRC2012_val_1.JPEG")
-    with pytest.raises(BotvisionError, match="n00000001: expected 2 images, got 1"):
-        check(folder)
-    (folder / "val" / "n00000001").rename(folder / "val" / "other")
-    with pytest.raises(BotvisionError, match=r"val: expected 3 class folders .* got 2 and 1 imag"):
-        check(folder)
-    (folder / "train" / "n00000001" / "1.JPEG").unlink()
-    with pytest.raises(BotvisionError, match="train: expected 7 images, got 6"):
-        check(folder)
-    (folder / "train" / "n00000002" / "0.JPEG").unlink()
-    with pytest.raises(BotvisionError, match="n00000002: expected images, got none"):
-        check(folder)
-    with pytest.raises(BotvisionError, match="train: expected 3 class folders, got no such"):
-        check(folder / "val")
+    with pytest.raises(BotvisionError) as caught:
+        check_imagenet(folder)
+    said = "got 3 with 5 (fewest in n00000001) and 1 images beside them"
+    assert f"{folder / 'val'}: expected 3 class folders" in str(caught.value)
+    assert said in str(caught.value)
+    (folder / "train" / "n00000001").rename(folder / "train" / "other")
+    with pytest.raises(BotvisionError, match=r"train: expected 3 class folders .* got 2 with 3 "):
+        check_imagenet(folder)
+    with pytest.raises(BotvisionError, match=r"train: expected 3 class folders .* got 0 with 0 "):
+        check_imagenet(folder / "val")
