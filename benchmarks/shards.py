@@ -27,11 +27,10 @@ from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
 from botvision.benchmark.machine import describe_machine
-from botvision.datasets.folders.sharded_split import ShardedClassImages
 from botvision.datasets.loading import load_batches
-from botvision.shards.files import ShardFiles
 from botvision.shards.index import read_index
 from botvision.shards.mirror import open_data_folder
+from botvision.shards.read import ShardedImages
 from botvision.shards.write import Sample, write_manifest, write_shards
 from botvision.training.sampling import BatchPlan, StepBatches
 
@@ -43,17 +42,17 @@ class _Contents(Dataset[bytes]):
     """Encoded images as bytes."""
 
     def __init__(self, folder: Path) -> None:
-        self._images = ShardedClassImages(folder, read_index(folder))
-        self.shard_files: ShardFiles | None = self._images.files
+        self._images = ShardedImages(folder, read_index(folder))
+        self.shard_files = self._images.files
 
     def shard(self, index: int) -> int:
         return index // _IMAGES
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._images.names)
 
     def __getitem__(self, key: tuple[int, int]) -> bytes:
-        return self._images.content(key[1])
+        return self._images.content(self._images.names[key[1]])
 
 
 def _epoch(
@@ -100,7 +99,7 @@ def _write(folder: Path, shards: int) -> None:
         Sample(f"{number}.jpg", partial(noise.randbytes, size), (".cls", b"0"))
         for number in range(shards * _IMAGES)
     )
-    write_shards(folder, samples, shard_size=2**20, progress=lambda _: None)
+    write_shards(folder, samples, shard_size=2**20)
     write_manifest(folder)
 
 

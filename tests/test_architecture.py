@@ -39,7 +39,7 @@ HEIGHT = {part: -depth for depth, parts in enumerate(LAYERS) for part in parts}
 STRANGERS = {("datasets", "models"), ("datasets", "weights"), ("images", "models")}
 # These two name upper modules in strings, to import them when they are first needed.
 LAZY = {"botvision", "botvision._timm_registration"}
-SHARED_BY_TASKS = {"task", "predictor"}
+SHARED_BY_TASKS = {"task", "predictor", "fields", "publish"}
 VAGUE_NAMES = {"util", "utils", "misc", "core", "helper", "helpers", "common"}
 LONGEST_FILE = 500
 MOST_FILES = 14  # of a folder; cli has one for each command

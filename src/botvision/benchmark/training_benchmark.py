@@ -17,7 +17,7 @@ from botvision.benchmark.training_steps import BatchesInMemory, Clock, Turns, Wi
 from botvision.processes import processes
 from botvision.recipes.running import build_task
 from botvision.recipes.schema import Recipe
-from botvision.tasks.task import Task
+from botvision.tasks.task import Trainable
 from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder
 from botvision.training.sampling import BatchPlan
@@ -123,7 +123,7 @@ def benchmark_training(
     )
 
 
-def _time_reading(task: Task) -> Timing:
+def _time_reading(task: Trainable) -> Timing:
     data: Any = task.train_data()
     times = []
     for index in range(1 + min(_READ, len(data))):
@@ -171,7 +171,7 @@ def _train(task: Any, recipe: Recipe, total: int, display: Clock) -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder.create(Path(temporary) / "run", recipe.model_dump(mode="json"))
-        train(cast(Task, task), settings, folder, display=show)
+        train(cast(Trainable, task), settings, folder, display=show)
 
 
 def _plan(recipe: Recipe) -> BatchPlan:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from botvision.benchmark.measuring import wait_for
 from botvision.seeds import derived_seed
-from botvision.tasks.task import ProgressCallback, Task
+from botvision.tasks.task import ProgressCallback, Trainable
 from botvision.training.preparation import prepare
 from botvision.training.sampling import BatchPlan
 from botvision.training.settings import TrainingSettings
@@ -90,7 +90,7 @@ class WithoutEvaluation:
         task: The other.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Trainable) -> None:
         self.task = task
 
     def __getattr__(self, name: str) -> Any:
@@ -136,7 +136,7 @@ class BatchesInMemory(WithoutEvaluation):
         given: Batches asked for; who uses them clears the list.
     """
 
-    def __init__(self, task: Task, plan: BatchPlan, steps: int) -> None:
+    def __init__(self, task: Trainable, plan: BatchPlan, steps: int) -> None:
         super().__init__(task)
         self._keys = _Keys(plan.batch_size * steps)
         data: Any = task.train_data()
@@ -184,7 +184,7 @@ class Turns(Clock):
         progress: Callable[[str], None],
         *,
         batches: BatchesInMemory,
-        other: Task,
+        other: Trainable,
         settings: TrainingSettings,
         accelerator: Accelerator,
     ) -> None:

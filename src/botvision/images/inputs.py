@@ -1,6 +1,7 @@
 """Accepted predictor inputs: paths, PIL images, arrays and tensors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,19 +59,19 @@ def to_rgb(image: ImageInput) -> Image.Image:
     )
 
 
-def _from_array(array: NDArray[np.generic], shape: tuple[int, ...]) -> Image.Image:
+def _from_array(array: NDArray[Any], shape: tuple[int, ...]) -> Image.Image:
     """Return an array [H, W, 1 or 3] as RGB."""
     if 0 in array.shape:
         raise ValueError(f"image: expected at least one pixel, got {shape}")
     if array.dtype == np.uint8:
         pixels = array
     elif array.dtype == np.uint16:
-        pixels = (array / 257).round()  # type: ignore[operator]
+        pixels = (array / 257).round()
     elif np.issubdtype(array.dtype, np.floating):
-        least, most = float(array.min()), float(array.max())  # type: ignore[attr-defined]
+        least, most = float(array.min()), float(array.max())
         if not (least >= 0 and most <= 1):  # NaN fails as well
             raise ValueError(f"image: expected float values in 0..1, got {least:g} to {most:g}")
-        pixels = (array * 255).round()  # type: ignore[operator]
+        pixels = (array * 255).round()
     else:
         raise ValueError(f"image: expected uint8, uint16 or float values, got {array.dtype}")
     # Contiguous and writable, unlike reversed (OpenCV's BGR) or read-only (Pillow's) arrays.

@@ -97,4 +97,4 @@ def recipe_class(task: str) -> type[Recipe]:
     """
     found = find_task(task)
     schema: Any = RecipeOf[found.model_settings, found.data_settings]  # type: ignore[name-defined]
-    return schema  # type: ignore[no-any-return]
+    return schema

@@ -20,6 +20,7 @@ from botvision.weights.file import Description
 
 Box = tuple[float, float, float, float]
 Result = TypeVar("Result")
+WrittenResult = TypeVar("WrittenResult", contravariant=True)
 _SINGLE_IMAGE = (str, Path, Image.Image, torch.Tensor)
 
 
@@ -58,12 +59,16 @@ class Predictor(ABC, Generic[Result]):
 
     @overload
     def __call__(
-        self, image: Sequence[ImageInput], *, threshold: float | None = None, tta: bool = False
+        self,
+        image: list[ImageInput] | tuple[ImageInput, ...],
+        *,
+        threshold: float | None = None,
+        tta: bool = False,
     ) -> list[Result]: ...
 
     def __call__(
         self,
-        image: ImageInput | Sequence[ImageInput],
+        image: ImageInput | list[ImageInput] | tuple[ImageInput, ...],
         *,
         threshold: float | None = None,
         tta: bool = False,
@@ -87,7 +92,7 @@ class Predictor(ABC, Generic[Result]):
         if isinstance(image, list | tuple):
             images = [to_rgb(each) for each in image]
             return self.predict(images, threshold=threshold, tta=tta) if images else []
-        return self.predict([to_rgb(image)], threshold=threshold, tta=tta)[0]  # type: ignore[arg-type]
+        return self.predict([to_rgb(image)], threshold=threshold, tta=tta)[0]
 
     def stream(
         self,
@@ -144,7 +149,7 @@ class Predictor(ABC, Generic[Result]):
         return autocast(self.device, self.description.input.precision)
 
 
-class ResultWriter(Protocol[Result]):
+class ResultWriter(Protocol[WrittenResult]):
     """Writes the results of many images into a folder.
 
     Attributes:
@@ -153,7 +158,7 @@ class ResultWriter(Protocol[Result]):
 
     files: list[Path]
 
-    def add(self, name: Path, image: Image.Image, result: Result) -> None:
+    def add(self, name: Path, image: Image.Image, result: WrittenResult) -> None:
         """Write the result of an image.
 
         Args:

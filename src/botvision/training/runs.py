@@ -245,7 +245,8 @@ def sorted_runs(runs: Sequence[Run], metric: str) -> list[Run]:
     if metric not in known:
         listed = ", ".join(known) or "no metrics at all"
         raise BotvisionError(
-            f"metric {metric!r}: no run has it{nearest(metric, known) or '.'} The runs have {listed}"
+            f"metric {metric!r}: no run has it"
+            f"{nearest(metric, known) or ';'} the runs have {listed}"
         )
 
     def rank(run: Run) -> float:

@@ -136,13 +136,13 @@ class ClassificationTask:
 
     def tabulate(self, metrics: Mapping[str, Any]) -> MetricTable:
         """Return one column; see ``Task.tabulate``."""
-        rows = [
+        rows: list[tuple[str, tuple[float | None, ...]]] = [
             (name, (value,))
             for name, value in metrics.items()
             # The negated loss is there for choosing the best weights only.
             if isinstance(value, float) and not name.startswith("negative_")
         ]
-        per_class = [
+        per_class: list[tuple[str, tuple[float | None, ...]]] = [
             (f"accuracy of {name}", (value,))
             for name, value in metrics.get("per_class", {}).items()
         ]

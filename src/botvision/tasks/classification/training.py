@@ -102,7 +102,7 @@ class ClassifierTraining:
         self.notes = tuple(notes)
         config: Any = self.model.pretrained_cfg
         self._mean, self._std = torch.tensor(config["mean"]), torch.tensor(config["std"])
-        channels = {"mean": tuple(config["mean"]), "std": tuple(config["std"])}
+        channels: dict[str, Any] = {"mean": tuple(config["mean"]), "std": tuple(config["std"])}
         self._train.transform = training_transform(data, settings.image_size, **channels)
         self._val.transform = evaluation_transform(settings.image_size, data.crop_pct, **channels)
         self._mix: Mixing | None = None
