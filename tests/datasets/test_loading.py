@@ -55,7 +55,7 @@ def test_killed_worker_is_one_line():
     assert time.monotonic() - began < 30
     message = str(raised.value)
     assert "\n" not in message
-    assert message.startswith("a data worker died, perhaps for want of memory (")
+    assert message.startswith("a data worker died, possibly out of memory (")
     assert message.endswith("; lower training.num_workers")
 
 

@@ -231,7 +231,7 @@ def test_pgm_of_any_depth(tmp_path, most):
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_32_bits_are_an_error(tmp_path, dtype):
     Image.fromarray(np.ones((4, 5), dtype)).save(tmp_path / "a.tif")
-    with pytest.raises(BotvisionError, match=r"a\.tif: expected 8 or 16 bits a channel, got 32"):
+    with pytest.raises(BotvisionError, match=r"a\.tif: expected 8 or 16 bits per channel, got 32"):
         read_image(tmp_path / "a.tif")
 
 

@@ -1,4 +1,4 @@
-"""Reading a data set in worker processes that outlive Ctrl-C and fail in one line."""
+"""Data loading in worker processes that survive Ctrl-C and fail with one-line errors."""
 
 import re
 import signal
@@ -16,14 +16,18 @@ _ERROR_NAME = re.compile(r"^botvision(\.\w+)+: ")
 
 
 class DataWorkerError(BotvisionError):
-    """A process that reads data was killed, as by a lack of memory."""
+    """A data-loading worker was killed, for example because the machine is out of memory."""
 
 
 def evaluation_batches(length: int, batch_size: int) -> list[list[tuple[int, int]]]:
-    """Batches of (0, index) keys that this process takes in an evaluation.
+    """Return the batches of (0, index) keys that this process takes in an evaluation.
 
-    They are dealt out whole: what a batch's images are padded to, and how its sums are rounded,
-    does not depend on the number of processes.
+    Batches are distributed whole, so that the padding of images and the rounding of sums do not
+    depend on the number of processes.
+
+    Args:
+        length: Number of items of the data set.
+        batch_size: Number of items of a batch; the last one may have fewer.
     """
     starts = range(0, length, batch_size)[processes().process_index :: processes().num_processes]
     return [
@@ -39,14 +43,19 @@ def load_batches(
     num_workers: int,
     pin_memory: bool = False,
 ) -> Generator[Any, None, None]:
-    """Batches of a data set, read by workers ahead of time; closing it ends the workers.
+    """Yield batches of a data set, read ahead by workers; closing the generator ends the workers.
 
     Args:
-        data: The data set; of one in shards that come from elsewhere see ``shards_ahead``.
-        batches: Lists of keys of its items.
-        collate: Makes items a batch.
-        num_workers: Processes that read; 0 reads in this one.
-        pin_memory: Whether tensors go where a GPU fetches them faster.
+        data: Data set; shards that come from an address are fetched ahead, see ``shards_ahead``.
+        batches: Lists of keys of items.
+        collate: Function that makes a batch of items. Workers get a copy of it: pass a function
+            of a module, or an object that can be pickled and is small, never a method of an
+            object that holds the model.
+        num_workers: Number of worker processes; 0 reads in this process.
+        pin_memory: Whether to put tensors into page-locked memory, which GPUs copy from faster.
+
+    Yields:
+        The collated batches, in the order of ``batches``.
 
     Raises:
         BotvisionError: If an item cannot be read.
@@ -75,9 +84,10 @@ def load_batches(
 
 
 def _iterator(loader: DataLoader[Any]) -> Any:
-    """The loader's iterator, whose workers' deaths are errors of waiting for data alone.
+    """Return the loader's iterator, without torch's signal handler for workers that die.
 
-    torch would raise them from a signal handler, anywhere: in the middle of a step or of saving.
+    The handler would raise anywhere, in the middle of a step or of saving; waiting for data
+    notices the death as well.
     """
     before = signal.getsignal(signal.SIGCHLD)
     iterator = iter(loader)
@@ -88,7 +98,7 @@ def _iterator(loader: DataLoader[Any]) -> Any:
 
 @contextmanager
 def _one_line_errors(num_workers: int) -> Iterator[None]:
-    """Errors of workers without the traceback that torch puts into their message."""
+    """Raise errors of workers without the traceback that torch puts into their message."""
     try:
         yield
     except BotvisionError as error:
@@ -96,7 +106,7 @@ def _one_line_errors(num_workers: int) -> Iterator[None]:
         raise BotvisionError(_ERROR_NAME.sub("", line)) from error
     except (RuntimeError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())
-        # Of a worker that dies while it hands something over, only the cut connection is seen.
+        # If a worker dies while it hands over a batch, only its cut connection is noticed.
         cut = (
             num_workers > 0
             and not isinstance(error, RuntimeError)
@@ -106,5 +116,5 @@ def _one_line_errors(num_workers: int) -> Iterator[None]:
             raise
         reason = reason or type(error).__name__
         raise DataWorkerError(
-            f"a data worker died, perhaps for want of memory ({reason}); lower training.num_workers"
+            f"a data worker died, possibly out of memory ({reason}); lower training.num_workers"
         ) from error

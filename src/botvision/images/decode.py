@@ -1,4 +1,4 @@
-"""The one way images come into the program."""
+"""Image decoding: the single entry point for image files."""
 
 import contextlib
 import os
@@ -15,39 +15,39 @@ from botvision.errors import BotvisionError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
-_MOST_PIXELS = 100_000_000
+_MAX_PIXELS = 100_000_000
 _LIMIT_VARIABLE = "BOTVISION_MOST_PIXELS"
-# The first are the most usual: Pillow imports its plugins one after the other. Others have no
-# place here; for EPS, Pillow would even start Ghostscript.
+# The most usual come first, since Pillow imports its plugins one after the other. No others are
+# accepted; for EPS, Pillow would even start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
-_TURNED = (5, 6, 7, 8)  # values of the EXIF orientation that swap width and height
+_ROTATED = (5, 6, 7, 8)  # values of the EXIF orientation that swap width and height
 
 
 def read_image(path: Path) -> Image.Image:
     """Read an image as upright RGB.
 
-    The EXIF orientation is applied, 16-bit gray is scaled to 8 bits, transparency is dropped, of
-    several frames the first is taken. The file's content, not its name, tells the format.
+    The EXIF orientation is applied, 16-bit gray is scaled to 8 bits, transparency is dropped and
+    the first of several frames is taken. The content of the file, not its name, tells the format.
 
     Args:
-        path: Image file.
+        path: Path of the image file.
 
     Returns:
         An RGB image, fully decoded.
 
     Raises:
-        BotvisionError: If the file is missing, no image, truncated, of 32 bits a channel, or
-            beyond 100 million pixels or what the environment's BOTVISION_MOST_PIXELS says.
+        BotvisionError: If the file is missing, not an image, truncated, has 32 bits per channel,
+            or more than 100 million pixels or the environment's BOTVISION_MOST_PIXELS.
     """
     return decode_image(path, str(path))
 
 
 def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
-    """``read_image`` of a file or of an open one, such as an archive's member.
+    """Read an image as upright RGB from a path or an open file, see ``read_image``.
 
     Args:
-        source: Where the image is.
-        name: What errors call it.
+        source: Path or open file of the image.
+        name: Name of the image in messages.
     """
     with _opened(source, name) as image:
         ImageOps.exif_transpose(image, in_place=True)
@@ -55,31 +55,31 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Width and height that ``read_image`` gives an image; of most formats without decoding it.
+    """Return the width and height of an upright image, of most formats without decoding it.
 
     Args:
-        path: Image file.
+        path: Path of the image file.
 
     Raises:
-        BotvisionError: As ``read_image``, but pixels that are not decoded may be damaged.
+        BotvisionError: As ``read_image``, but damaged pixels may go unnoticed.
     """
     with _opened(path, str(path)) as image:
-        if image.getexif().get(ExifTags.Base.Orientation) not in _TURNED:
+        if image.getexif().get(ExifTags.Base.Orientation) not in _ROTATED:
             return image.size
         if image.format == "TIFF":
-            image.load()  # turned by this, or by some versions of Pillow before
+            image.load()  # rotates the image, if this version of Pillow has not yet
             return image.size
         return image.height, image.width
 
 
 def read_numbers(path: Path) -> NDArray[np.uint8]:
-    """The number that each pixel of a mask holds, [height, width], upright.
+    """Return the values of an upright mask image, uint8 [height, width].
 
     Args:
-        path: An image of gray values or of places in a palette, whose colors do not count.
+        path: Path of an image with gray values or a palette; of a palette, the indices are taken.
 
     Raises:
-        BotvisionError: As ``read_image``, or if the image has other pixels.
+        BotvisionError: As ``read_image``, or if the image has another mode.
     """
     with _opened(path, str(path)) as image:
         if image.mode not in ("L", "P"):
@@ -93,10 +93,10 @@ def read_numbers(path: Path) -> NDArray[np.uint8]:
 
 @contextlib.contextmanager
 def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """An image of one of the formats and not too large; what fails as it is read is one line."""
+    """Open an image of an accepted format and size; all that fails becomes a one-line error."""
     limit = _pixel_limit()
     try:
-        # Pillow warns of damaged metadata and of images below our own limit.
+        # Pillow warns of damaged metadata and of images below our limit.
         with (
             warnings.catch_warnings(action="ignore"),
             Image.open(source, formats=_FORMATS) as image,
@@ -124,13 +124,13 @@ def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
 
 
 def _pixel_limit() -> int:
-    """The most pixels that an image may have, of the environment or our own."""
+    """Maximum number of pixels of an image, from the environment or our default."""
     text = os.environ.get(_LIMIT_VARIABLE)
     if text is None:
-        return _MOST_PIXELS
+        return _MAX_PIXELS
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise BotvisionError(f"{_LIMIT_VARIABLE}: expected a number of pixels, got {text!r}")
-    # Pillow has a limit of its own, which whoever asks for more does not mean.
+    # Pillow's own limit must not stop a user who asks for more.
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, int(text))
     return int(text)
@@ -144,14 +144,17 @@ def rgb_of(image: Image.Image, name: str) -> Image.Image:
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise BotvisionError(
-            f"{name}: expected 8 or 16 bits a channel, got 32, of which nothing says what is "
-            "white; convert the image"
+            f"{name}: expected 8 or 16 bits per channel, got 32 with an unknown value range; "
+            "convert the image"
         )
     return image.convert("RGB")
 
 
 def find_images(path: Path) -> Iterator[Path]:
-    """The image itself, or the images of a folder and its subfolders in sorted order.
+    """Yield an image file itself, or the image files of a folder and its subfolders, sorted.
+
+    Args:
+        path: Path of the file or folder.
 
     Raises:
         BotvisionError: If the path is missing or the folder holds no images.
