@@ -12,7 +12,6 @@ from PIL import Image
 from botvision.benchmark import repetition
 from botvision.errors import BotvisionError, Interrupted
 from botvision.recipes.reading import read_recipe
-from botvision.recipes.schema import ClassificationRecipe
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 SMALL = (
@@ -137,7 +136,7 @@ def test_the_three_networks_are_on_equal_terms():
     for other in (botnet, s1):
         assert other.training == resnet.training
         assert other.data == resnet.data
-    assert isinstance(resnet, ClassificationRecipe)
+    assert resnet.task == "classification"
     assert resnet.model.classifier == "resnet26"
     assert botnet.model == resnet.model.model_copy(update={"classifier": "botnet26"})
     wide = {**botnet.model.classifier_arguments, "output_stride": 16}

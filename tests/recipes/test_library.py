@@ -15,7 +15,7 @@ from botvision.recipes.reading import read_recipe
 ROOT = Path(__file__).parents[2]
 LIBRARY = Path(str(resources.files("botvision.recipes"))) / "library"
 FILES = sorted(LIBRARY.rglob("*.yaml"))
-CIFAR = {f"small_cifar_{network}" for network in ("resnet", "botnet", "botnet_s1")}
+CIFAR = [f"small_cifar_{network}" for network in ("resnet", "botnet", "botnet_s1")]
 # Trained to the end, and the page that reports it.
 TRAINED = {
     "demo": "README.md",

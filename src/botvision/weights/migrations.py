@@ -9,6 +9,8 @@ _RENAMED = {
     "width": "hidden_dim",
     "heads": "num_heads",
     "feedforward_width": "dim_feedforward",
+    "images_at_once": "micro_batch_size",
+    "workers": "num_workers",
 }
 
 
@@ -24,7 +26,8 @@ def from_format_0(old: dict[str, Any]) -> dict[str, Any]:
     model = {_RENAMED.get(key, key): value for key, value in old["model"].items()}
     if model.get("batch_norm") == "synchronised":
         model["batch_norm"] = "synchronized"
-    training = old["recipe"]["training"]
+    # The recipe is information, but the batch size of an evaluation is taken from it.
+    training = {_RENAMED.get(key, key): value for key, value in old["recipe"]["training"].items()}
     if "classifier" in model:
         task = "classification"
         classes = [{"id": index, "name": name} for index, name in enumerate(old["classes"])]
@@ -57,5 +60,5 @@ def from_format_0(old: dict[str, Any]) -> dict[str, Any]:
         },
         "metrics": old.get("metrics", {}),
         "made_by": {"step": old.get("step")},
-        "recipe": old["recipe"],
+        "recipe": {**old["recipe"], "training": training},
     }
