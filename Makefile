@@ -6,23 +6,29 @@ CHECK_PYTHON := import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.
 	"Python 3.11 to 3.13 is needed, got %d.%d; say which: make venv PYTHON=python3.12" % v[:2])
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format bench clean
+.PHONY: help venv demo test test-slow test-oldest lint format bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-venv: .venv/.installed ## make .venv with the pinned dependencies
+venv: .venv/.dev ## make .venv with the pinned dependencies and the developers' tools
 
 # pip's own build environment (hatchling) takes its pins from the variables alone: from the first in
 # older versions of pip, from the second in newer ones.
-.venv/.installed: pyproject.toml constraints.txt
+INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	$(BIN)/python -m pip install -c constraints.txt -e
+
+.venv/.demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	$(PYTHON) -m venv .venv
-	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-		$(BIN)/python -m pip install -c constraints.txt -e '.[demo,dev]'
+	$(INSTALL) '.[demo]'
 	@touch $@
 
-demo: venv ## train, evaluate and look at a small segmenter, in runs/demo
+.venv/.dev: .venv/.demo
+	$(INSTALL) '.[demo,dev]'
+	@touch $@
+
+demo: .venv/.demo ## train, evaluate and look at a small segmenter, in runs/demo
 	$(BIN)/botvision demo --overwrite
 
 # A process for each core, so one thread for each process; a file's tests stay together, since they
@@ -32,6 +38,14 @@ test: venv ## run the tests, without the slow ones
 
 test-slow: venv ## run the slow tests alone
 	$(BIN)/python -m pytest -m slow
+
+# In an environment of its own. Newer warnings of older packages are no failures.
+test-oldest: ## run the main tests with the lowest allowed version of each dependency
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) .ci/oldest.py > .venv-oldest/requirements.txt
+	.venv-oldest/bin/python -m pip install -r .venv-oldest/requirements.txt -e .
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile \
+		-W default tests/attention tests/models tests/tasks tests/predict
 
 lint: venv ## check style, formatting and types; changes nothing
 	$(BIN)/ruff check .
@@ -47,6 +61,6 @@ bench: venv ## time the attention layer against its peers, about two minutes
 
 # runs/ is the user's and is never deleted here.
 clean: ## delete .venv, builds and caches; runs/ stays
-	rm -rf .venv build dist src/*.egg-info
+	rm -rf .venv .venv-oldest build dist src/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

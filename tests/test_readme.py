@@ -12,7 +12,7 @@ from botvision.cli import main
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"<!-- tested -->\n```(bash|python)\n(.*?)```", re.DOTALL)
 
-# What makes a full run small enough for a test; nothing else of a command is changed.
+# Changes that make a full run small enough for a test.
 SMALLER = {
     "--train 2400 --val 200": "--train 16 --val 4",
     "--name first": "--name first --set training.epochs=1 --set training.num_workers=0",
@@ -22,7 +22,7 @@ SMALLER = {
 
 def test_every_block_of_the_readme_runs(forked, tmp_path, monkeypatch):
     blocks = BLOCK.findall((ROOT / "README.md").read_text())
-    assert [language for language, _ in blocks] == ["bash", *["python"] * 4]
+    assert [language for language, _ in blocks] == ["bash", *["python"] * 5]
     (_, text), *examples = blocks
     for full, small in SMALLER.items():
         assert full in text
@@ -31,7 +31,8 @@ def test_every_block_of_the_readme_runs(forked, tmp_path, monkeypatch):
     first, *others = text.splitlines()
     # The first of each as a user runs them, the others in copies of this process, which has
     # imported already what they need.
-    programs = [first, shlex.join([sys.executable, "-c", examples[0][1]])]
+    _, alone, *_ = examples
+    programs = [first, shlex.join([sys.executable, "-c", alone[1]])]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for program in programs:
         done = subprocess.run(
@@ -43,7 +44,7 @@ def test_every_block_of_the_readme_runs(forked, tmp_path, monkeypatch):
         assert done.returncode == 0, f"{program}\n{done.stdout}\n{done.stderr}"
     for line in others:
         run_in_a_copy(forked, lambda line=line: run_command(line))
-    for _, example in examples[1:]:
+    for _, example in (each for each in examples if each is not alone):
         run_in_a_copy(forked, lambda example=example: exec(example, {"__name__": "__main__"}))
     run = tmp_path / "runs" / "instance_segmentation" / "first"
     for written in (run / "best.safetensors", tmp_path / "attention.png", tmp_path / "predictions"):
