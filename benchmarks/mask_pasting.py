@@ -22,7 +22,7 @@ from botvision.benchmark.measuring import Timing, take_turns
 from botvision.tasks.detection.detectors.masks import compact_masks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/tasks/detection/detectors"))
-from test_masks import specification  # noqa: E402 - what pasting was before
+from test_masks import specification
 
 Inputs = tuple[Tensor, Tensor, tuple[int, int]]
 

@@ -33,7 +33,7 @@ def set_losses(
         num_classes=logits.shape[-1] - 1,
         eos_coef=_BACKGROUND_WEIGHT,
         losses=["labels", "boxes"],
-    ).to(logits.device)
+    ).to(logits)
     count = _mean_count(targets, logits.device)
     layers = []
     for scores, places in zip(logits, boxes, strict=True):
