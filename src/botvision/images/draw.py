@@ -118,7 +118,7 @@ def _tint(
             tint *= _OPACITY
             tint *= shown
             channel += tint
-    canvas[:] = blended.round()
+    canvas[:] = np.rint(blended, out=blended)
 
 
 def _crop(
