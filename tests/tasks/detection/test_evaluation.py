@@ -18,7 +18,7 @@ from PIL import Image
 from botvision.datasets import loading
 from botvision.datasets.coco.augmentation import evaluation_transform
 from botvision.datasets.coco.dataset import CocoInstances
-from botvision.predict.evaluation import evaluate_weights
+from botvision.predict.evaluation import evaluate as evaluate_weights
 from botvision.recipes.running import train_recipe
 from botvision.tasks.detection import evaluation
 from botvision.tasks.detection.build import build_detector
@@ -27,10 +27,6 @@ from botvision.training.run_folder import RunFolder
 from botvision.weights.file import read_description
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-def ignore(done, total):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +65,6 @@ def evaluate(detector, folder, num_workers=0):
         batch_size=2,
         masks=True,
         num_workers=num_workers,
-        progress=ignore,
     )
     return metrics.results
 
@@ -179,8 +174,8 @@ def settings(num_workers, folder):
 def test_val_gives_the_figures_of_a_run_with_workers(make_recipe, many_sizes, tmp_path, display):
     train_recipe(make_recipe(*settings(2, str(many_sizes))), tmp_path / "run", display=display)
     last = RunFolder(tmp_path / "run").last
-    found = evaluate_weights(last, None, batch_size=2, progress=ignore)
-    assert found == read_description(last)["metrics"]
+    found = evaluate_weights(last, batch_size=2)
+    assert found == read_description(last).metrics
     assert found["box_ap_per_class"]
 
 
@@ -204,5 +199,5 @@ def test_val_gives_the_figures_of_two_processes(num_workers, make_recipe, many_s
     )
     assert done.returncode == 0, done.stderr
     last = RunFolder(tmp_path / "runs" / "instance_segmentation" / "run").last
-    found = evaluate_weights(last, None, batch_size=2, progress=ignore)
-    assert found == read_description(last)["metrics"]
+    found = evaluate_weights(last, batch_size=2)
+    assert found == read_description(last).metrics
