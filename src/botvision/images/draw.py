@@ -110,13 +110,15 @@ def _tint(
         mask, left, top = _crop(masks, index)
         first, last = np.searchsorted(rows, (top, top + mask.shape[0]))
         begin, end = np.searchsorted(columns, (left, left + mask.shape[1]))
-        shown = mask[rows[first:last, None] - top, columns[begin:end] - left]
+        shown = mask
+        if shown.shape != (last - first, end - begin):
+            shown = mask[rows[first:last, None] - top, columns[begin:end] - left]
         for channel, value in zip(blended[:, first:last, begin:end], color, strict=True):
             tint = value - channel
             tint *= _OPACITY
             tint *= shown
             channel += tint
-    canvas[:] = blended.round()
+    canvas[:] = np.rint(blended, out=blended)
 
 
 def _crop(

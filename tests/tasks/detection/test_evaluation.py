@@ -9,6 +9,7 @@ import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,19 +18,15 @@ from PIL import Image
 from botvision.datasets import loading
 from botvision.datasets.coco.augmentation import evaluation_transform
 from botvision.datasets.coco.dataset import CocoInstances
-from botvision.predict.evaluation import evaluate_weights
+from botvision.predict.evaluation import evaluate as evaluate_weights
 from botvision.recipes.running import train_recipe
 from botvision.tasks.detection import evaluation
 from botvision.tasks.detection.build import build_detector
-from botvision.tasks.detection.evaluation import evaluate_detector
+from botvision.tasks.detection.evaluation import detect, evaluate_detector
 from botvision.training.run_folder import RunFolder
 from botvision.weights.file import read_description
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-def ignore(done, total):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +65,6 @@ def evaluate(detector, folder, num_workers=0):
         batch_size=2,
         masks=True,
         num_workers=num_workers,
-        progress=ignore,
     )
     return metrics.results
 
@@ -113,6 +109,60 @@ def test_masks_are_let_go_batch_by_batch(detector, handwriting, monkeypatch):
     assert all(isinstance(each["segmentation"]["counts"], str) for each in results)
 
 
+@pytest.fixture
+def images():
+    torch.manual_seed(0)
+    return [torch.rand(3, 64, 60), torch.rand(3, 50, 91)]
+
+
+def test_detections_are_the_detectors_own(detector, images):
+    with torch.inference_mode():
+        outputs = detector.eval()(images)
+    found = detect(detector, images, "float32")
+    for each, output, image in zip(found, outputs, images, strict=True):
+        assert np.array_equal(each.xyxy, output["boxes"].numpy())
+        assert np.array_equal(each.confidence, output["scores"].numpy())
+        assert np.array_equal(each.class_id, output["labels"].numpy() - 1)
+        assert each.mask.shape == (10, *image.shape[1:])
+        assert np.array_equal(each.mask.to_dense(), output["masks"][:, 0].numpy() >= 0.5)
+        assert (each.xyxy.dtype, each.confidence.dtype) == (np.float32, np.float32)
+        assert each.class_id.dtype == np.int64
+        assert (np.diff(each.confidence) <= 0).all()
+
+
+def test_only_what_reaches_the_threshold_is_pasted(detector, images, monkeypatch):
+    every = detect(detector.eval(), images, "float32")
+    threshold = float(every[0].confidence[4])
+    pasted = []
+    paste = evaluation.compact_masks
+    monkeypatch.setattr(
+        evaluation, "compact_masks", lambda *each: pasted.append(len(each[0])) or paste(*each)
+    )
+    found = detect(detector, images, "float32", threshold=threshold)
+    assert pasted == [len(each) for each in found]
+    for each, all_of_it in zip(found, every, strict=True):
+        assert each == all_of_it[all_of_it.confidence >= np.float32(threshold)]
+    assert len(found[0]) == 5
+    for nothing in detect(detector, images, "float32", threshold=1.1):
+        assert len(nothing) == len(nothing.mask) == 0
+
+
+def test_boxes_alone_have_no_masks(make_recipe, images):
+    torch.manual_seed(0)
+    detector = build_detector(make_recipe("model.detector=faster_rcnn").model, 11).eval()
+    (one, _) = detect(detector, images, "bfloat16")
+    assert len(one) == 10
+    assert one.mask is None
+
+
+def test_the_progress_is_optional(detector, handwriting):
+    data = CocoInstances(handwriting, "val", transform=evaluation_transform())
+    arguments = {"precision": "float32", "batch_size": 2, "masks": True}
+    _, metrics = evaluate_detector(detector, data, **arguments)
+    assert metrics.results
+    assert "masks" in data[(0, 0)][1], "the data set keeps its masks"
+
+
 def settings(num_workers, folder):
     return [
         "training.epochs=1",
@@ -124,8 +174,8 @@ def settings(num_workers, folder):
 def test_val_gives_the_figures_of_a_run_with_workers(make_recipe, many_sizes, tmp_path, display):
     train_recipe(make_recipe(*settings(2, str(many_sizes))), tmp_path / "run", display=display)
     last = RunFolder(tmp_path / "run").last
-    found = evaluate_weights(last, None, batch_size=2, progress=ignore)
-    assert found == read_description(last)["metrics"]
+    found = evaluate_weights(last, batch_size=2)
+    assert found == read_description(last).metrics
     assert found["box_ap_per_class"]
 
 
@@ -149,5 +199,5 @@ def test_val_gives_the_figures_of_two_processes(num_workers, make_recipe, many_s
     )
     assert done.returncode == 0, done.stderr
     last = RunFolder(tmp_path / "runs" / "instance_segmentation" / "run").last
-    found = evaluate_weights(last, None, batch_size=2, progress=ignore)
-    assert found == read_description(last)["metrics"]
+    found = evaluate_weights(last, batch_size=2)
+    assert found == read_description(last).metrics

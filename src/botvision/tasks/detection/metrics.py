@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 _RECALLS = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
 METRIC_NAMES = _NAMES + _RECALLS
-"""COCO's twelve figures, as they are named after ``box_`` or ``mask_``."""
+"""COCO's twelve metrics; ``box_`` or ``mask_`` precedes their names."""
 _PER_CLASS = ("ap", "ap_small", "ap_medium", "ap_large")  # in the order of the evaluation's areas
 
 
@@ -105,24 +105,23 @@ def _run_lengths(masks: "CompactMask", index: int) -> dict[str, Any]:
 class CocoMetrics:
     """Collects detections image by image and computes COCO's metrics.
 
-    The truth is what ``read_annotations`` accepts: what it leaves out could not be found, and no
-    part of a box that lies outside the image either. Crowds are there; detections in them count
-    as neither right nor wrong.
+    The ground truth is what ``read_annotations`` accepts. Detections in crowds count as neither
+    right nor wrong.
 
     Args:
-        annotations: The truth.
+        annotations: Ground truth.
         masks: Whether to evaluate masks besides boxes.
 
     Attributes:
-        results: What was processed, in COCO's results format.
-        precision: Of "box" and perhaps "mask", by the last ``evaluate``: [IoU thresholds 0.5, 0.55
-            .. 0.95, recalls 0, 0.01 .. 1, classes by id], of objects of all sizes; -1 in classes
-            without truth.
+        results: Processed detections in COCO's results format.
+        precision: Precision of the last ``evaluate`` by kind, "box" and perhaps "mask": [IoU
+            thresholds 0.5, 0.55 .. 0.95, recalls 0, 0.01 .. 1, classes by id] for objects of all
+            sizes; -1 for classes without ground truth.
     """
 
     def __init__(self, annotations: CocoAnnotations, *, masks: bool) -> None:
-        # The evaluation takes ids for numbers; texts come last so that numbers keep their order,
-        # in which detections of equal scores are taken.
+        # The evaluation needs numbers as ids. Strings come last, so that numbers keep their
+        # order, which decides between detections of equal scores.
         ids = sorted(annotations.instances, key=lambda each: (isinstance(each, str), each))
         self._numbers = {image_id: number for number, image_id in enumerate(ids, start=1)}
         self._truth = COCO(_truth(annotations, self._numbers))
@@ -131,7 +130,7 @@ class CocoMetrics:
         self.precision: dict[str, NDArray[np.float64]] = {}
 
     def reset(self) -> None:
-        """Forget what was processed."""
+        """Forget all results."""
         self.results = []
 
     def process(self, results: list[dict[str, Any]]) -> None:
@@ -139,17 +138,17 @@ class CocoMetrics:
         self.results.extend(results)
 
     def evaluate(self) -> dict[str, Any]:
-        """COCO's twelve figures of each kind, and the AP of each class and size.
+        """Compute COCO's twelve metrics of each kind, and the AP of each class and size.
 
         Returns:
             ``box_ap``, ``box_ap50``, ``box_ap75``, ``box_ap_small`` ... ``box_ar_large``, the
-            same with ``mask_``, each in 0..1, or -1 where there is no truth of that size; and
+            same with ``mask_``, each in 0..1, or -1 without ground truth of that size; and
             ``box_ap_per_class``, ``box_ap_small_per_class``, ``box_ap_medium_per_class`` and
             ``box_ap_large_per_class`` (``mask_...``): AP by category name.
         """
         metrics: dict[str, Any] = {}
         for kind, iou_type in self._kinds.items():
-            # Without its box a mask's size class is that of the mask, as in COCO's own results.
+            # Without a box the size class is that of the mask, as on COCO's server.
             left_out = () if kind == "box" else ("bbox",)
             results = [
                 {key: value for key, value in result.items() if key not in left_out}
@@ -160,11 +159,11 @@ class CocoMetrics:
                 self._truth, self._truth.loadRes(results), iouType=iou_type, separate_eval=False
             )
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # means over classes that have no truth
+                warnings.simplefilter("ignore")  # means over classes without ground truth
                 evaluation.run()
             for name, value in zip(_NAMES + _RECALLS, evaluation.stats[:12], strict=True):
                 metrics[f"{kind}_{name}"] = float(value)
-            # [IoU thresholds, recalls, classes, areas]: of the largest number of detections
+            # [IoU thresholds, recalls, classes, areas], for the largest number of detections
             precision = evaluation.eval["precision"][..., -1]
             self.precision[kind] = precision[..., 0].copy()
             for area, name in enumerate(_PER_CLASS):
@@ -177,19 +176,19 @@ class CocoMetrics:
     ) -> dict[str, float]:
         names = {c["id"]: c["name"] for c in self._truth.dataset["categories"]}
         per_class = {}
-        for place, category in enumerate(categories):
-            values = precision[:, :, place]
+        for index, category in enumerate(categories):
+            values = precision[:, :, index]
             present = values[values > -1]
             per_class[names[category]] = float(present.mean()) if present.size else -1.0
         return per_class
 
 
 def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str, Any]:
-    """A COCO file's content.
+    """Return the ground truth as the content of a COCO file.
 
     Args:
-        annotations: The truth.
-        numbers: What stands for the ids of its images.
+        annotations: Ground truth.
+        numbers: Number of each image id.
     """
     instances: list[dict[str, Any]] = []
     images = list(annotations.images)
@@ -197,7 +196,7 @@ def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str
         image_id = image["id"]
         for record in annotations.instances[image_id]:
             box = record["bbox"]
-            # Without one the box is filled, as in training.
+            # Without an outline the box is filled, as in training.
             outline = record["segmentation"] or box_polygons(box)
             if isinstance(outline, list):
                 outline = cut_to_surroundings(outline, image["height"], image["width"])
@@ -205,7 +204,7 @@ def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str
                 {
                     "area": box[2] * box[3],
                     **record,
-                    # The evaluation takes a match with annotation 0 for none.
+                    # The evaluation takes a match with annotation 0 as no match.
                     "id": len(instances) + 1,
                     "image_id": numbers[image_id],
                     "segmentation": outline,

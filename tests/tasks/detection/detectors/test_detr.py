@@ -177,6 +177,17 @@ def test_coordinates_scores_and_losses_are_float32_under_autocast(trained):
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
 
 
+def test_double_precision_stays_double():
+    detector = detr("botnet_tiny", 4, **SMALL).double()
+    image = torch.rand(3, 64, 50, dtype=torch.float64)
+    with_boxes = {"boxes": target(2)["boxes"].double(), "labels": target(2)["labels"]}
+    losses = detector([image], [with_boxes])
+    assert {loss.dtype for loss in losses.values()} == {torch.float64}
+    with torch.no_grad():
+        (output,) = detector.eval()([image])
+    assert output["boxes"].dtype == output["scores"].dtype == torch.float64
+
+
 def test_weights_that_are_no_numbers_make_a_loss_that_is_none():
     detector = detr("botnet_tiny", 4, **SMALL).train()
     nn.init.constant_(detector.projection.bias, float("nan"))

@@ -232,6 +232,19 @@ def test_coordinates_and_scores_are_float32_under_autocast(build):
     assert not torch.equal(inside, inside.bfloat16().float())
 
 
+@pytest.mark.parametrize("build", [mask_rcnn, faster_rcnn])
+def test_double_precision_stays_double(build):
+    detector = build("botnet_tiny", 4, **SMALL).double().eval()
+    image = torch.rand(3, 64, 80, dtype=torch.float64)
+    with torch.no_grad():
+        (output,) = detector([image])
+        (single,) = detector.float()([image.float()])
+    assert {output[name].dtype for name in output if name != "labels"} == {torch.float64}
+    assert len(output["boxes"]) > 0
+    best, other = output["scores"].max(), single["scores"].max()
+    torch.testing.assert_close(best.float(), other, atol=1e-4, rtol=0)
+
+
 def test_losses_are_float32_under_autocast():
     detector = mask_rcnn("botnet_tiny", 4, **SMALL).train()
     with torch.autocast("cpu", torch.bfloat16):

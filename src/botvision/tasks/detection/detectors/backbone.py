@@ -1,4 +1,4 @@
-"""A feature pyramid over any timm network, or its deepest map alone."""
+"""Backbones: a feature pyramid over any timm network, or its deepest map alone."""
 
 from collections import OrderedDict
 from typing import Any
@@ -15,20 +15,20 @@ LEVELS = ("p2", "p3", "p4", "p5")
 
 
 class PyramidBackbone(nn.Module):
-    """c2 to c5 of a timm network under a feature pyramid: p2 to p6.
+    """Feature pyramid p2 to p6 over c2 to c5 of a timm network.
 
     Args:
-        name: Name of a timm model with reductions 4, 8, 16 and 32, ours included.
-        image_size: Side for which our position tables are made.
+        name: Name of a timm model with reductions 4, 8, 16 and 32, including botvision's.
+        image_size: Image side that position tables are made for.
         channels: Channels of every level.
-        norm_layer: Normalization in the pyramid; None is a bias instead.
-        arguments: More arguments of the model.
+        norm_layer: Normalization in the pyramid; None uses biases instead.
+        arguments: Further arguments of the model.
 
     Attributes:
         body: The network, without its classifier.
-        out_channels: ``channels``, as torchvision's detectors want it.
-        mean: RGB mean the network expects, images in 0..1.
-        std: RGB standard deviation the network expects.
+        out_channels: ``channels``, under torchvision's name.
+        mean: RGB mean that the network expects, for images in 0..1.
+        std: RGB standard deviation that the network expects.
 
     Raises:
         ValueError: If the model is unknown or has other reductions.
@@ -61,7 +61,7 @@ class PyramidBackbone(nn.Module):
         self.std: tuple[float, ...] = config.std
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Levels p2 to p6 of images [B, 3, H, W], each [B, channels, H / stride, W / stride]."""
+        """Return p2 to p6 of images [B, 3, H, W], each [B, channels, H / stride, W / stride]."""
         features = OrderedDict(zip(LEVELS, self.body(images), strict=True))
         levels: OrderedDict[str, Tensor] = self.fpn(features)
         levels["p6"] = levels.pop("pool")
@@ -72,15 +72,15 @@ class DeepestMap(nn.Module):
     """The last map of a timm network: c5, at stride 32, or 16 in the S1 form.
 
     Args:
-        name: Name of a timm model that gives feature maps, ours included.
-        image_size: Side for which our position tables are made.
-        arguments: More arguments of the model.
+        name: Name of a timm model that gives feature maps, including botvision's.
+        image_size: Image side that position tables are made for.
+        arguments: Further arguments of the model.
 
     Attributes:
         body: The network, without its classifier.
         out_channels: Channels of the map.
-        mean: RGB mean the network expects, images in 0..1.
-        std: RGB standard deviation the network expects.
+        mean: RGB mean that the network expects, for images in 0..1.
+        std: RGB standard deviation that the network expects.
 
     Raises:
         ValueError: If the model is unknown.
@@ -97,7 +97,7 @@ class DeepestMap(nn.Module):
         self.std: tuple[float, ...] = config.std
 
     def forward(self, images: Tensor) -> Tensor:
-        """The map [B, out_channels, H / stride, W / stride] of images [B, 3, H, W]."""
+        """Return the map [B, out_channels, H / stride, W / stride] of images [B, 3, H, W]."""
         last: Tensor = self.body(images)[-1]
         return last
 

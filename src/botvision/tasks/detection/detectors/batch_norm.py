@@ -1,4 +1,4 @@
-"""BatchNorm of a detector's backbone: frozen where it comes from the backbone, or retuned."""
+"""BatchNorm of a detector's backbone: frozen where pretrained, or with other settings."""
 
 import re
 from collections.abc import Collection
@@ -12,7 +12,7 @@ _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 def tune_batch_norm(model: nn.Module, momentum: float | None, eps: float | None) -> None:
-    """Set the momentum and epsilon of every BatchNorm; None leaves the network's own."""
+    """Set the momentum and epsilon of every BatchNorm; None keeps the network's."""
     for module in model.modules():
         if isinstance(module, _NORMS):
             module.momentum = module.momentum if momentum is None else momentum
@@ -20,20 +20,21 @@ def tune_batch_norm(model: nn.Module, momentum: float | None, eps: float | None)
 
 
 def freeze_batch_norm(backbone: nn.Module, taken: Collection[str]) -> list[str]:
-    """Take BatchNorm out of training where it and all its block come from a backbone.
+    """Stop training BatchNorm where it and its whole block come from backbone weights.
 
-    In a block with new attention the backbone's statistics are those of a convolution that is no
-    longer there, and a last scale that starts at zero would stay there.
+    In a block with new attention the statistics would be those of a convolution that is no longer
+    there, and a last scale that starts at zero would stay zero.
 
     Args:
-        backbone: Scale and shift stop being trained; the statistics are for ``hold_batch_norm``.
-        taken: Names of the tensors that came from the backbone.
+        backbone: Network whose scales and shifts are frozen; ``hold_batch_norm`` freezes the
+            statistics.
+        taken: Names of the tensors loaded from backbone weights.
 
     Returns:
         Names of the frozen layers.
 
     Raises:
-        BotvisionError: If nothing came from a backbone.
+        BotvisionError: If there is nothing to freeze.
     """
     new = {_block(name) for name in backbone.state_dict() if name not in taken}
     frozen = [
@@ -58,6 +59,6 @@ def hold_batch_norm(backbone: nn.Module, frozen: Collection[str]) -> None:
 
 
 def _block(name: str) -> str:
-    """The block that a tensor or layer belongs to; of the stem its layer."""
+    """Return the block that a tensor or layer belongs to; in the stem, its layer."""
     found = _BLOCK.match(name)
     return found[0] if found else name.split(".")[0]

@@ -1,4 +1,4 @@
-"""DETR over any timm backbone, as a torchvision detector: what the paper leaves to future work."""
+"""DETR over any timm backbone, as a torchvision detector; future work in the paper."""
 
 from typing import Any
 
@@ -33,30 +33,30 @@ def detr(
     """DETR (Carion et al. 2020) on the deepest map of a backbone; needs the extra ``detr``.
 
     Images are a list of float tensors [3, H, W] in 0..1 of any size. Boxes are x1 y1 x2 y2 in
-    pixels of the image given. Labels run from 1; 0 is the background.
+    pixels of the input image. Labels run from 1; 0 is the background.
 
     The defaults are the authors'. Encoder, decoder, position encoding, matching and losses are
-    those of Hugging Face Transformers. The backbone is not built by it, for it would freeze every
-    BatchNorm, draw the weights anew and take no arguments: here it trains as a whole, from
-    random weights unless ``backbone_arguments`` asks for others.
+    those of Hugging Face Transformers. The backbone is not, for Transformers freezes every
+    BatchNorm, redraws the weights and takes no arguments. Here the whole backbone is trained,
+    from random weights unless ``backbone_arguments`` asks for others.
 
     Args:
-        backbone: Name of a timm model that gives feature maps, ours included.
-        num_classes: Classes including the background.
+        backbone: Name of a timm model that gives feature maps, including botvision's.
+        num_classes: Number of classes including the background.
         image_size: Side of the square that images are fitted into.
-        num_queries: Most objects found in an image; in training, objects beyond are not learnt.
+        num_queries: Largest number of objects found in an image; further ones are not learned.
         hidden_dim: Channels of encoder and decoder, a multiple of 4 and of ``num_heads``.
         num_heads: Attention heads of encoder and decoder.
         dim_feedforward: Width of their feed-forward layers.
-        encoder_layers: Layers of the encoder.
-        decoder_layers: Layers of the decoder.
-        dropout: In encoder and decoder.
-        auxiliary_loss: Whether all layers of the decoder learn to predict, not the last alone.
-        backbone_arguments: More arguments of the backbone.
+        encoder_layers: Number of encoder layers.
+        decoder_layers: Number of decoder layers.
+        dropout: Dropout probability in encoder and decoder.
+        auxiliary_loss: Whether all decoder layers have losses, not the last alone.
+        backbone_arguments: Further arguments of the backbone.
 
     Raises:
         BotvisionError: If Transformers or SciPy is missing.
-        ValueError: If the backbone is unknown or the hidden_dim does not fit.
+        ValueError: If the backbone is unknown or ``hidden_dim`` does not fit.
     """
     if hidden_dim % 4 or hidden_dim % num_heads:
         raise ValueError(
@@ -88,10 +88,9 @@ class Detr(nn.Module):
     """Backbone, encoder and decoder, see ``detr``.
 
     Args:
-        backbone: Gives one map of an image.
-        config: Transformers' ``DetrConfig``; what it says about the backbone and the auxiliary
-            loss is not looked at.
-        num_classes: Classes including the background.
+        backbone: Network that gives one map of an image.
+        config: Transformers' ``DetrConfig``; its backbone and auxiliary loss are ignored.
+        num_classes: Number of classes including the background.
         image_size: Side of the square that images are fitted into.
         auxiliary_loss: See ``detr``.
 
@@ -124,7 +123,7 @@ class Detr(nn.Module):
         self.encoder: nn.Module = DetrEncoder(config)
         self.queries = nn.Embedding(config.num_queries, width)
         self.decoder: Any = DetrDecoder(config)
-        self.class_head = nn.Linear(width, num_classes)  # the background in the last place
+        self.class_head = nn.Linear(width, num_classes)  # the background last
         self.box_head: nn.Module = DetrMLPPredictionHead(width, width, 4, num_layers=3)
         self._auxiliary_loss = auxiliary_loss
         for part in (self.encoder, self.decoder):
@@ -136,7 +135,7 @@ class Detr(nn.Module):
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses in training, detections in evaluation.
+        """Compute losses in training, detections in evaluation.
 
         Args:
             images: Float [3, H, W] in 0..1.
@@ -145,8 +144,8 @@ class Detr(nn.Module):
 
         Returns:
             In training ``set_losses``' losses. In evaluation for each image ``boxes`` [queries, 4],
-            x1 y1 x2 y2 in pixels, ``labels`` [queries], from 1, and ``scores`` [queries], the best
-            first.
+            x1 y1 x2 y2 in pixels, ``labels`` [queries], from 1, and ``scores`` [queries],
+            highest first.
 
         Raises:
             ValueError: In training without targets.
@@ -166,9 +165,9 @@ class Detr(nn.Module):
             return set_losses(logits, boxes, relative_targets(targets, batch.image_sizes))
 
     def _decode(self, images: ImageList) -> Tensor:
-        """What decoder layers make of the queries, [layers, B, queries, width].
+        """Return the queries after decoder layers, [layers, B, queries, width].
 
-        The last layer, and in training those whose predictions are trained as well.
+        The last layer, and in training all layers that have losses.
         """
         maps = self.backbone(images.tensors)
         visible = _visible(images, maps.shape[-2:])
@@ -202,9 +201,9 @@ class Detr(nn.Module):
 class _FitIntoSquare(DetectorTransform):
     """torchvision's transform, always padding to the whole square.
 
-    What a backbone with attention sees of an image would otherwise depend on the others in its
-    batch. In training only images that are too large are resized: the augmentation has drawn
-    the scale of the others.
+    The output of a backbone with attention would otherwise depend on the sizes of the other
+    images in the batch. In training only images that are too large are resized: the augmentation
+    has chosen the scale of the others.
     """
 
     def __init__(self, side: int, mean: list[float], std: list[float]) -> None:
@@ -221,8 +220,8 @@ class _FitIntoSquare(DetectorTransform):
 
 
 def _visible(images: ImageList, size: torch.Size) -> Tensor:
-    """Which cells of a map [H, W] show image rather than padding, bool [B, H, W]."""
+    """Return which cells of a map [H, W] are image rather than padding, bool [B, H, W]."""
     shown = images.tensors.new_zeros(len(images.tensors), 1, *images.tensors.shape[-2:])
-    for place, (height, width) in zip(shown, images.image_sizes, strict=True):
-        place[:, :height, :width] = 1
+    for each, (height, width) in zip(shown, images.image_sizes, strict=True):
+        each[:, :height, :width] = 1
     return F.interpolate(shown, size=list(size)).squeeze(1).bool()  # a cell's first pixel decides

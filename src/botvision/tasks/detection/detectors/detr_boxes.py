@@ -1,4 +1,4 @@
-"""DETR's boxes, relative to their image, and the detectors' boxes in pixels."""
+"""Conversion between DETR's boxes, relative to the image, and boxes in pixels."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 def relative_targets(
     targets: Sequence[dict[str, Tensor]], sizes: Sequence[tuple[int, int]]
 ) -> list[dict[str, Tensor]]:
-    """Targets as Transformers' losses want them.
+    """Return targets in the form of Transformers' losses.
 
     Args:
         targets: For each image ``boxes`` [n, 4], x1 y1 x2 y2 in pixels, and ``labels`` [n], from 1.
         sizes: (H, W) of the images, without padding.
 
     Returns:
-        For each image ``boxes`` [n, 4], center x, center y, width and height in shares of the
+        For each image ``boxes`` [n, 4], center x, center y, width and height as fractions of the
         image, and ``class_labels`` [n], from 0.
     """
     return [
@@ -32,18 +32,18 @@ def relative_targets(
 def detections_of(
     logits: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]]
 ) -> list[dict[str, Tensor]]:
-    """Detections as torchvision's detectors give them.
+    """Return detections in the form of torchvision's detectors.
 
-    Every query gives its most probable class, the background aside.
+    Each query gives its most probable class other than the background.
 
     Args:
-        logits: [B, queries, classes], the background in the last place.
-        boxes: [B, queries, 4], center x, center y, width and height in shares of the image.
+        logits: [B, queries, classes], the background last.
+        boxes: [B, queries, 4], center x, center y, width and height as fractions of the image.
         sizes: (H, W) of the images that the detections are for.
 
     Returns:
         For each image ``boxes`` [queries, 4], x1 y1 x2 y2 in pixels, inside the image, ``labels``
-        [queries], from 1, and ``scores`` [queries], the best first.
+        [queries], from 1, and ``scores`` [queries], highest first.
     """
     scores, classes = logits.softmax(dim=-1)[..., :-1].max(dim=-1)
     scores, order = scores.sort(dim=-1, descending=True, stable=True)

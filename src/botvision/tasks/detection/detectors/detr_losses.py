@@ -14,11 +14,12 @@ _BACKGROUND_WEIGHT = 0.1
 def set_losses(
     logits: Tensor, boxes: Tensor, targets: list[dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """Transformers' losses with the weights of DETR's authors (Carion et al. 2020, section A.4).
+    """Compute Transformers' losses, weighted as by Carion et al. (2020, section A.4).
 
     Args:
-        logits: [layers, B, queries, classes], the background in the last place.
-        boxes: [layers, B, queries, 4], center x, center y, width and height in shares of the image.
+        logits: [layers, B, queries, classes], the background last.
+        boxes: [layers, B, queries, 4], center x, center y, width and height as fractions of the
+            image.
         targets: See ``relative_targets``.
 
     Returns:
@@ -33,17 +34,16 @@ def set_losses(
         num_classes=logits.shape[-1] - 1,
         eos_coef=_BACKGROUND_WEIGHT,
         losses=["labels", "boxes"],
-    ).to(logits.device)
+    ).to(logits)
     count = _mean_count(targets, logits.device)
     layers = []
-    for scores, places in zip(logits, boxes, strict=True):
-        # Boxes that are no numbers would stop the matching with an error of its own; so they make
-        # a loss that is none, which stops the run on every process.
-        prediction = {"logits": scores, "pred_boxes": places.nan_to_num(nan=0.5)}
+    for scores, relative in zip(logits, boxes, strict=True):
+        # NaN boxes would raise in the matching of one process; a NaN loss stops all of them.
+        prediction = {"logits": scores, "pred_boxes": relative.nan_to_num(nan=0.5)}
         pairs = matcher(prediction, targets)
         found = criterion.loss_labels(prediction, targets, pairs, count)
         found |= criterion.loss_boxes(prediction, targets, pairs, count)
-        found["loss_bbox"] = found["loss_bbox"] + 0 * places.sum()
+        found["loss_bbox"] = found["loss_bbox"] + 0 * relative.sum()
         layers.append({kind: weight * found[kind] for kind, weight in _WEIGHTS.items()})
     *others, last = layers
     losses: dict[str, Tensor] = {name: last[kind] for kind, name in _NAMES.items()}
@@ -54,11 +54,11 @@ def set_losses(
 
 
 def _mean_count(targets: list[dict[str, Tensor]], device: torch.device) -> float:
-    """Objects a process, at least one: the mean over processes, as gradients are averaged.
+    """Return the mean number of objects per process, at least 1, as gradients are averaged.
 
     ``ImageLoss.forward`` divides the mean by the number of processes once more.
     """
-    processes()  # sets up what the mean goes over
+    processes()  # sets up the process group
     count = torch.tensor(float(sum(len(target["boxes"]) for target in targets)), device=device)
     mean: Tensor = reduce(count, reduction="mean")
     return max(1.0, float(mean))

@@ -30,15 +30,15 @@ def mask_rcnn(
     """Mask R-CNN over p2..p6, the paper's detector (tables 2 to 8).
 
     Images are a list of float tensors [3, H, W] in 0..1 of any size. Boxes are x1 y1 x2 y2 in
-    pixels of the image given. Labels run from 1; 0 is the background.
+    pixels of the input image. Labels run from 1; 0 is the background.
 
     Args:
-        backbone: Name of a timm model, ours included.
-        num_classes: Classes including the background.
+        backbone: Name of a timm model, including botvision's.
+        num_classes: Number of classes including the background.
         mask_head_channels: Width of the mask head.
-        mask_head_layers: Its 3x3 convolutions before the deconvolution.
-        sampling_ratio: Points sampled along each side of a pooling bin.
-        options: Those of ``faster_rcnn``.
+        mask_head_layers: Number of its 3x3 convolutions before the deconvolution.
+        sampling_ratio: Number of points sampled along each side of a pooling bin.
+        options: Options of ``faster_rcnn``.
 
     Returns:
         A torchvision ``MaskRCNN``.
@@ -62,11 +62,11 @@ def faster_rcnn(backbone: str, num_classes: int, **options: Any) -> FasterRCNN:
     Inputs and outputs as ``mask_rcnn``, without masks.
 
     Args:
-        backbone: Name of a timm model, ours included.
-        num_classes: Classes including the background.
+        backbone: Name of a timm model, including botvision's.
+        num_classes: Number of classes including the background.
         options: ``image_size`` (1024): side that the longer side of an image is resized to;
             ``fpn_channels`` (256); ``box_head_width`` (1024); ``anchor_scale`` (8): side of a
-            level's anchors in its strides; ``sampling_ratio`` (2);
+            level's anchors as a multiple of its stride; ``sampling_ratio`` (2);
             ``backbone_arguments``; and torchvision's ``rpn_...`` and ``box_...`` arguments.
 
     Returns:

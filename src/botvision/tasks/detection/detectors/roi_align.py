@@ -1,4 +1,4 @@
-"""RoIAlign over a feature pyramid, on small maps as matrix products."""
+"""RoIAlign over a feature pyramid, computed as matrix products on small maps."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
 
     Bilinear sampling is separable and linear: a region's pooled map is A F B, with F the map and
     A and B the averaged hat functions of its rows and columns. torchvision's kernel runs on one
-    CPU core, backward with scattered additions; these products run on all of them and take any
-    sampling ratio at the same cost. On GPUs and on maps beyond 64 x 64 it is torchvision's.
+    CPU core and scatters additions in the backward pass; these products run on all cores, at the
+    same cost for any sampling ratio. On GPUs and on maps beyond 64 x 64 torchvision's is used.
 
     Args:
         levels: Names of p2, p3, ... in this order. A region of 224 pixels is pooled from p4,
@@ -32,7 +32,7 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
-        """Pooled maps [all boxes, C, side, side] of boxes [n, 4] of each image, in pixels."""
+        """Return pooled maps [all boxes, C, side, side] of each image's boxes [n, 4] in pixels."""
         features = [x[name] for name in self.featmap_names]
         if features[0].is_cuda or max(features[0].shape[-2:]) > _LARGEST_MAP:
             return super().forward(x, boxes, image_shapes)
@@ -53,7 +53,7 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
         return level.clamp(2, count + 1) - 2
 
     def _pool(self, features: Tensor, boxes: Tensor, here: Tensor, stride: int) -> Tensor:
-        """Pooled maps [B, R, C, side, side] of one level; zero for regions of other levels."""
+        """Return one level's pooled maps [B, R, C, side, side], zero for other levels' regions."""
         batch, channels, height, width = features.shape
         regions, side = boxes.shape[1], self.output_size[0]
         scaled = boxes / stride
@@ -64,11 +64,11 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
         return cells.unflatten(2, (side, channels)).transpose(2, 3)
 
     def _hats(self, first: Tensor, last: Tensor, length: int) -> Tensor:
-        """Weights [B, R, side, length] of a map's rows or columns in each bin."""
+        """Return weights [B, R, side, length] of a map's rows or columns in each bin."""
         side, samples = self.output_size[0], self.sampling_ratio
-        places = (torch.arange(side * samples, device=first.device) + 0.5) / (side * samples)
+        offsets = (torch.arange(side * samples, device=first.device) + 0.5) / (side * samples)
         extent = (last - first).clamp(min=1)  # torchvision's smallest region is a cell
-        sampled = (first[..., None] + extent[..., None] * places)[..., None]
+        sampled = (first[..., None] + extent[..., None] * offsets)[..., None]
         cells = torch.arange(length, device=first.device)
         hats = (1 - (sampled.clamp(0, length - 1) - cells).abs()).clamp(min=0)
         hats = hats * (sampled <= length)  # points beyond the map count as zero there, too
