@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _COLUMNS = ("ms", "spread", "ratio", "peak", "+MiB")
 _LEGEND = (
     "ms: median of {rounds} interleaved rounds. spread: interquartile range. ratio: to the first. "
-    "peak: rate of the products as a fraction of a large matrix product's in the same rounds. +MiB: "
-    "memory that the pass adds, at its peak."
+    "peak: rate of the products as a fraction of a large matrix product's in the same rounds. "
+    "+MiB: memory that the pass adds, at its peak."
 )
 
 
@@ -84,8 +84,8 @@ def training_table(report: "TrainingReport") -> Table:
         table.add_row(*row)
     table.caption = escape(
         f"{report.steps} steps; medians, and quartiles of the cost. Bare: forward, backward and "
-        "optimizer, in turns with the loop on the same batches in memory. Evaluation and saving are "
-        f"not included.\n{report.machine.title()}"
+        "optimizer, in turns with the loop on the same batches in memory. Without evaluation and "
+        f"saving.\n{report.machine.title()}"
     )
     return table
 
