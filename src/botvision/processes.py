@@ -1,4 +1,4 @@
-"""The processes of this run: those that torchrun started, and those that they start."""
+"""The processes of a run, and calls in a new process."""
 
 import multiprocessing
 import os
@@ -15,20 +15,20 @@ _Result = TypeVar("_Result")
 
 
 def processes() -> PartialState:
-    """Rank, size and device: a GPU where there is one, else the CPU; one process by default."""
+    """Return rank, world size and device: a GPU if there is one, else the CPU."""
     accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
     return PartialState(cpu=not accelerator)
 
 
 def processes_here() -> int:
-    """How many of them are on this machine."""
+    """Return the number of the run's processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def ignore_interruptions(_worker: int = 0) -> None:
-    """Go on in a process that reads data, until whoever started it ends it.
+    """Ignore SIGINT and SIGTERM in data-loading workers; their parent ends them.
 
-    The terminal's Ctrl-C reaches all processes, and a run that it asks to stop still needs these.
+    The terminal's Ctrl-C reaches all processes, and a run that is stopping still needs its workers.
     """
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from botvision.benchmark import groups, measuring
+from botvision.benchmark import measuring
 from botvision.benchmark.attention_benchmark import AttentionSettings, benchmark_attention
 from botvision.benchmark.backbone_benchmark import BackboneSettings, benchmark_backbones
 
@@ -16,7 +16,7 @@ MEMORY = 3 * 2**20
 def small(monkeypatch):
     """Makes a benchmark take no time; the memory of each case is ``MEMORY`` bytes."""
     monkeypatch.setattr(measuring, "_PRODUCT_SIDES", {"cpu": 8, "cuda": 8})
-    monkeypatch.setattr(groups, "memory_on_cpu", lambda prepare, warm_up, pass_name: MEMORY)
+    monkeypatch.setattr(measuring, "memory_on_cpu", lambda prepare, warm_up, pass_name: MEMORY)
 
 
 @pytest.fixture

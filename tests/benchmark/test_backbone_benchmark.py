@@ -24,7 +24,7 @@ def test_a_group_for_each_pass(backbone_report, round_trip):
             assert result.ratio == pytest.approx(result.seconds / first.seconds)
             assert result.memory_bytes == 3 * 2**20
             rate = work * 2 * model.multiply_adds * 2 / result.seconds
-            assert result.share_of_peak == pytest.approx(rate / group.peak_operations_per_second)
+            assert result.utilization == pytest.approx(rate / group.peak_operations_per_second)
     content = round_trip(report)
     assert content["settings"]["models"][0] == vars(model_costs("botnet_tiny", 64))
     assert content["settings"]["dtype"] == "float32"
@@ -64,12 +64,12 @@ def test_an_image_that_only_the_training_refuses(backbone_report):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"models": ["botnet5"]}, "--model botnet5: no such model; did you mean botnet50"),
-        ({"models": ["botnet50@"]}, "--model botnet50@: expected NAME@SIDE in pixels"),
-        ({"models": ["botnet50@0"]}, "--model botnet50@0: expected NAME@SIDE in pixels"),
-        ({"models": ["botnet50@64x64"]}, "--model botnet50@64x64: expected NAME@SIDE"),
+        ({"models": ["botnet5"]}, "model botnet5: no such model; did you mean botnet50"),
+        ({"models": ["botnet50@"]}, "model botnet50@: expected NAME@SIDE in pixels"),
+        ({"models": ["botnet50@0"]}, "model botnet50@0: expected NAME@SIDE in pixels"),
+        ({"models": ["botnet50@64x64"]}, "model botnet50@64x64: expected NAME@SIDE"),
         ({"models": ["deit_tiny_patch16_224@100"]}, "takes no such image: Input height"),
-        ({"dtype": "half"}, "--dtype half: expected one of float32"),
+        ({"dtype": "half"}, "dtype: expected one of float32, .*got half"),
     ],
     ids=str,
 )

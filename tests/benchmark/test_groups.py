@@ -5,9 +5,17 @@ from functools import partial
 import pytest
 import torch
 
-from botvision.benchmark import groups
-from botvision.benchmark.groups import Case, Measured, figures, measure_group
-from botvision.benchmark.measuring import FORWARD, FORWARD_BACKWARD, MatrixProduct, Timing
+from botvision.benchmark import measuring
+from botvision.benchmark.measuring import (
+    FORWARD,
+    FORWARD_BACKWARD,
+    Case,
+    MatrixProduct,
+    Measured,
+    Timing,
+    figures,
+    measure_group,
+)
 
 
 def test_ratios_and_shares():
@@ -58,7 +66,7 @@ def test_work_is_measured_by_the_product_of_the_same_rounds(
         given.update(cases)
         return {name: Timing(0.25 if name == "a" else 0.5, 0.0, 9) for name in cases}
 
-    monkeypatch.setattr(groups, "take_turns", turns)
+    monkeypatch.setattr(measuring, "take_turns", turns)
     group = measure([make_case("a", []), make_case("b", [])], pass_name)
     assert {"a", "b"} < given.keys()
     assert [type(case) for case in given.values()].count(MatrixProduct) == 1
@@ -66,7 +74,7 @@ def test_work_is_measured_by_the_product_of_the_same_rounds(
     assert (group.rounds, group.pass_name) == (9, pass_name)
     assert group.peak_operations_per_second == peak
     assert [result.ratio for result in group.results] == [1.0, 2.0]
-    assert group.results[0].share_of_peak == pytest.approx(work / 0.25 / peak)
+    assert group.results[0].utilization == pytest.approx(work / 0.25 / peak)
 
 
 def test_what_is_missing_is_not_made(small, measure):
@@ -88,7 +96,7 @@ def test_what_cannot_be_made_is_a_result(small, measure):
 
 def test_no_memory_no_time(small, measure, monkeypatch):
     # What the system killed for its memory would take this process with it.
-    monkeypatch.setattr(groups, "memory_on_cpu", lambda *_: "out of memory")
+    monkeypatch.setattr(measuring, "memory_on_cpu", lambda *_: "out of memory")
     made = []
     group = measure([make_case("a", made)], FORWARD)
     assert made == []

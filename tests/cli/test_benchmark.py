@@ -6,15 +6,15 @@ import re
 import pytest
 from rich.console import Console
 
-from botvision.benchmark import groups, measuring
+from botvision.benchmark import measuring
 from botvision.benchmark.attention_benchmark import (
     AttentionGroup,
     AttentionReport,
     AttentionSettings,
 )
 from botvision.benchmark.backbone_benchmark import BackboneReport, BackboneSettings
-from botvision.benchmark.groups import Group, Measured
 from botvision.benchmark.machine import describe_machine
+from botvision.benchmark.measuring import Group, Measured
 from botvision.cli.benchmark_tables import attention_table, backbone_table
 from botvision.models.costs import ModelCosts
 
@@ -32,7 +32,7 @@ def somewhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_processes(monkeypatch):
-    monkeypatch.setattr(groups, "memory_on_cpu", lambda *_: 5 * 2**20)
+    monkeypatch.setattr(measuring, "memory_on_cpu", lambda *_: 5 * 2**20)
 
 
 def plain(text):
@@ -94,7 +94,7 @@ def printed():
     return show
 
 
-MEASURED = {"spread": 0.1, "ratio": 123.456, "share_of_peak": 0.755, "memory_bytes": 12345 * 2**20}
+MEASURED = {"spread": 0.1, "ratio": 123.456, "utilization": 0.755, "memory_bytes": 12345 * 2**20}
 
 
 def test_attention_table(printed):
@@ -138,13 +138,13 @@ def test_backbone_table(printed):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["attention", "--size", "64"], "--size 64: expected HEIGHTxWIDTH"),
+        (["attention", "--size", "64"], "size: expected HEIGHTxWIDTH"),
         (["attention", "--layer", "chunkd"], "did you mean chunked?"),
-        (["attention", "--dtype", "float"], "--dtype float: expected one of float32"),
-        (["attention", "--device", "gpu"], "--device gpu: expected one of cpu, cuda"),
+        (["attention", "--dtype", "float"], "dtype: expected one of float32"),
+        (["attention", "--device", "gpu"], "device: expected one of cpu, cuda"),
         (["backbone", "--model", "botnet5"], "did you mean botnet50"),
         (["backbone", "--model", "botnet50@big"], "expected NAME@SIDE"),
-        (["backbone", "--dtype", "int8"], "--dtype int8: expected one of float32"),
+        (["backbone", "--dtype", "int8"], "dtype: expected one of float32"),
         (["backbone", "--output", "taken"], "taken: File exists"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -1,1 +1,1 @@
-"""Speed, memory and costs of our layers and networks beside others', measured in one run."""
+"""Benchmarks of the attention layer, of backbones and of training, on the user's machine."""

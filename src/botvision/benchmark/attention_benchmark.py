@@ -1,4 +1,4 @@
-"""Time and memory of the attention layer, ours and others', over map sizes and dtypes."""
+"""Time and memory of attention layers, ours and others', over map sizes and dtypes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,9 @@ from botvision.benchmark.attention_layers import (
     prepare_layer,
     why_unavailable,
 )
-from botvision.benchmark.groups import WORK, Case, Group, measure_group
 from botvision.benchmark.machine import Machine, describe_machine
-from botvision.benchmark.measuring import PASSES, Prepared
-from botvision.benchmark.settings import (
-    check_device,
-    check_dtype,
-    check_known,
-    check_size,
-    dtype_named,
-)
+from botvision.benchmark.measuring import PASSES, WORK, Case, Group, measure_group
+from botvision.benchmark.settings import check_device, check_known, check_size, dtype_named
 
 DEFAULT_SIZES = ("32x32", "64x64")
 DEFAULT_DTYPES = ("float32",)
@@ -29,15 +22,15 @@ DEFAULT_DTYPES = ("float32",)
 
 @dataclass(frozen=True)
 class AttentionSettings:
-    """What to measure.
+    """Settings of the attention benchmark.
 
     Attributes:
-        sizes: Maps, as "64x64".
-        dtypes: Of parameters and input alike; there is no autocast.
-        layers: Names out of ``layer_names()``; ratios are to the first.
-        batch: Maps at a time.
-        heads: Attention heads.
-        head_dim: Channels of a head.
+        sizes: Map sizes, as "64x64".
+        dtypes: Dtypes of parameters and input; there is no autocast.
+        layers: Names from ``layer_names()``; ratios are to the first.
+        batch: Batch size.
+        heads: Number of attention heads.
+        head_dim: Channels per head.
         device: "cpu" or "cuda".
         seconds: Budget to time each map, dtype and pass.
     """
@@ -64,17 +57,19 @@ class AttentionSettings:
         device: str | None = None,
         seconds: float = 8.0,
     ) -> "AttentionSettings":
-        """Settings with the defaults filled in and every name known.
+        """Check the settings and fill in the defaults.
 
         Raises:
             BotvisionError: On an unknown size, dtype, layer or device.
         """
+        known = layer_names()
         sizes = [f"{h}x{w}" for h, w in map(check_size, sizes or DEFAULT_SIZES)]
-        dtypes = [check_dtype(dtype) for dtype in dtypes or DEFAULT_DTYPES]
-        layers = [check_known("--layer", layer, layer_names()) for layer in layers or layer_names()]
+        layers = [check_known("layer", layer, known) for layer in layers or known]
+        for dtype in dtypes:
+            dtype_named(dtype)
         return cls(
             sizes=list(dict.fromkeys(sizes)),
-            dtypes=list(dict.fromkeys(dtypes)),
+            dtypes=list(dict.fromkeys(dtypes or DEFAULT_DTYPES)),
             layers=list(dict.fromkeys(layers)),
             batch=batch,
             heads=heads,
@@ -86,11 +81,11 @@ class AttentionSettings:
 
 @dataclass(frozen=True)
 class AttentionGroup(Group):
-    """Layers that took turns over one map.
+    """Layers that took turns on one map.
 
     Attributes:
         height: Rows of the map.
-        width: Its columns.
+        width: Columns of the map.
         dtype: Name of the dtype.
         operations: Floating-point operations of the products in the pass, see
             ``attention_operations``; three times the forward pass's for forward+backward.
@@ -104,12 +99,12 @@ class AttentionGroup(Group):
 
 @dataclass(frozen=True)
 class AttentionReport:
-    """What ``botvision benchmark attention`` found.
+    """Result of ``botvision benchmark attention``.
 
     Attributes:
-        machine: That it ran on.
-        settings: What was asked for.
-        groups: A dtype, map and pass each.
+        machine: Machine that it ran on.
+        settings: Settings of the benchmark.
+        groups: One group per dtype, map and pass.
     """
 
     machine: Machine
@@ -118,36 +113,47 @@ class AttentionReport:
 
 
 def benchmark_attention(
-    settings: AttentionSettings, *, progress: Callable[[str], None]
+    settings: AttentionSettings, *, progress: Callable[[str], None] | None = None
 ) -> AttentionReport:
     """Measure attention layers of one function: projection, relative positions, softmax, values.
 
     For each dtype, map and pass the layers take turns with each other and with a large matrix
-    product, whose rate is the peak that shares are of. On the CPU the memory is what a pass adds
-    to the peak of a fresh process; on a GPU what it adds to the allocated memory.
+    product, used as the peak for the utilization. On the CPU the memory is what a pass adds to the
+    peak of a new process, on a GPU what it adds to the allocated memory.
 
     Args:
-        settings: What to measure.
-        progress: Is told what is going on.
+        settings: Settings of the benchmark.
+        progress: Called with the current step.
     """
     machine = describe_machine(settings.device)
-    progress("trying each layer on a small map")
+    if progress is not None:
+        progress("trying each layer on a small map")
+    prepare = {
+        (layer, dtype): partial(
+            prepare_layer,
+            layer,
+            batch=settings.batch,
+            heads=settings.heads,
+            head_dim=settings.head_dim,
+            dtype=dtype_named(dtype),
+            device=settings.device,
+        )
+        for layer, dtype in product(settings.layers, settings.dtypes)
+    }
     reasons = {
-        (layer, dtype, pass_name): why_unavailable(_layer(settings, layer, dtype), pass_name)
-        for layer, dtype, pass_name in product(settings.layers, settings.dtypes, PASSES)
+        (*key, pass_name): why_unavailable(prepare[key], pass_name)
+        for key, pass_name in product(prepare, PASSES)
     }
     groups = []
-    for dtype, size, pass_name in product(settings.dtypes, settings.sizes, PASSES):
-        height, width = check_size(size)
-        operations = attention_operations(
-            settings.batch, settings.heads, settings.head_dim, (height, width)
-        )
+    for dtype, word, pass_name in product(settings.dtypes, settings.sizes, PASSES):
+        size = check_size(word)
+        operations = attention_operations(settings.batch, settings.heads, settings.head_dim, size)
         cases = [
             Case(
                 layer,
                 operations,
-                prepare=partial(_layer(settings, layer, dtype), (height, width)),
-                warm_up=partial(_layer(settings, layer, dtype), SMALL_SIZE),
+                prepare=partial(prepare[layer, dtype], size),
+                warm_up=partial(prepare[layer, dtype], SMALL_SIZE),
                 unavailable=reasons[layer, dtype, pass_name],
             )
             for layer in settings.layers
@@ -158,33 +164,16 @@ def benchmark_attention(
             device=settings.device,
             dtype=dtype_named(dtype),
             seconds=settings.seconds,
-            progress=partial(_say, progress, f"{size} {dtype} {pass_name}"),
+            progress=progress and partial(_titled, progress, f"{word} {dtype} {pass_name}"),
         )
+        work = WORK[pass_name] * operations
         groups.append(
             AttentionGroup(
-                **vars(group),
-                height=height,
-                width=width,
-                dtype=dtype,
-                operations=WORK[pass_name] * operations,
+                **vars(group), height=size[0], width=size[1], dtype=dtype, operations=work
             )
         )
     return AttentionReport(machine, settings, groups)
 
 
-def _layer(
-    settings: AttentionSettings, name: str, dtype: str
-) -> Callable[[tuple[int, int]], Prepared]:
-    return partial(
-        prepare_layer,
-        name,
-        batch=settings.batch,
-        heads=settings.heads,
-        head_dim=settings.head_dim,
-        dtype=dtype_named(dtype),
-        device=settings.device,
-    )
-
-
-def _say(progress: Callable[[str], None], title: str, note: str) -> None:
-    progress(f"{title}: {note}")
+def _titled(progress: Callable[[str], None], title: str, step: str) -> None:
+    progress(f"{title}: {step}")

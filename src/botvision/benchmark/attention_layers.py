@@ -1,4 +1,4 @@
-"""The attention layers that are compared: ours and others that compute the same function."""
+"""Attention layers of the benchmark: ours and others that compute the same function."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,17 +12,17 @@ from botvision.attention import IMPLEMENTATIONS, MultiHeadSelfAttention2d
 from botvision.benchmark.measuring import Prepared, reason_of, run_pass
 
 SMALL_SIZE = (4, 4)
-"""A map on which a layer is tried, and which loads what the first pass of all loads."""
+"""Map on which a layer is tried and warmed up."""
 
 
 class MaskedAttention(nn.Module):
-    """Our projection and positions around torch's attention, the bias as an N x N mask.
+    """Our projection and positions with torch's attention, the bias being an N x N mask.
 
-    What one writes with ``F.scaled_dot_product_attention`` and nothing else.
+    This is the straightforward way to use ``F.scaled_dot_product_attention``.
 
     Args:
-        dim: Channels.
-        num_heads: Attention heads.
+        dim: Number of channels.
+        num_heads: Number of attention heads.
         size: (H, W) of the map.
     """
 
@@ -70,16 +70,16 @@ PEERS: dict[str, Callable[[int, int, tuple[int, int]], nn.Module]] = {
     "timm": _timm,
     "sdpa-mask": MaskedAttention,
 }
-"""Other layers of the same function, made from channels, heads and (H, W)."""
+"""Constructors of other layers of the same function, from channels, heads and (H, W)."""
 
 
 def layer_names() -> list[str]:
-    """Ours first, led by "auto": what one gets who chooses no implementation."""
+    """Return the names of all layers: "auto", our implementations, the peers."""
     return ["auto", *IMPLEMENTATIONS, *PEERS]
 
 
 def layer_title(name: str) -> str:
-    """The name as a table or image shows it."""
+    """Return the name for tables and plots."""
     titles = {"timm": "timm BottleneckAttn", "sdpa-mask": "SDPA with a mask"}
     return titles.get(name, name if name in PEERS else f"botvision {name}")
 
@@ -94,7 +94,7 @@ def prepare_layer(
     dtype: torch.dtype,
     device: str,
 ) -> Prepared:
-    """A layer with relative positions and an input that requires its gradient, [B, C, H, W]."""
+    """Return a layer with relative positions and its input, [B, C, H, W], which requires grad."""
     dim = heads * head_dim
     make: Any = PEERS.get(name) or partial(_ours, impl=name)
     layer: nn.Module = make(dim, heads, size).to(device, dtype)
@@ -103,14 +103,11 @@ def prepare_layer(
 
 
 def why_unavailable(prepare: Callable[[tuple[int, int]], Prepared], pass_name: str) -> str | None:
-    """Why a layer does not run here, asked by running it once on a small map.
+    """Run a layer once on a small map and return why it does not run, or None if it does.
 
     Args:
-        prepare: ``prepare_layer`` but for the size.
-        pass_name: The pass to try.
-
-    Returns:
-        None if it runs.
+        prepare: ``prepare_layer`` with all arguments except the size bound.
+        pass_name: Pass to try.
     """
     try:
         run_pass(*prepare(SMALL_SIZE), pass_name)
@@ -122,17 +119,17 @@ def why_unavailable(prepare: Callable[[tuple[int, int]], Prepared], pass_name: s
 
 
 def attention_operations(batch: int, heads: int, head_dim: int, size: tuple[int, int]) -> int:
-    """Floating-point operations of the products in a forward pass, two a multiply-add.
+    """Count the operations of the products in a forward pass, two per multiply-add.
 
     With N = H * W positions and C channels: the projection 2 N C 3C, content logits and values
-    2 N N C each, position logits 2 N C (H + W). It is the work of the function: what a layer
-    computes beyond it earns nothing.
+    2 N N C each, position logits 2 N C (H + W). Anything that a layer computes beyond this is not
+    counted as its work.
 
     Args:
-        batch: Maps.
-        heads: Attention heads.
-        head_dim: Channels of a head.
-        size: (H, W).
+        batch: Batch size.
+        heads: Number of attention heads.
+        head_dim: Channels per head.
+        size: (H, W) of the map.
     """
     height, width = size
     n, dim = height * width, heads * head_dim

@@ -1,4 +1,4 @@
-"""Compute time of networks, ours and timm's, each at its own image size."""
+"""Compute time of backbones, ours and timm's, each at its own image size."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,25 +9,32 @@ import timm
 import torch
 from torch import nn
 
-from botvision.benchmark.groups import Case, Group, measure_group
 from botvision.benchmark.machine import Machine, describe_machine
-from botvision.benchmark.measuring import FORWARD_BACKWARD, PASSES, Prepared
-from botvision.benchmark.settings import check_device, check_dtype, dtype_named
+from botvision.benchmark.measuring import (
+    FORWARD_BACKWARD,
+    PASSES,
+    Case,
+    Group,
+    Prepared,
+    measure_group,
+)
+from botvision.benchmark.settings import check_device, dtype_named
 from botvision.errors import BotvisionError, nearest
 from botvision.models import create_model
 from botvision.models.costs import ModelCosts, model_costs
+from botvision.processes import first_line
 
 DEFAULT_MODELS = ("resnet50", "botnet50", "seresnet50", "efficientnet_b0")
 
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    """What to measure.
+    """Settings of the backbone benchmark.
 
     Attributes:
-        models: With their costs and the side of their image; ratios are to the first.
-        dtype: Of parameters and input alike; there is no autocast.
-        batch: Images at a time.
+        models: Models with their costs and image size; ratios are to the first.
+        dtype: Dtype of parameters and input; there is no autocast.
+        batch: Batch size.
         device: "cpu" or "cuda".
         seconds: Budget to time each pass of all models.
     """
@@ -48,19 +55,19 @@ class BackboneSettings:
         device: str | None = None,
         seconds: float = 8.0,
     ) -> "BackboneSettings":
-        """Settings with the defaults filled in, every name known and every model counted.
+        """Check the settings, fill in the defaults and count the models' costs.
 
         Args:
-            models: As "botnet50@1024", or without the side for the model's own.
-            dtype: Its name.
-            batch: Images at a time.
-            device: "cpu" or "cuda"; a GPU where there is one if None.
+            models: Models as "botnet50@1024", or "botnet50" at its own image size.
+            dtype: Name of the dtype.
+            batch: Batch size.
+            device: "cpu" or "cuda"; by default a GPU if there is one.
             seconds: Budget to time each pass of all models.
 
         Raises:
-            BotvisionError: On an unknown model, dtype or device, or a side the model cannot take.
+            BotvisionError: On an unknown model, dtype or device, or an unsupported image size.
         """
-        check_dtype(dtype)
+        dtype_named(dtype)
         device = check_device(device)
         names = [(word, *check_model(word)) for word in models or DEFAULT_MODELS]
         costs = [_count(word, name, side) for word, name, side in names]
@@ -69,12 +76,12 @@ class BackboneSettings:
 
 @dataclass(frozen=True)
 class BackboneReport:
-    """What ``botvision benchmark backbone`` found.
+    """Result of ``botvision benchmark backbone``.
 
     Attributes:
-        machine: That it ran on.
-        settings: What was asked for.
-        groups: A pass each; the results are in the order of the models.
+        machine: Machine that it ran on.
+        settings: Settings of the benchmark.
+        groups: One group per pass; the results are in the order of the models.
     """
 
     machine: Machine
@@ -83,16 +90,16 @@ class BackboneReport:
 
 
 def benchmark_backbones(
-    settings: BackboneSettings, *, progress: Callable[[str], None]
+    settings: BackboneSettings, *, progress: Callable[[str], None] | None = None
 ) -> BackboneReport:
-    """Measure networks with their classifiers, the models taking turns in each pass.
+    """Measure models with their classifiers, which take turns in each pass.
 
     The forward pass is that of the evaluation mode. Forward and backward in training mode, with
     the gradients of the parameters, is what the paper calls compute time (section 4.8).
 
     Args:
-        settings: What to measure.
-        progress: Is told what is going on.
+        settings: Settings of the benchmark.
+        progress: Called with the current step.
     """
     machine = describe_machine(settings.device)
     groups = []
@@ -121,31 +128,31 @@ def benchmark_backbones(
 
 
 def model_title(model: ModelCosts) -> str:
-    """The model and its image, as "botnet50@224"."""
+    """Return the model and its image size, as "botnet50@224"."""
     return f"{model.name}@{model.input_size}"
 
 
 def check_model(word: str) -> tuple[str, int | None]:
-    """Name and side of a model written as botnet50@1024, the side being None if not given.
+    """Return name and image side of a model written as botnet50@1024; None if no side is given.
 
     Raises:
-        BotvisionError: If there is no such model, or the side is no number of pixels.
+        BotvisionError: If there is no such model, or the side is not a number of pixels.
     """
     name, at, side = word.partition("@")
     if not timm.is_model(name):
-        raise BotvisionError(f"--model {word}: no such model{nearest(name, timm.list_models())}")
+        raise BotvisionError(f"model {word}: no such model{nearest(name, timm.list_models())}")
     if at and not re.fullmatch(r"[1-9]\d*", side):
-        raise BotvisionError(f"--model {word}: expected NAME@SIDE in pixels, as {name}@224")
+        raise BotvisionError(f"model {word}: expected NAME@SIDE in pixels, as {name}@224")
     return name, int(side) if at else None
 
 
 def prepare_backbone(model: ModelCosts, settings: BackboneSettings, *, training: bool) -> Prepared:
-    """A network in the mode wanted, and images [B, 3, side, side] that need no gradient."""
+    """Return a model in the intended mode, and images [B, 3, side, side] without gradient."""
     return _prepare(create_model(model.name), settings, model.input_size, training=training)
 
 
 def _prepare_small(settings: BackboneSettings, *, training: bool) -> Prepared:
-    """A network of next to nothing that uses what all networks use."""
+    """Return a tiny network with the layers that all models have."""
     layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 8))
     return _prepare(nn.Sequential(*layers), settings, side=8, training=training)
 
@@ -162,5 +169,6 @@ def _count(word: str, name: str, side: int | None) -> ModelCosts:
     try:
         return model_costs(name, side)
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BotvisionError(f"--model {word}: the model takes no such image: {reason}") from error
+        raise BotvisionError(
+            f"model {word}: the model takes no such image: {first_line(error)}"
+        ) from error

@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, as far as its figures depend on it."""
+"""Description of the machine that a benchmark ran on."""
 
 import datetime
 import os
@@ -13,23 +13,22 @@ from botvision import __version__
 
 @dataclass(frozen=True)
 class Machine:
-    """What a reader of a time needs to know.
+    """Properties of the machine that measured times depend on.
 
     Attributes:
         cpu: Model of the processor.
-        cores: Of the processor that this process may use.
-        threads: Of torch, within an operation.
-        instruction_sets: The best that torch's CPU kernels use here, as "AVX512".
+        cores: Number of cores that this process may use.
+        threads: Number of torch's threads within an operation.
+        instruction_sets: Instruction set of torch's CPU kernels, as "AVX512".
         gpu: Model of the GPU, if it was measured on one.
         cuda: Version of CUDA that torch was built for, if it was measured on a GPU.
-        load_before: Mean number of busy processes over the last minute, before anything was
-            measured. Of a machine that was idle it is near 0.
+        load_before: Load average of the minute before the benchmark; near 0 on an idle machine.
         float32_matmul_precision: "highest" unless TF32 or the like was allowed.
-        torch: Its version.
-        botvision: Its version.
-        python: Its version.
+        torch: Version of torch.
+        botvision: Version of botvision.
+        python: Version of Python.
         system: Operating system and architecture.
-        date: Of the start, UTC.
+        date: Time of the start, UTC.
     """
 
     cpu: str
@@ -47,7 +46,7 @@ class Machine:
     date: str
 
     def title(self) -> str:
-        """One line for a table or image."""
+        """Return one line for tables and plots."""
         cpu = f"{self.cpu}, {self.threads} of {self.cores} cores, {self.instruction_sets}"
         return (
             f"{self.gpu or cpu}; torch {self.torch}; load {self.load_before:.1f} before; "
@@ -80,7 +79,7 @@ def describe_machine(device: str) -> Machine:
 
 
 def _cpu_model(listing: Path = Path("/proc/cpuinfo")) -> str:
-    """Linux names the model in a file; elsewhere Python's word has to do."""
+    """Return the model of the processor; Linux lists it in a file."""
     if listing.is_file():
         for line in listing.read_text().splitlines():
             name, _, value = line.partition(":")

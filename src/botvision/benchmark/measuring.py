@@ -1,10 +1,11 @@
-"""Passes of a network: running them, timing them in turns, and the memory they add."""
+"""Time and memory of passes: cases take turns, with a large matrix product among them."""
 
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,37 @@ FORWARD = "forward"
 FORWARD_BACKWARD = "forward+backward"
 PASSES = (FORWARD, FORWARD_BACKWARD)
 
+# The backward pass has two products for each of the forward one. Recomputation, which saves memory,
+# is no work of the function and is not counted.
+WORK = {FORWARD: 1, FORWARD_BACKWARD: 3}
+
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 100
 
+_PRODUCT = "matrix product"
 # Large enough for the full rate of the device, small enough to take its turn in every round.
 _PRODUCT_SIDES = {"cpu": 1024, "cuda": 8192}
 
 Prepared = tuple[nn.Module, Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model or layer in one pass.
+
+    Attributes:
+        name: Name of the layer or model.
+        operations: Floating-point operations of the products in its forward pass.
+        prepare: Makes the network and its input.
+        warm_up: Makes a small network of the kind and its input.
+        unavailable: Why it cannot be measured, if that is known already.
+    """
+
+    name: str
+    operations: int
+    prepare: Callable[[], Prepared]
+    warm_up: Callable[[], Prepared]
+    unavailable: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,8 +55,8 @@ class Timing:
 
     Attributes:
         seconds: Median over the rounds.
-        spread: Range of the middle half of the rounds, as a share of the median.
-        rounds: Their number.
+        spread: Interquartile range of the rounds as a fraction of the median.
+        rounds: Number of rounds.
     """
 
     seconds: float
@@ -45,42 +70,173 @@ class Timing:
         return cls(median, (high - low) / median, len(times))
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Figures of one case; None where there is none.
+
+    Attributes:
+        name: Name of the layer or model.
+        seconds: Median time of a pass.
+        spread: Interquartile range of the times as a fraction of the median.
+        ratio: Time as a multiple of that of the baseline, the first case of the group.
+        utilization: Rate of the operations as a fraction of the matrix product's.
+        memory_bytes: Bytes that the pass adds to the memory in use, at its peak.
+        unavailable: Why there are no figures: "not installed", "out of memory" or another reason.
+    """
+
+    name: str
+    seconds: float | None = None
+    spread: float | None = None
+    ratio: float | None = None
+    utilization: float | None = None
+    memory_bytes: int | None = None
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that took turns.
+
+    Attributes:
+        pass_name: "forward" or "forward+backward".
+        rounds: Number of rounds.
+        peak_operations_per_second: Rate of the matrix product in the same rounds.
+        results: Figures of the cases, in their order.
+    """
+
+    pass_name: str
+    rounds: int
+    peak_operations_per_second: float | None
+    results: list[Measured]
+
+
+def measure_group(
+    cases: Sequence[Case],
+    pass_name: str,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    seconds: float,
+    progress: Callable[[str], None] | None = None,
+) -> Group:
+    """Measure memory and time of cases, which take turns with a large matrix product.
+
+    Args:
+        cases: Cases to measure; the first is the baseline.
+        pass_name: "forward" or "forward+backward".
+        device: "cpu" or "cuda".
+        dtype: Dtype of the matrix product.
+        seconds: Budget of the timed rounds.
+        progress: Called with the current step.
+    """
+    failures = {case.name: case.unavailable for case in cases if case.unavailable}
+    memory: dict[str, int] = {}
+    prepared: dict[str, Prepared] = {}
+    for case in cases:
+        if case.name in failures:
+            continue
+        if device == "cpu":
+            if progress is not None:
+                progress(f"memory of {case.name}")
+            added = memory_on_cpu(case.prepare, case.warm_up, pass_name)
+            if isinstance(added, str):
+                failures[case.name] = added
+                continue
+            memory[case.name] = added
+        try:
+            prepared[case.name] = case.prepare()
+        except Exception as error:
+            failures[case.name] = reason_of(error)
+    if progress is not None:
+        progress(f"time of {', '.join(prepared)}")
+    turns, product = {}, MatrixProduct(device, dtype)
+    if prepared:
+        passes = {name: partial(run_pass, *pair, pass_name) for name, pair in prepared.items()}
+        turns = take_turns({_PRODUCT: product, **passes}, seconds)
+    timings = {name: turn for name, turn in turns.items() if isinstance(turn, Timing)}
+    failures |= {name: turn for name, turn in turns.items() if isinstance(turn, str)}
+    if device == "cuda":
+        for name in timings.keys() & prepared.keys():
+            memory[name] = memory_on_gpu(*prepared[name], pass_name)
+    clock = timings.pop(_PRODUCT, None)
+    peak = None if clock is None else product.operations / clock.seconds
+    work = {case.name: WORK[pass_name] * case.operations for case in cases}
+    return Group(
+        pass_name=pass_name,
+        rounds=max((timing.rounds for timing in timings.values()), default=0),
+        peak_operations_per_second=peak,
+        results=figures(work, timings, memory, failures, peak=peak),
+    )
+
+
+def figures(
+    operations: Mapping[str, int],
+    timings: Mapping[str, Timing],
+    memory: Mapping[str, int],
+    failures: Mapping[str, str],
+    *,
+    peak: float | None,
+) -> list[Measured]:
+    """Collect the measurements by case.
+
+    Args:
+        operations: Operations of the pass by case; the first case is the baseline.
+        timings: Timings of the cases that were timed.
+        memory: Added bytes by case.
+        failures: Reasons of the cases without figures.
+        peak: Operations per second of the matrix product.
+    """
+    baseline = timings.get(next(iter(operations)))
+    results = []
+    for name, count in operations.items():
+        timing = timings.get(name)
+        if timing is None:
+            results.append(Measured(name, unavailable=failures[name]))
+            continue
+        results.append(
+            Measured(
+                name,
+                seconds=timing.seconds,
+                spread=timing.spread,
+                ratio=None if baseline is None else timing.seconds / baseline.seconds,
+                utilization=None if peak is None else count / timing.seconds / peak,
+                memory_bytes=memory.get(name),
+            )
+        )
+    return results
+
+
 def run_pass(network: nn.Module, x: Tensor, pass_name: str) -> None:
     """Run one pass and wait for its end.
 
     Args:
-        network: Layer or network in the mode wanted, with one output.
-        x: Its input; forward+backward includes the gradient for it if it requires one.
+        network: Layer or network in the intended mode, with one output.
+        x: Input; forward+backward computes its gradient as well if it requires one.
         pass_name: One of ``PASSES``. The forward pass alone keeps nothing for a backward one.
     """
     if pass_name == FORWARD:
         with torch.no_grad():
             network(x)
     else:
-        forget_gradients(network, x)
+        network.zero_grad(set_to_none=True)
+        x.grad = None
         out = network(x)
         out.backward(torch.ones_like(out))
     wait_for(x.device)
 
 
-def forget_gradients(network: nn.Module, x: Tensor) -> None:
-    """Free the gradients of an earlier pass."""
-    network.zero_grad(set_to_none=True)
-    x.grad = None
-
-
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has done what it was given; a CPU always has."""
+    """Wait until the device has finished its work; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class MatrixProduct:
-    """A product of large square matrices, whose rate is the peak that others are measured by.
+    """A product of large square matrices, used as the peak for the utilization.
 
     Args:
         device: "cpu" or "cuda".
-        dtype: Of the matrices.
+        dtype: Dtype of the matrices.
 
     Attributes:
         operations: Floating-point operations of one call.
@@ -101,15 +257,15 @@ class MatrixProduct:
 def take_turns(cases: Mapping[str, Callable[[], None]], seconds: float) -> dict[str, Timing | str]:
     """Time cases in turns, so that a busy machine is busy for all of them.
 
-    A first, uncounted round warms up. Rounds follow as long as another one fits into the budget,
-    at least ``LEAST_ROUNDS`` and at most ``MOST_ROUNDS``. A case that raises takes no further turn.
+    The first round warms up and is not counted. Rounds follow as long as another one fits into the
+    budget, at least ``LEAST_ROUNDS`` and at most ``MOST_ROUNDS``. A case that raises is left out.
 
     Args:
-        cases: What to run, by name.
-        seconds: Budget of the counted rounds together.
+        cases: Functions to time, by name.
+        seconds: Budget of the counted rounds.
 
     Returns:
-        By name, the timing, or why there is none.
+        The timing of each case, or why there is none.
     """
     failures: dict[str, str] = {}
     times: dict[str, list[float]] = {name: [] for name in cases}
@@ -148,8 +304,9 @@ def reason_of(error: Exception) -> str:
 
 
 def memory_on_gpu(network: nn.Module, x: Tensor, pass_name: str) -> int:
-    """Bytes that a pass adds to what is allocated on the GPU, at its peak."""
-    forget_gradients(network, x)
+    """Return the bytes that a pass adds to the allocated GPU memory, at its peak."""
+    network.zero_grad(set_to_none=True)
+    x.grad = None
     wait_for(x.device)
     torch.cuda.reset_peak_memory_stats(x.device)
     before = torch.cuda.memory_allocated(x.device)
@@ -160,15 +317,12 @@ def memory_on_gpu(network: nn.Module, x: Tensor, pass_name: str) -> int:
 def memory_on_cpu(
     prepare: Callable[[], Prepared], warm_up: Callable[[], Prepared], pass_name: str
 ) -> int | str:
-    """Measure the bytes that a pass adds to the peak memory of a new process.
+    """Return the bytes that a pass adds to the peak memory of a new process, or why not.
 
     Args:
         prepare: Makes the network and its input, in the new process.
         warm_up: Makes a small network and input, to load all that a first pass loads.
         pass_name: One of ``PASSES``.
-
-    Returns:
-        The bytes, or why there are none.
     """
     try:
         return call_in_new_process(_added_memory, prepare, warm_up, pass_name)

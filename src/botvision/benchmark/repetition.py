@@ -1,4 +1,4 @@
-"""Recipes repeated with several seeds, and what they come to: means and standard deviations."""
+"""Repeat recipes with several seeds; means and standard deviations of their metrics."""
 
 import json
 import statistics
@@ -27,18 +27,18 @@ _DONE = ("finished", "stopped early")
 
 @dataclass(frozen=True)
 class Repeated:
-    """A recipe's runs in a few figures.
+    """Summary of the runs of a recipe.
 
     Attributes:
-        recipe: Its name.
-        metric: What the values are of: the task's main metric, in 0..1.
-        seeds: Of the finished runs.
-        values: The metric at the end of each. The best one of a run is not taken, as it would be
-            chosen on the data that it is measured on.
-        mean: Of the values.
-        deviation: Their standard deviation (n - 1); None of a single one.
-        seconds: Mean time of a run, waiting for other programs included.
-        processor_seconds: Mean time that a run's training process computed, over its threads.
+        recipe: Name of the recipe.
+        metric: Name of the task's main metric.
+        seeds: Seeds of the finished runs.
+        values: Metric at the end of each run, 0 to 1. The best of a run would be chosen on the
+            data on which it is measured.
+        mean: Mean of the values.
+        deviation: Standard deviation of the values (n - 1); None for a single one.
+        seconds: Mean wall-clock time of a run.
+        processor_seconds: Mean processor time of a run's training process, over its threads.
     """
 
     recipe: str
@@ -57,24 +57,24 @@ def repeat_recipes(
     folder: Path,
     *,
     display: ShowRun,
-    note: Callable[[str], None],
+    note: Callable[[str], None] | None = None,
 ) -> list[Repeated]:
-    """Train each recipe with the seeds 0, 1 and so on; what is done already is not done again.
+    """Train each recipe with the seeds 0, 1 and so on.
 
-    The runs are ``<folder>/<task>/<recipe>_seed<seed>``. A finished one is kept, one that was
-    interrupted is gone on with. After each, ``summary.json`` and ``summary.png`` are written.
+    The runs are ``<folder>/<task>/<recipe>_seed<seed>``. Finished runs are kept, interrupted ones
+    are resumed. ``summary.json`` and ``summary.png`` are written after each run.
 
     Args:
-        recipes: Each with its ``data.folder`` set.
-        seeds: How many.
-        folder: Of the runs.
+        recipes: Recipes with their ``data.folder`` set.
+        seeds: Number of seeds.
+        folder: Folder of the runs.
         display: Shows a run.
-        note: Is told which run begins.
+        note: Called with one line when a run begins.
 
     Raises:
-        BotvisionError: If a run cannot be begun or gone on with, or its folder holds one of
-            another recipe.
-        Interrupted: If Ctrl-C or SIGTERM asked to stop; the same call goes on.
+        BotvisionError: If a run cannot be started or resumed, or its folder holds a run of another
+            recipe.
+        Interrupted: If Ctrl-C or SIGTERM asked to stop; the same call resumes.
     """
     machine = describe_machine(processes().device.type)
     runs = [(recipe, seed) for seed in range(seeds) for recipe in recipes]
@@ -84,7 +84,8 @@ def repeat_recipes(
         path = _path(folder, recipe, seed)
         if path.exists() and read_run(path).state in _DONE:
             continue
-        note(f"run {number} of {len(runs)}: {path}")
+        if note is not None:
+            note(f"run {number} of {len(runs)}: {path}")
         with _timed(path):
             if path.exists():
                 resume_run(path, display=display)
@@ -113,13 +114,13 @@ def _check_same(recipe: Recipe, seed: int, folder: Path) -> None:
     if different:
         raise BotvisionError(
             f"{path}: expected a run of the same recipe, got one with other {min(different)}; "
-            "choose another --output"
+            "choose another folder"
         )
 
 
 @contextmanager
 def _timed(path: Path) -> Iterator[None]:
-    """Add the time of the block to that of the run, which may have been interrupted before."""
+    """Add the time of the block to the time of the run, which may have been interrupted."""
     start, computed = time.monotonic(), time.process_time()
     try:
         yield
@@ -178,15 +179,15 @@ def _write_summary(machine: Machine, recipes: Sequence[Recipe], seeds: int, fold
 
 
 def _figure(rows: Sequence[Repeated], runs: dict[str, list[Run]]) -> Figure:
-    """Mean and standard deviation over the epochs, and each run's end."""
+    """Plot mean and standard deviation over the epochs, and the last values."""
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     curves, ends = figure.subplots(1, 2, width_ratios=(3, 2))
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         series: list[list[Any]] = [
             [(each["epoch"], each["metrics"][row.metric]) for each in run.evaluations]
             for run in runs[row.recipe]
         ]
-        shared = min(map(len, series))  # patience ends runs at different epochs
+        shared = min(map(len, series))  # early stopping ends runs at different epochs
         epochs = [epoch for epoch, _ in series[0][:shared]]
         columns = [[value for _, value in column] for column in zip(*series, strict=False)]
         means = [statistics.mean(column) for column in columns]
@@ -196,8 +197,8 @@ def _figure(rows: Sequence[Repeated], runs: dict[str, list[Run]]) -> Figure:
         low = [mean - each for mean, each in zip(means, spread, strict=True)]
         high = [mean + each for mean, each in zip(means, spread, strict=True)]
         curves.fill_between(epochs, low, high, color=line.get_color(), alpha=0.2)
-        ends.plot([place] * len(row.values), row.values, "o", color=line.get_color(), alpha=0.5)
-        ends.errorbar(place, row.mean, row.deviation, fmt="_", color="black", capsize=6)
+        ends.plot([index] * len(row.values), row.values, "o", color=line.get_color(), alpha=0.5)
+        ends.errorbar(index, row.mean, row.deviation, fmt="_", color="black", capsize=6)
     names = [plain_text(row.recipe, longest=40) for row in rows]
     ends.set_xticks(range(len(rows)), names, rotation=15, fontsize=8)
     ends.margins(x=0.2)

@@ -1,4 +1,4 @@
-"""What the training loop costs: waiting for data, and time beyond the model's own steps."""
+"""Overhead of the training loop: waiting for data, and time beyond the model's own steps."""
 
 import statistics
 import tempfile
@@ -22,18 +22,18 @@ from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder
 from botvision.training.sampling import BatchPlan
 
-WARM_UP = 3  # steps; the loop draws their batches
+WARM_UP = 3  # steps, not counted
 _READ = 16  # items whose reading is timed
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the loop adds to bare steps, as a share of them.
+    """Overhead of the loop as a fraction of bare steps.
 
     Attributes:
-        median: Over pairs of a step of the loop and the bare one after it.
-        low: A quarter of the pairs are below.
-        high: A quarter of the pairs are above.
+        median: Median over pairs of a step of the loop and the bare step after it.
+        low: Lower quartile.
+        high: Upper quartile.
     """
 
     median: float
@@ -50,21 +50,21 @@ class Cost:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What ``botvision benchmark training`` found.
+    """Result of ``botvision benchmark training``.
 
     Attributes:
-        machine: That it ran on.
-        recipe: What was trained.
-        steps: Counted ones of each measurement, after ``WARM_UP`` others.
-        images: Of a step.
-        waiting: Share of the time that the loop waited for data, 0..1.
-        images_per_second: Of the loop with its data, when others share the machine with it.
-        read: Seconds to read and augment an image in one process.
-        loop: A step of the loop, its batches in memory.
-        bare: Forward, backward and optimizer alone, on the same batches in turns with the loop.
-        cost: Of the loop over bare steps.
-        processor_cost: The same by processor time of this process, which other programs on the
-            machine do not lengthen; None where a GPU does the work.
+        machine: Machine that it ran on.
+        recipe: Recipe that was trained.
+        steps: Number of counted steps of each measurement, after ``WARM_UP`` others.
+        images: Batch size.
+        waiting: Fraction of the time that the loop waited for data, 0 to 1.
+        images_per_second: Speed of the loop with its data.
+        read: Time to read and augment an image in one process.
+        loop: Time of a step of the loop with batches in memory.
+        bare: Time of forward, backward and optimizer alone, in turns with the loop.
+        cost: Overhead of the loop over bare steps.
+        processor_cost: The same in processor time of this process, which other programs do not
+            lengthen; None on a GPU.
     """
 
     machine: Machine
@@ -81,16 +81,16 @@ class TrainingReport:
 
 
 def benchmark_training(
-    recipe: Recipe, *, steps: int, progress: Callable[[str], None]
+    recipe: Recipe, *, steps: int, progress: Callable[[str], None] = lambda _: None
 ) -> TrainingReport:
-    """Measure the loop as it trains a recipe, on one process.
+    """Measure the loop in one process while it trains a recipe.
 
-    Evaluations, saving and the images of the first batches do not count.
+    Evaluations, saving and sample images are not included.
 
     Args:
-        recipe: What to train; ``data.folder`` must be set.
-        steps: To count in each measurement, at least 2.
-        progress: Is told what is going on.
+        recipe: Recipe to train; ``data.folder`` must be set.
+        steps: Number of counted steps in each measurement, at least 2.
+        progress: Called with the current step.
 
     Raises:
         BotvisionError: If the recipe or its data cannot be used.
@@ -134,14 +134,14 @@ def _time_reading(task: Trainable) -> Timing:
 
 
 def _waiting(recipe: Recipe, total: int, progress: Callable[[str], None]) -> tuple[float, float]:
-    """Share of the time spent waiting and images a second, once the first steps are done."""
+    """Return the waiting fraction and images per second after the first steps."""
     clock = Clock(total, progress)
     _train(WithoutEvaluation(build_task(recipe)), recipe, total, clock)
     return clock.since(WARM_UP)
 
 
 def _turns(recipe: Recipe, total: int, progress: Callable[[str], None]) -> Turns:
-    """The loop and bare steps in turns."""
+    """Time the loop and bare steps in turns."""
     alone = recipe.training.model_copy(update={"num_workers": 0})
     batches = BatchesInMemory(build_task(recipe), _plan(recipe), total)
     turns = Turns(
@@ -157,13 +157,13 @@ def _turns(recipe: Recipe, total: int, progress: Callable[[str], None]) -> Turns
 
 
 def _train(task: Any, recipe: Recipe, total: int, display: Clock) -> None:
-    """Run the loop in a folder that goes away."""
+    """Run the loop in a temporary run folder."""
 
     @contextmanager
     def show(*_: Any) -> Iterator[Clock]:
         yield display
 
-    # As many epochs as it takes; nothing is evaluated or saved but at their ends.
+    # Enough epochs; evaluation and saving come after the last step only.
     changes = {"max_steps": total, "epochs": total, "evaluate_every": total + 1}
     changes["save_every"] = total + 1
     settings = recipe.training.model_copy(

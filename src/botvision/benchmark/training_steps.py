@@ -1,11 +1,10 @@
-"""Stand-ins for a task and a display, which let the training loop be measured from within."""
+"""Stand-ins for a task and a display that measure the training loop from within."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -22,36 +21,28 @@ from botvision.training.speed import StepFigures
 _HELD = 4  # batches in memory
 
 
-@dataclass(frozen=True)
-class Spent:
-    """Time that passed.
-
-    Attributes:
-        wall: Seconds on the clock.
-        processor: Seconds of this process on any core, whoever else has the machine.
-    """
+class Spent(NamedTuple):
+    """Elapsed seconds: wall-clock time, and processor time of this process over all cores."""
 
     wall: float
     processor: float
 
-    @classmethod
-    def so_far(cls) -> Self:
-        """Since some moment in the past."""
-        return cls(time.perf_counter(), time.process_time())
+    def since(self, start: "Spent") -> "Spent":
+        """Return the time since an earlier ``now``."""
+        return Spent(self.wall - start.wall, self.processor - start.processor)
 
-    @classmethod
-    def since(cls, start: "Spent") -> Self:
-        """Since an earlier ``so_far``."""
-        now = cls.so_far()
-        return cls(now.wall - start.wall, now.processor - start.processor)
+
+def now() -> Spent:
+    """Return both clocks."""
+    return Spent(time.perf_counter(), time.process_time())
 
 
 class Clock:
-    """A display that reads the loop's own stopwatch.
+    """A display that keeps the figures of the loop's steps.
 
     Args:
-        total: Steps of the run.
-        progress: Is told what is going on.
+        total: Number of steps of the run.
+        progress: Called with the current step.
     """
 
     def __init__(self, total: int, progress: Callable[[str], None]) -> None:
@@ -59,35 +50,35 @@ class Clock:
         self._figures: list[StepFigures] = []
 
     def note(self, _text: str) -> None:
-        """The loop's notes are of no interest here."""
+        """Ignore a note of the loop."""
 
     def step(self, figures: StepFigures) -> None:
-        """Keep a step's figures."""
+        """Keep the figures of a step."""
         self._figures.append(figures)
         self._progress(f"step {figures.step} of {self._total}")
 
     @contextmanager
     def evaluating(self) -> Iterator[ProgressCallback]:
-        """There is nothing to show."""
+        """Show nothing."""
         yield lambda _done, _total: None
 
     def evaluated(self, _epoch: int, _metrics: dict[str, Any], *, best: bool) -> None:
-        """There is nothing to show."""
+        """Show nothing."""
 
     def since(self, step: int) -> tuple[float, float]:
-        """Share of waiting and images a second after a step, from the sums over all steps."""
+        """Return the waiting fraction and images per second after a step."""
         first, last = self._figures[step - 1], self._figures[-1]
-        # Times in units of a step's images.
+        # The figures are totals since the start; times are in units of a step's images.
         start, end = (each.step / each.images_per_second for each in (first, last))
         waited = last.waiting * end - first.waiting * start
         return waited / (end - start), (last.step - first.step) / (end - start)
 
 
 class WithoutEvaluation:
-    """A task that trains as another does, and takes no time over anything else.
+    """A task that trains like another one, without evaluation and drawing.
 
     Args:
-        task: The other.
+        task: The other task.
     """
 
     def __init__(self, task: Trainable) -> None:
@@ -97,11 +88,11 @@ class WithoutEvaluation:
         return getattr(self.task, name)
 
     def evaluate(self, _model: Any, _progress: ProgressCallback) -> dict[str, Any]:
-        """Figures that nobody looks at."""
+        """Return zeros."""
         return dict.fromkeys(self.task.metric_names, 0.0)
 
     def results(self) -> list[dict[str, Any]]:
-        """None."""
+        """Return no results."""
         return []
 
     def draw_data(self, folder: Path) -> None:
@@ -112,7 +103,7 @@ class WithoutEvaluation:
 
 
 class _Keys(Dataset[tuple[int, int]]):
-    """Asked for by a key, gives the key."""
+    """A data set whose items are their keys."""
 
     def __init__(self, length: int) -> None:
         self._length = length
@@ -125,15 +116,15 @@ class _Keys(Dataset[tuple[int, int]]):
 
 
 class BatchesInMemory(WithoutEvaluation):
-    """A task whose batches are read beforehand and come again and again.
+    """A task with a few batches in memory, which are used in turn.
 
     Args:
-        task: Whose they are.
-        plan: How a step is split.
-        steps: Of an epoch.
+        task: Task that makes the batches.
+        plan: Plan that says how a step is split.
+        steps: Number of steps of an epoch.
 
     Attributes:
-        given: Batches asked for; who uses them clears the list.
+        given: Batches of the current step; its reader clears the list.
     """
 
     def __init__(self, task: Trainable, plan: BatchPlan, steps: int) -> None:
@@ -149,33 +140,33 @@ class BatchesInMemory(WithoutEvaluation):
         self._count = 0
 
     def train_data(self) -> Dataset[Any]:
-        """Keys for an epoch."""
+        """Return the keys of an epoch."""
         return self._keys
 
     def collate(self, _keys: Any) -> Any:
-        """The next batch."""
+        """Return the next batch."""
         self.given.append(self._batches[self._count % len(self._batches)])
         self._count += 1
         return self.given[-1]
 
 
 class Turns(Clock):
-    """A display that takes a bare step after each of the loop's, on the same batches.
+    """A display that takes a bare step after each step of the loop, on the same batches.
 
-    A bare step is forward, backward and optimizer, with the loop's learning rate and random draws:
-    regions depend on both, and with them the work.
+    A bare step is forward, backward and optimizer. It uses the loop's learning rate and random
+    draws, since the sampled regions, and with them the work, depend on both.
 
     Args:
-        total: Steps of the run.
-        progress: Is told what is going on.
-        batches: What the loop is trained on.
-        other: The same task again, whose model takes the bare steps.
-        settings: The recipe's.
-        accelerator: Has the device.
+        total: Number of steps of the run.
+        progress: Called with the current step.
+        batches: Task that the loop trains.
+        other: A second instance of the task, whose model takes the bare steps.
+        settings: Training settings of the recipe.
+        accelerator: Accelerator with the device.
 
     Attributes:
-        loop: What the loop's steps took.
-        bare: What the bare ones took.
+        loop: Times of the loop's steps.
+        bare: Times of the bare steps.
     """
 
     def __init__(
@@ -195,23 +186,23 @@ class Turns(Clock):
         self._device = accelerator.device
         plain = settings.model_copy(update={"ema_decay": None})
         self._bare = prepare(other, plain, accelerator)
-        self._start = Spent.so_far()
+        self._start = now()
 
     def note(self, _text: str) -> None:
-        """The loop is about to begin."""
-        self._start = Spent.so_far()
+        """Start the clock: the loop is about to begin."""
+        self._start = now()
 
     def step(self, figures: StepFigures) -> None:
-        """The loop has taken a step: take the same one, bare."""
+        """Take the step that the loop has taken again, bare."""
         wait_for(self._device)
-        self.loop.append(Spent.since(self._start))
+        self.loop.append(now().since(self._start))
         super().step(figures)
-        start = Spent.so_far()
+        start = now()
         self._bare_step(figures)
         wait_for(self._device)
-        self.bare.append(Spent.since(start))
+        self.bare.append(now().since(start))
         self._batches.given.clear()
-        self._start = Spent.so_far()
+        self._start = now()
 
     def _bare_step(self, figures: StepFigures) -> None:
         model, optimizer, parts = self._bare.model, self._bare.optimizer, self._batches.given

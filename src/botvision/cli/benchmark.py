@@ -10,52 +10,54 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-app = typer.Typer(help="Measure speed, memory and costs beside others'.", no_args_is_help=True)
+app = typer.Typer(help="Measure speed, memory and costs.", no_args_is_help=True)
 
-Batch = Annotated[int, typer.Option(min=1, help="Maps or images at a time.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; a GPU where there is one if none.")]
+Batch = Annotated[int, typer.Option(min=1, help="Batch size.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
 @app.callback()
 def benchmark() -> None:
-    """Measure speed, memory and costs beside others', all in one run."""
+    """Measure speed, memory and costs of attention layers, backbones and training."""
 
 
 @app.command()
 def attention(
     size: Annotated[
         list[str] | None,
-        typer.Option(help="Map, HEIGHTxWIDTH (repeatable); 32x32 and 64x64 if none."),
+        typer.Option(help="Map, HEIGHTxWIDTH (repeatable); 32x32 and 64x64 by default."),
     ] = None,
     dtype: Annotated[
         list[str] | None,
-        typer.Option(help="float32, bfloat16, float16 or float64 (repeatable); float32 if none."),
+        typer.Option(
+            help="float32, bfloat16, float16 or float64 (repeatable); float32 by default."
+        ),
     ] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(
-            help="auto, another implementation of ours, bottleneck-transformer-pytorch, timm or "
-            "sdpa-mask (repeatable); all if none. Ratios are to the first."
+            help="auto, another implementation, bottleneck-transformer-pytorch, timm or sdpa-mask "
+            "(repeatable); all by default. Ratios are to the first."
         ),
     ] = None,
     batch: Batch = 1,
     heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 4,
-    head_dim: Annotated[int, typer.Option(min=1, help="Channels of a head.")] = 128,
+    head_dim: Annotated[int, typer.Option(min=1, help="Channels per head.")] = 128,
     device: Device = None,
     seconds: Annotated[
-        float, typer.Option(min=0, help="Time for the rounds of one map, dtype and pass.")
+        float, typer.Option(min=0, help="Budget to time one map, dtype and pass.")
     ] = 8.0,
     output: Annotated[
         Path, typer.Option(help="Folder for benchmark.json and benchmark.png.")
     ] = Path("runs/benchmark/attention"),
     as_json: AsJson = False,
 ) -> None:
-    """Time and memory of the attention layer, our implementations beside other packages'.
+    """Time and memory of the attention layer, compared with other packages' layers.
 
     All layers compute the same function: projection, relative positions,
-    softmax, values. They take turns, and a large matrix product with them,
-    whose rate is the peak that shares are of.
+    softmax, values. They take turns with each other and with a large matrix
+    product, used as the peak for the utilization column.
 
     Example: botvision benchmark attention --size 64x64 --size 96x64 --dtype bfloat16
     """
@@ -81,21 +83,21 @@ def backbone(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME or NAME@SIDE (repeatable), one of ours or timm's, at its own image size if "
-            "no side is given; resnet50, botnet50, seresnet50 and efficientnet_b0 if none. "
-            "Ratios are to the first."
+            help="NAME or NAME@SIDE (repeatable) of a botvision or timm model, by default at its "
+            "own image size; resnet50, botnet50, seresnet50 and efficientnet_b0 by default. Ratios "
+            "are to the first."
         ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32",
     batch: Batch = 1,
     device: Device = None,
-    seconds: Annotated[float, typer.Option(min=0, help="Time for the rounds of one pass.")] = 8.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Budget to time one pass.")] = 8.0,
     output: Annotated[
         Path, typer.Option(help="Folder for benchmark.json and benchmark.png.")
     ] = Path("runs/benchmark/backbone"),
     as_json: AsJson = False,
 ) -> None:
-    """Compute time, memory, parameters and multiply-adds of networks, ours beside timm's.
+    """Compute time, memory, parameters and multiply-adds of botvision and timm models.
 
     The forward pass is that of the evaluation mode; forward and backward in
     training mode is what the paper calls compute time. The models take turns.
@@ -116,25 +118,25 @@ def backbone(
 
 @app.command()
 def training(
-    data: Annotated[str, typer.Option(help="Data folder: COCO's layout, or class folders.")],
+    data: Annotated[str, typer.Option(help="Data folder: COCO layout or class folders.")],
     split: Annotated[
-        str | None, typer.Option(help="Split to train on; the recipe's if none.")
+        str | None, typer.Option(help="Split to train on; the recipe's by default.")
     ] = None,
     recipe: Annotated[str, typer.Option(help="Name of a recipe, or a YAML file.")] = "demo",
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override: training.batch_size=2 (repeatable)."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Steps to count in each part.")] = 20,
+    steps: Annotated[int, typer.Option(min=2, help="Steps that are measured in each part.")] = 20,
     output: Annotated[Path, typer.Option(help="Folder for benchmark.json.")] = Path(
         "runs/benchmark/training"
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Share of time that training waits for data, and what its loop costs beyond the model.
+    """Fraction of time that training waits for data, and the overhead of its loop.
 
-    The loop's cost is over bare steps (forward, backward, optimizer), which
-    take turns with its own on the same batches in memory.
+    The overhead is measured over bare steps (forward, backward, optimizer),
+    which take turns with the loop's on the same batches in memory.
 
     Example: botvision benchmark training --data COCO --split val --set training.batch_size=2
     """
@@ -156,18 +158,18 @@ def training(
 def _measure(
     run: Callable[..., Any], table: Callable[[Any], "Table"], output: Path, *, as_json: bool
 ) -> None:
-    """Run a benchmark, write its report into its folder, and print it.
+    """Run a benchmark, write its report and print it.
 
     Args:
-        run: The benchmark; is told where to say what is going on, ``progress``.
-        table: Of the report.
-        output: The folder.
-        as_json: Print JSON instead of the table.
+        run: Benchmark; its argument ``progress`` is called with the current step.
+        table: Makes the table of a report.
+        output: Folder of the report.
+        as_json: Whether to print JSON instead of the table.
     """
     import json
     from dataclasses import asdict
 
-    from botvision.benchmark.report_files import write_report
+    from botvision.benchmark.plots import write_report
     from botvision.cli.display import open_console
 
     console = open_console(as_json=as_json)

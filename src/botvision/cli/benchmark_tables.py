@@ -1,4 +1,4 @@
-"""Benchmarks as tables on the terminal."""
+"""Benchmark reports as tables."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,20 @@ from rich.table import Table
 if TYPE_CHECKING:
     from botvision.benchmark.attention_benchmark import AttentionReport
     from botvision.benchmark.backbone_benchmark import BackboneReport
-    from botvision.benchmark.groups import Group, Measured
     from botvision.benchmark.machine import Machine
+    from botvision.benchmark.measuring import Group, Measured
     from botvision.benchmark.training_benchmark import Cost, TrainingReport
 
-_NARROW, _WIDE = (0, 1, 0, 0), (0, 1, 0, 1)  # padding of a cell
 _COLUMNS = ("ms", "spread", "ratio", "peak", "+MiB")
 _LEGEND = (
-    "ms: median of {rounds} interleaved rounds. spread: range of the middle half of them. ratio: "
-    "to the first. peak: rate of the products as a share of a large matrix product's in the same "
-    "rounds. +MiB: what the pass adds to the peak memory."
+    "ms: median of {rounds} interleaved rounds. spread: interquartile range. ratio: to the first. "
+    "peak: rate of the products as a fraction of a large matrix product's in the same rounds. "
+    "+MiB: memory that the pass adds, at its peak."
 )
 
 
 def attention_table(report: "AttentionReport") -> Table:
-    """A section for each map, dtype and pass, a row for each layer."""
+    """Return one section per map, dtype and pass, with one row per layer."""
     from botvision.benchmark.attention_layers import layer_title
 
     settings = report.settings
@@ -45,9 +44,9 @@ def attention_table(report: "AttentionReport") -> Table:
 
 
 def backbone_table(report: "BackboneReport") -> Table:
-    """A section for each pass, a row for each model."""
+    """Return one section per pass, with one row per model."""
     settings = report.settings
-    title = f"Networks: batch {settings.batch}, {settings.dtype}"
+    title = f"Models: batch {settings.batch}, {settings.dtype}"
     table = _table(title, "model", "params\nM", "mult-\nadds G", *_COLUMNS)
     reasons = defaultdict(list)
     for group in report.groups:
@@ -63,7 +62,7 @@ def backbone_table(report: "BackboneReport") -> Table:
 
 
 def training_table(report: "TrainingReport") -> Table:
-    """A row for each figure."""
+    """Return one row per figure."""
     name, num_workers = report.recipe["name"], report.recipe["training"]["num_workers"]
     table = Table(
         title=f"Training {escape(name)}: batch {report.images}, {num_workers} workers",
@@ -73,33 +72,31 @@ def training_table(report: "TrainingReport") -> Table:
     )
     rows = {
         "waiting for data": f"{report.waiting:.1%}",
-        "images a second": f"{report.images_per_second:.2f}",
+        "images per second": f"{report.images_per_second:.2f}",
         "reading an image, one process": f"{1e3 * report.read.seconds:.0f} ms",
         "step of the loop": f"{1e3 * report.loop.seconds:.0f} ms",
         "bare step": f"{1e3 * report.bare.seconds:.0f} ms",
-        "cost of the loop": _share(report.cost),
+        "cost of the loop": _cost(report.cost),
     }
     if report.processor_cost is not None:
-        rows["the same, processor time"] = _share(report.processor_cost)
+        rows["the same, processor time"] = _cost(report.processor_cost)
     for row in rows.items():
         table.add_row(*row)
     table.caption = escape(
-        f"{report.steps} steps; medians, and of the cost the middle half of the steps. Bare: "
-        "forward, backward and optimizer, in turns with the loop on the same batches in memory. "
-        f"Evaluating and saving do not count.\n{report.machine.title()}"
+        f"{report.steps} steps; medians, and quartiles of the cost. Bare: forward, backward and "
+        "optimizer, in turns with the loop on the same batches in memory. Without evaluation and "
+        f"saving.\n{report.machine.title()}"
     )
     return table
 
 
-def _share(cost: "Cost") -> str:
+def _cost(cost: "Cost") -> str:
     return f"{cost.median:.1%} ({cost.low:.1%} to {cost.high:.1%})"
 
 
-def _table(
-    title: str, name: str, *columns: str, padding: tuple[int, int, int, int] = _NARROW
-) -> Table:
-    """A table of names and, right of them, figures."""
-    table = Table(title=title, box=box.SIMPLE, padding=padding, caption_justify="left")
+def _table(title: str, name: str, *columns: str) -> Table:
+    """Return a table with a column of names and columns of figures."""
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), caption_justify="left")
     table.add_column(name, no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
@@ -110,12 +107,12 @@ def _cells(result: "Measured") -> list[str]:
     if result.seconds is None or result.spread is None:
         return ["-"] * len(_COLUMNS)
     milliseconds = 1e3 * result.seconds
-    ratio, share, memory = result.ratio, result.share_of_peak, result.memory_bytes
+    ratio, utilization, memory = result.ratio, result.utilization, result.memory_bytes
     return [
         f"{milliseconds:.0f}" if milliseconds >= 1000 else f"{milliseconds:.4g}",
         f"{result.spread:.0%}",
         "-" if ratio is None else f"{ratio:.2f}",
-        "-" if share is None else f"{share:.0%}",
+        "-" if utilization is None else f"{utilization:.0%}",
         "-" if memory is None else f"{memory / 2**20:.0f}",
     ]
 
@@ -123,11 +120,11 @@ def _cells(result: "Measured") -> list[str]:
 def _caption(
     machine: "Machine", groups: Sequence["Group"], reasons: Mapping[str, Sequence[str]]
 ) -> str:
-    """The legend, the machine, and why figures are missing: where, unless everywhere."""
+    """Return the legend, the machine, and why and where figures are missing."""
     rounds = sorted({group.rounds for group in groups if group.rounds})
     counts = " to ".join(str(count) for count in dict.fromkeys((*rounds[:1], *rounds[-1:])))
     lines = [_LEGEND.format(rounds=counts or "no"), machine.title()]
-    for reason, places in reasons.items():
-        everywhere = len(places) == len(groups)
-        lines.append(reason if everywhere else f"{reason} ({', '.join(places)})")
+    for reason, where in reasons.items():
+        everywhere = len(where) == len(groups)
+        lines.append(reason if everywhere else f"{reason} ({', '.join(where)})")
     return escape("\n".join(lines))

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from accelerate.utils.memory import clear_device_cache
-from torch import nn
 
 from botvision.errors import BotvisionError
 from botvision.processes import (
@@ -103,10 +102,10 @@ def with_largest_batch(recipe: Recipe, *, note: Callable[[str], None] | None = N
 
 def _search(recipe: Recipe, device: torch.device, sizes: Sequence[int], room: int) -> _Found:
     """Find the largest of the sizes that fits into ``room`` bytes, in a process for it alone."""
-    if device.type != "cpu":
-        torch.cuda.set_device(device)
-        return _largest_tried(_Steps(recipe, device), sizes, room)
-    return _largest_estimated(_Steps(recipe, device), sizes, room)
+    if device.type != "cuda":
+        return _largest_estimated(_Steps(recipe, device), sizes, room)
+    torch.cuda.set_device(device)
+    return _largest_tried(_Steps(recipe, device), sizes, room)
 
 
 def _largest_tried(steps: "_Steps", sizes: Sequence[int], room: int) -> _Found:
@@ -124,7 +123,7 @@ def _largest_tried(steps: "_Steps", sizes: Sequence[int], room: int) -> _Found:
 
 def _largest_estimated(steps: "_Steps", sizes: Sequence[int], room: int) -> _Found:
     found, failure, peak = _Found(), None, steps.peak
-    # Only steps that raised the peak say what images take; before, building the model did.
+    # A step below the peak of building the model does not tell what an image takes.
     points = [(0, steps.held)]
     for size in sizes:
         expected = peak
@@ -161,9 +160,11 @@ class _Steps:
         self._task = build_task(recipe)
         data: Any = self._task.train_data()
         self._item = max((data[(0, i)] for i in range(min(_ITEMS, len(data)))), key=_bytes_of)
-        # Sharding and DistributedDataParallel would wait for other processes.
-        accelerator = cast(Accelerator, _OneProcess(device))
-        self._prepared = prepare(self._task, recipe.training, accelerator)
+        # Not an Accelerator, whose device would be that of the first process.
+        alone: Any = SimpleNamespace(
+            num_processes=1, device=device, prepare_model=lambda model: model
+        )
+        self._prepared = prepare(self._task, recipe.training, alone)
         for group in self._prepared.optimizer.param_groups:
             group["lr"] = 0.0  # the same item again and again would drive the weights anywhere
         self.held, self.peak = psutil.Process().memory_info().rss, peak_memory()
@@ -186,18 +187,6 @@ class _Steps:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_reserved(self._device)
         return peak_memory()
-
-
-class _OneProcess:
-    """The part of an Accelerator that ``prepare`` needs in a single process."""
-
-    num_processes = 1
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def prepare_model(self, model: nn.Module) -> nn.Module:
-        return model
 
 
 def _bytes_of(item: Any) -> int:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from botvision.benchmark.machine import _cpu_model, describe_machine
-from botvision.benchmark.report_files import write_report
+from botvision.benchmark.plots import write_report
 
 
 def colors(path):
@@ -38,7 +38,7 @@ def test_backbones(backbone_report, round_trip, tmp_path):
 
 def test_nothing_could_be_measured(backbone_report, attention_report, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "botvision.benchmark.groups.memory_on_cpu", lambda *_: "not available: no luck"
+        "botvision.benchmark.measuring.memory_on_cpu", lambda *_: "not available: no luck"
     )
     for report in (backbone_report(), attention_report(sizes=["4x4", "4x8"])):
         write_report(report, tmp_path)

@@ -1,8 +1,10 @@
-"""Benchmarks as pictures."""
+"""Reports as files: figures as JSON and, for attention and backbones, as plots."""
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -11,8 +13,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from botvision.benchmark.attention_benchmark import AttentionGroup, AttentionReport
 from botvision.benchmark.attention_layers import PEERS, layer_title
 from botvision.benchmark.backbone_benchmark import BackboneReport, model_title
-from botvision.benchmark.groups import WORK, Group, Measured
-from botvision.benchmark.measuring import FORWARD_BACKWARD, PASSES
+from botvision.benchmark.measuring import FORWARD_BACKWARD, PASSES, WORK, Group, Measured
+from botvision.files import write_json
+from botvision.images.figures import save_figure
 from botvision.models import list_models
 
 _PASS_COLORS = ("#9bbfe0", "#1f5fa8")
@@ -22,10 +25,31 @@ _MIB = 2**20
 _LEAST_MIB = 0.1  # a logarithmic axis has no 0
 
 
-def attention_figure(report: AttentionReport) -> Figure:
-    """Time as a multiple of the first layer's, and memory over the size of the map.
+def write_report(report: Any, folder: Path) -> list[str]:
+    """Write ``benchmark.json`` and perhaps ``benchmark.png``, all or nothing, over earlier ones.
 
-    Two rows a dtype, a column a pass. Layers that ran nowhere are left out.
+    Args:
+        report: Report of a benchmark, a dataclass.
+        folder: Folder to write to; it must exist.
+
+    Returns:
+        Names of the files.
+    """
+    write_json(folder / "benchmark.json", asdict(report))
+    if isinstance(report, AttentionReport):
+        figure = _attention_figure(report)
+    elif isinstance(report, BackboneReport):
+        figure = _backbone_figure(report)
+    else:
+        return ["benchmark.json"]
+    save_figure(figure, folder / "benchmark.png", dpi=120)
+    return ["benchmark.json", "benchmark.png"]
+
+
+def _attention_figure(report: AttentionReport) -> Figure:
+    """Time as a multiple of the first layer's, and memory over the map size.
+
+    There are two rows per dtype and one column per pass. Layers that never ran are left out.
     """
     settings = report.settings
     ran = {r.name for g in report.groups for r in g.results if r.seconds is not None}
@@ -56,8 +80,8 @@ def attention_figure(report: AttentionReport) -> Figure:
     return figure
 
 
-def backbone_figure(report: BackboneReport) -> Figure:
-    """Compute time over multiply-adds, ours as circles; time and memory of each model beside."""
+def _backbone_figure(report: BackboneReport) -> Figure:
+    """Compute time over multiply-adds, ours as circles; time and memory of each model."""
     settings = report.settings
     height = max(4.5, 0.75 * len(settings.models) + 2)
     figure = Figure(figsize=(18, height), layout="constrained")
@@ -67,18 +91,18 @@ def backbone_figure(report: BackboneReport) -> Figure:
     _draw_bars(times, names, report.groups, "seconds", 1e3)
     times.set(title="Time and its ratio to the first model", xlabel="ms")
     _draw_bars(memory, names, report.groups, "memory_bytes", 1 / _MIB)
-    memory.set(title="Memory that a pass adds", xlabel="MiB")
+    memory.set(title="Added memory of a pass", xlabel="MiB")
     handles, labels = times.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=2)
     figure.suptitle(
-        f"Networks: batch {settings.batch}, {settings.dtype}\n{report.machine.title()}",
+        f"Models: batch {settings.batch}, {settings.dtype}\n{report.machine.title()}",
         fontsize="medium",
     )
     return figure
 
 
 def _layer_colors(layers: Sequence[str]) -> dict[str, Any]:
-    """Cold colors for ours, warm ones and gray for the others."""
+    """Cold colors for our layers, warm ones and gray for the peers."""
     ours = (layer for layer in layers if layer not in PEERS)
     return dict(zip(ours, cycle(_OUR_COLORS))) | dict(zip(PEERS, _PEER_COLORS, strict=True))
 
@@ -89,15 +113,15 @@ def _draw_ratios(
     width = 0.84 / max(1, len(layers))
     crowded = len(layers) * len(groups) > 24
     for index, layer in enumerate(layers):
-        places = [at + (index - (len(layers) - 1) / 2) * width for at in range(len(groups))]
+        positions = [at + (index - (len(layers) - 1) / 2) * width for at in range(len(groups))]
         results = [_result(group, layer) for group in groups]
         ratios = [result.ratio or 0.0 for result in results]
-        axes.bar(places, ratios, 0.94 * width, color=colors[layer], label=layer_title(layer))
-        for place, result in zip(places, results, strict=True):
+        axes.bar(positions, ratios, 0.94 * width, color=colors[layer], label=layer_title(layer))
+        for position, result in zip(positions, results, strict=True):
             missing = result.ratio is None
             axes.annotate(
                 _reason(result) if missing else f"{result.ratio:.2f}",
-                (place, result.ratio or 0.0),
+                (position, result.ratio or 0.0),
                 xytext=(0, 3),
                 textcoords="offset points",
                 ha="center",
@@ -137,11 +161,11 @@ def _draw_memory(
                 marker="o" if ours else "s",
                 linestyle="-" if ours else "--",
             )
-    axes.set(xscale="log", yscale="log", xlabel="map", ylabel="memory the pass adds (MiB)")
+    axes.set(xscale="log", yscale="log", xlabel="map", ylabel="added memory of the pass (MiB)")
     sizes = defaultdict(list)
     for group in groups:
         sizes[group.height * group.width].append(f"{group.height}x{group.width}")
-    # Maps of nearly the same number of positions stand side by side.
+    # Maps of nearly the same number of positions would overlap.
     axes.set_xticks(list(sizes), ["\n".join(names) for names in sizes.values()], rotation=45)
     axes.xaxis.set_minor_locator(NullLocator())
     _plain_numbers(axes.yaxis)
@@ -165,11 +189,11 @@ def _draw_compute_time(axes: Any, report: BackboneReport) -> None:
         ends = [min(reached) / 1.5, max(reached) * 1.5]
         work = 2e9 * WORK[FORWARD_BACKWARD] * report.settings.batch
         fastest = [1e3 * work * end / peak for end in ends]
-        axes.plot(ends, fastest, "--", color="gray", label="at the rate of the matrix product")
+        axes.plot(ends, fastest, "--", color="gray", label="at the matrix product's rate")
         axes.legend(loc="upper left", fontsize="small")
     axes.set(
         title="Compute time: forward and backward",
-        xlabel="multiply-adds of an image (G)",
+        xlabel="multiply-adds per image (G)",
         ylabel="ms",
         xscale="log",
         yscale="log",
@@ -186,15 +210,15 @@ def _draw_bars(
 ) -> None:
     colors = dict(zip(PASSES, _PASS_COLORS, strict=True))
     for index, group in enumerate(groups):
-        places = [at + 0.38 * (index - 0.5) for at in range(len(names))]
+        positions = [at + 0.38 * (index - 0.5) for at in range(len(names))]
         values = [factor * (getattr(result, figure) or 0) for result in group.results]
-        axes.barh(places, values, 0.36, color=colors[group.pass_name], label=group.pass_name)
-        for place, value, result in zip(places, values, group.results, strict=True):
+        axes.barh(positions, values, 0.36, color=colors[group.pass_name], label=group.pass_name)
+        for position, value, result in zip(positions, values, group.results, strict=True):
             note = _reason(result) or _short(value)
             if figure == "seconds" and result.ratio is not None:
                 note += f" ({result.ratio:.2f}x)"
             axes.annotate(
-                note, (value, place), xytext=(4, 0), textcoords="offset points", va="center"
+                note, (value, position), xytext=(4, 0), textcoords="offset points", va="center"
             )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
@@ -207,7 +231,7 @@ def _result(group: Group, name: str) -> Measured:
 
 
 def _reason(result: Measured) -> str:
-    """Why there are no figures, in two or three words."""
+    """Return why there are no figures, in two or three words."""
     return (result.unavailable or "").partition(":")[0]
 
 
@@ -216,7 +240,7 @@ def _short(value: float) -> str:
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Ticks as 1, 2, 5, 10, not as powers: the range is often less than a decade."""
+    """Label ticks as 1, 2, 5, 10 instead of powers: the range is often below a decade."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
