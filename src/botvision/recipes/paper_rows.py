@@ -234,7 +234,7 @@ def _coco(row: CocoRow) -> Content:
             f"Mask R-CNN with {network.title}{_compared(row, row.epochs, row.side)}",
             f"table {row.table}",
             f"{_TORCHRUN} {name} --data COCO --backbone-weights WEIGHTS",
-            f"about {hours:.0f} hours, {_estimated(f'{speed:.2g}')}",
+            f"about {hours:.0f} hours, estimated from {speed:.2g} images/s on each GPU",
             dict(zip(_COCO_METRICS, row.figures, strict=False)),
         ),
         "model": {"backbone": row.network, "image_size": row.side},
@@ -288,7 +288,7 @@ def _imagenet(setting: str, row: ImageNetRow) -> Content:
             f"{row.title} on ImageNet{at}, {_EPOCHS[setting]} epochs",
             f"section 4.8, {setting} setting{quoted}",
             f"{_TORCHRUN} {name} --data IMAGENET",
-            f"about {row.time}, {_estimated(row.speed)}",
+            f"about {row.time}, estimated from {row.speed} images/s on each GPU",
             dict(zip(("top1", "top5"), row.figures, strict=False)),
         ),
         "model": {"classifier": row.network},
@@ -337,10 +337,6 @@ def _compared(row: CocoRow, epochs: int, side: int) -> str:
     low, high = row.jitter
     jitter = f", scale jitter {low} to {high}" if row.table in (3, 6, 8) else ""
     return f"{pixels}, {epochs} epochs{jitter}"
-
-
-def _estimated(speed: float | str) -> str:
-    return f"estimated from {speed} images/s on each GPU"
 
 
 def _about(
