@@ -85,6 +85,14 @@ def test_a_recipe_on_one_of_ours(write):
     assert mine.about is None
 
 
+def test_a_recipe_on_a_row_of_the_paper(write):
+    mine = read_recipe(write("mine.yaml", "base: table5_botnet101\nname: mine\ndata: {flip: 0}\n"))
+    row = read_recipe("table5_botnet101")
+    assert (mine.model, mine.training) == (row.model, row.training)
+    assert mine.model.backbone == "botnet101"
+    assert mine.data == row.data.model_copy(update={"flip": 0.0})
+
+
 def test_the_name_is_not_the_bases(write):
     with pytest.raises(BotvisionError, match="name: Field required"):
         read_recipe(write("mine.yaml", "base: demo\n"))

@@ -46,13 +46,13 @@ def test_other_milestones():
 
 
 @pytest.mark.parametrize(
-    ("step", "share"), [(0, 0.1), (1, 0.1 + 0.9 / 4), (2, 0.55), (3, 0.775), (4, 1), (5, 1)]
+    ("step", "fraction"), [(0, 0.1), (1, 0.1 + 0.9 / 4), (2, 0.55), (3, 0.775), (4, 1), (5, 1)]
 )
 @pytest.mark.parametrize("schedule", ["cosine", "step"])
-def test_warm_up_is_a_share_of_the_schedule(step, share, schedule):
+def test_warm_up_is_a_fraction_of_the_schedule(step, fraction, schedule):
     cold = settings(schedule=schedule)
     warm = settings(schedule=schedule, warmup_steps=4, warmup_factor=0.1)
-    expected = share * learning_rate_at(step, 100, cold)
+    expected = fraction * learning_rate_at(step, 100, cold)
     assert learning_rate_at(step, 100, warm) == pytest.approx(expected, rel=1e-12)
 
 

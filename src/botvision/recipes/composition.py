@@ -1,5 +1,6 @@
 """Recipes and their bases, merged key by key into one content."""
 
+from copy import deepcopy
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -142,9 +143,8 @@ def _content(text: str, title: str) -> dict[str, Any]:
 
 def _library_content(name: str) -> dict[str, Any]:
     """The content of a recipe or a piece that comes with the package."""
-    rows = paper_rows()
-    if name in rows:
-        return rows[name]
+    if name in paper_rows():
+        return deepcopy(paper_rows()[name])
     file = {**_files(), **_files("pieces")}[name]
     return _content(file.read_text(encoding="utf-8"), name)
 

@@ -4,6 +4,7 @@ The letters beside values are those of docs/recipes.md: P the paper's, O ours.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 Content = dict[str, Any]
@@ -213,8 +214,9 @@ _SETTINGS = {"canonical": CANONICAL_ROWS, "improved": IMPROVED_ROWS, "scaled": S
 _EPOCHS = {"canonical": 100, "improved": 200, "scaled": 350}  # for titles; the pieces set them
 
 
+@cache
 def paper_rows() -> dict[str, Content]:
-    """Return the content of each row and of each small form by name, in the paper's order."""
+    """Return the content of each row and small form by name; read only."""
     contents = [form for row in COCO_ROWS for form in (_coco(row), _small_coco(row))]
     for setting, rows in _SETTINGS.items():
         contents += [_imagenet(setting, row) for row in rows]
@@ -234,7 +236,7 @@ def _coco(row: CocoRow) -> Content:
             f"Mask R-CNN with {network.title}{_compared(row, row.epochs, row.side)}",
             f"table {row.table}",
             f"{_TORCHRUN} {name} --data COCO --backbone-weights WEIGHTS",
-            f"about {hours:.0f} hours, {_estimated(f'{speed:.2g}')}",
+            f"about {hours:.0f} hours, estimated from {speed:.2g} images/s on each GPU",
             dict(zip(_COCO_METRICS, row.figures, strict=False)),
         ),
         "model": {"backbone": row.network, "image_size": row.side},
@@ -288,7 +290,7 @@ def _imagenet(setting: str, row: ImageNetRow) -> Content:
             f"{row.title} on ImageNet{at}, {_EPOCHS[setting]} epochs",
             f"section 4.8, {setting} setting{quoted}",
             f"{_TORCHRUN} {name} --data IMAGENET",
-            f"about {row.time}, {_estimated(row.speed)}",
+            f"about {row.time}, estimated from {row.speed} images/s on each GPU",
             dict(zip(("top1", "top5"), row.figures, strict=False)),
         ),
         "model": {"classifier": row.network},
@@ -337,10 +339,6 @@ def _compared(row: CocoRow, epochs: int, side: int) -> str:
     low, high = row.jitter
     jitter = f", scale jitter {low} to {high}" if row.table in (3, 6, 8) else ""
     return f"{pixels}, {epochs} epochs{jitter}"
-
-
-def _estimated(speed: float | str) -> str:
-    return f"estimated from {speed} images/s on each GPU"
 
 
 def _about(

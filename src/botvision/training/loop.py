@@ -84,7 +84,7 @@ def train(
         if display is not None:
             run.display = stack.enter_context(display(progress.step, total, task.headlines))
         run.request = stack.enter_context(interruptible())
-        profiler = stack.enter_context(profiling(folder.path, wanted=profile and run.main))
+        traced = stack.enter_context(profiling(folder.path, wanted=profile and run.main))
         run.begin()
         if run.evaluation_is_due() and progress.evaluated < progress.step:
             metrics = run.evaluate()  # the run was interrupted in it
@@ -93,7 +93,7 @@ def train(
             parts = [run.next_batch() for _ in range(run.plan.accumulation)]
             run.watch.got_data()
             stop = run.step(parts)
-            profiler.step()
+            traced()
             if stop:
                 run.stop()
             if progress.step % settings.save_every == 0 or run.epoch_is_over():

@@ -1,7 +1,7 @@
 """Speed and memory of training steps, and a trace of a few of them."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,15 +80,18 @@ def peak_memory(device: torch.device) -> float | None:
 
 
 @contextmanager
-def profiling(folder: Path, *, wanted: bool) -> Iterator["Profiler"]:
+def profiling(folder: Path, *, wanted: bool) -> Iterator[Callable[[], object]]:
     """Write a trace of steps 4 to 6 of the block to ``profile.json``, for Perfetto or Chrome.
 
     Args:
         folder: Folder to write to.
         wanted: Whether to trace at all.
+
+    Yields:
+        A function to call after each step.
     """
     if not wanted:
-        yield Profiler(None)
+        yield lambda: None
         return
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_available():
@@ -99,20 +102,4 @@ def profiling(folder: Path, *, wanted: bool) -> Iterator["Profiler"]:
         on_trace_ready=lambda done: done.export_chrome_trace(str(folder / "profile.json")),
         profile_memory=True,
     ) as running:
-        yield Profiler(running)
-
-
-class Profiler:
-    """A profiler that may be absent.
-
-    Args:
-        running: Profiler of torch, or None.
-    """
-
-    def __init__(self, running: profile | None) -> None:
-        self._running = running
-
-    def step(self) -> None:
-        """Tell the profiler that a step is done."""
-        if self._running is not None:
-            self._running.step()
+        yield running.step
