@@ -63,7 +63,7 @@ def interrupted(demo, monkeypatch, tmp_path):
 
                 patch.setattr(loop, "write_state", writing)
             else:
-                name = {"data": "train_recipe", "run": "evaluate_weights"}[place]
+                name = {"data": "train_recipe", "run": "evaluate"}[place]
 
                 def stop(*_, **__):
                     raise StopError
@@ -98,7 +98,7 @@ def test_writes_all_it_promises(demo, tmp_path, tree):
         assert image.width > 500
     # A second one refuses and touches nothing, until it is told to.
     before = tree(folder)
-    with pytest.raises(BotvisionError, match="holds a finished demo; give --overwrite or --output"):
+    with pytest.raises(BotvisionError, match="holds a finished demo; overwrite it"):
         demo()
     assert tree(folder) == before
     again = demo(overwrite=True)
@@ -127,7 +127,7 @@ def test_a_quick_demo_is_not_gone_on_with_as_a_whole_one(place, interrupted, dem
     # Else the summary would say 2,400 scenes where there were 64.
     folder = interrupted(place, quick=True)
     written = (folder / "data" / "annotations" / "instances_train.json").read_bytes()
-    with pytest.raises(BotvisionError, match="--overwrite"):
+    with pytest.raises(BotvisionError, match="overwrite"):
         demo(quick=False)
     assert (folder / "data" / "annotations" / "instances_train.json").read_bytes() == written
     assert demo(quick=False, overwrite=True)["made_by"]["scenes"] == {"train": 6, "val": 2}

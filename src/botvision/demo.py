@@ -111,11 +111,13 @@ def _make_room(folder: Path, scenes: dict[str, int], *, overwrite: bool) -> None
             else:
                 path.unlink(missing_ok=True)
     elif (folder / "summary.json").exists():
-        raise BotvisionError(f"{folder}: holds a finished demo; give --overwrite or --output")
+        raise BotvisionError(
+            f"{folder}: holds a finished demo; overwrite it, or choose another folder"
+        )
     elif mark.is_file() and json.loads(mark.read_text()) != scenes:
         raise BotvisionError(
-            f"{folder}: holds an unfinished demo of other sizes (--quick or not); give "
-            "--overwrite or --output"
+            f"{folder}: holds an unfinished demo of other sizes (quick or not); "
+            "overwrite it, or choose another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(mark, scenes)

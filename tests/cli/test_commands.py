@@ -121,7 +121,7 @@ def test_val(cli, trained_run):
 
 
 def test_predict(cli, trained_run, val_image, tmp_path):
-    arguments = ["predict", val_image, "--weights", trained_run.last, "--score", 0]
+    arguments = ["predict", val_image, "--weights", trained_run.last, "--threshold", 0]
     status, out, _ = cli(*arguments, "--output", tmp_path / "out", "--json")
     assert status == 0
     content = json.loads(out)

@@ -172,15 +172,16 @@ def test_nothing_is_shown_before_something_is_done():
     assert "predict" not in console.file.getvalue()
 
 
-def table_rows(metrics):
+def table_rows(task, metrics):
     console = log()
-    console.print(metrics_table(metrics, title="A title"))
+    console.print(metrics_table(task, metrics, "A title"))
     assert "A title" in console.file.getvalue()
     return [re.split(r"\s*[│┃]\s*", line)[1:-1] for line in console.file.getvalue().splitlines()]
 
 
 def test_metrics_table_of_a_detector():
     rows = table_rows(
+        "detection",
         {
             "box_ap": 0.5,
             "box_ap_large": -1.0,
@@ -190,7 +191,7 @@ def test_metrics_table_of_a_detector():
             "mask_ap_large": 0.0,
             "mask_ap_per_class": {"cat": 0.5, "dog": -1.0},
             "mask_ap_large_per_class": {"cat": 0.123, "dog": -1.0},
-        }
+        },
     )
     filled = [row for row in rows if row]
     assert filled == [
@@ -204,13 +205,14 @@ def test_metrics_table_of_a_detector():
 
 def test_metrics_table_of_a_classifier():
     rows = table_rows(
+        "classification",
         {
             "top1": 0.5,
             "top5": 1.0,
             "loss": 1.25,
             "negative_loss": -1.25,
             "per_class": {"[cat]": 0.75, "dog": None},
-        }
+        },
     )
     assert [row for row in rows if row] == [
         ["metric", "value"],

@@ -117,7 +117,7 @@ def test_train_resume_val_predict_and_attention_map(data, whole_run, cli, tmp_pa
     assert json.loads(out) == metrics
     image = data / "images" / "val_000001.jpg"
     status, out, error = cli(
-        *("predict", image, "--weights", run.last, "--score", 0),
+        *("predict", image, "--weights", run.last, "--threshold", 0),
         *("--output", tmp_path / "predictions", "--json"),
     )
     assert status == 0, error
@@ -135,7 +135,7 @@ def test_train_resume_val_predict_and_attention_map(data, whole_run, cli, tmp_pa
 
 
 def test_run_folder(whole_run):
-    assert read_description(whole_run.last)["model"]["detector"] == "detr"
+    assert read_description(whole_run.last).model["detector"] == "detr"
     names = {path.name for path in whole_run.path.iterdir()}
     assert {"train_batch0.jpg", "val_predictions.jpg", "results.png", "best.safetensors"} <= names
     losses = [record["losses"] for record in whole_run.history() if "losses" in record]
@@ -148,7 +148,7 @@ def test_loaded_weights_find_what_the_run_found(whole_run, data):
     reported = json.loads((whole_run.path / "predictions.json").read_text())
     content = json.loads((data / "annotations" / "instances_val.json").read_text())
     for image in content["images"]:
-        found = predictor(data / "images" / image["file_name"], score=0.0)
+        found = predictor(data / "images" / image["file_name"], threshold=0.0)
         expected = [each for each in reported if each["image_id"] == image["id"]]
         assert found.mask is None
         assert len(found) == len(expected) == 7
@@ -175,15 +175,17 @@ def test_attention_maps_of_what_is_shown(whole_run, data):
 
 @pytest.mark.parametrize("detector", ["detr", "faster_rcnn"])
 def test_training_images_are_padded_by_the_detector_alone(detector, data):
-    from botvision.tasks.detection.task import DetectionTask
+    from botvision.tasks.detection.settings import CocoDataSettings
+    from botvision.tasks.detection.training import DetectorTraining
 
-    task = DetectionTask(
+    task = DetectorTraining(
         read_detector_settings({"detector": detector, "backbone": "botnet_tiny", "image_size": 64}),
+        CocoDataSettings(scale_jitter=(0.5, 0.7), flip=0.0),
         data,
-        scale_jitter=(0.5, 0.7),
-        flip=0.0,
         batch_size=1,
+        num_workers=0,
         precision="float32",
+        memory_format="contiguous_format",
         seed=0,
     )
     sides = [max(task.train_data()[(0, index)][0].shape) for index in range(4)]
@@ -222,7 +224,7 @@ def test_the_recipe_is_that_of_the_authors():
         ("model.detector=[detr]", r"model\.detector: expected one of mask_rcnn, .*, got "),
         ("model.detector=mask_rcnn", r"model\.(num_queries|hidden_dim): no such key"),
         ("model=3", r"botnet50_detr: model: .*got 3"),
-        ("model.backbone.x=3", r"--set model\.backbone\.x=3: backbone is a value"),
+        ("model.backbone.x=3", r"override model\.backbone\.x=3: backbone is a value"),
     ],
 )
 def test_mistake(override, message):

@@ -52,8 +52,8 @@ def train(
     """
     from botvision.cli.display import TrainingDisplay, open_console
     from botvision.cli.recipes import print_recipe, print_recipes
-    from botvision.errors import BotvisionError
-    from botvision.recipes.reading import read_recipe
+    from botvision.errors import BotvisionError, nearest
+    from botvision.recipes.reading import read_recipe, recipe_names
 
     if list_recipes:
         print_recipes(as_json=as_json)
@@ -81,6 +81,11 @@ def train(
         _report(resume, metrics, as_json=as_json)
         return
     assert recipe is not None
+    if not recipe.endswith((".yaml", ".yml")) and recipe not in recipe_names():
+        raise BotvisionError(
+            f"recipe {recipe!r} is unknown{nearest(recipe, recipe_names()) or ';'} botvision train "
+            "--list lists the recipes; a file ends in .yaml"
+        )
     chosen = read_recipe(recipe, changes)
     if chosen.data.folder is None and not show:
         raise BotvisionError("train: expected a data folder, got none; give --data FOLDER")

@@ -40,8 +40,8 @@ def composed(source: str) -> dict[str, Any]:
     """
     if not _is_file_name(source) and source not in recipe_names():
         raise BotvisionError(
-            f"recipe {source!r} is unknown{nearest(source, recipe_names()) or '.'} "
-            "`botvision train --list` lists the recipes; a file ends in .yaml"
+            f"recipe {source!r} is unknown{nearest(source, recipe_names()) or ';'} "
+            "a recipe file ends in .yaml"
         )
     return _composed(source, Path(), {})
 
@@ -81,7 +81,7 @@ def _composed(source: str, folder: Path, users: dict[str, str]) -> dict[str, Any
         if not _is_file_name(base) and base not in known:
             raise BotvisionError(
                 f"{title}: base: {base!r} is unknown{nearest(base, known) or '.'} Expected a "
-                "recipe that `botvision train --list` lists, a piece, or a file that ends in .yaml"
+                "recipe of the package, a piece, or a file that ends in .yaml"
             )
         inherited = _composed(base, path.parent, users)
         result = _merged_recipes(result, _without(inherited, *_OWN))

@@ -82,8 +82,8 @@ def _out_of_memory(step: int, plan: BatchPlan, error: Exception) -> BotvisionErr
     reason = " ".join(str(error).split()).partition(". ")[0]
     return BotvisionError(
         f"step {step}: out of memory with {plan.micro_batch_size} images at once ({reason}); lower "
-        "training.micro_batch_size (--auto-batch finds the largest that fits; the batch stays the "
-        "same) or model.image_size, or set training.gradient_checkpointing=true"
+        "training.micro_batch_size (the batch stays the same) or model.image_size, or set "
+        "training.gradient_checkpointing=true"
     )
 
 

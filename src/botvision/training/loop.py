@@ -300,4 +300,4 @@ class _Run:
         )
 
     def _how_to_resume(self) -> str:
-        return f"go on with: botvision train --resume {self.folder.path}"
+        return f"resume the run in {self.folder.path}"

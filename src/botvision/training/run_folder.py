@@ -120,9 +120,7 @@ class RunFolder:
 
 def run_folder_exists(path: Path) -> BotvisionError:
     """Return the error of a new run in an existing folder."""
-    return BotvisionError(
-        f"{path}: the run folder exists; choose another --name, or go on with it by --resume {path}"
-    )
+    return BotvisionError(f"{path}: the run folder exists; choose another name, or resume the run")
 
 
 def _environment() -> dict[str, Any]:

@@ -124,7 +124,7 @@ def write_state(path: Path, saved: dict[str, Any]) -> None:
         reason = " ".join(str(error).split())
         raise BotvisionError(
             f"{path}: the state of step {saved['progressed']['step']} cannot be written "
-            f"({reason}); the one before is as it was; make room and go on with --resume"
+            f"({reason}); the one before is as it was; free some disk space and resume the run"
         ) from error
 
 

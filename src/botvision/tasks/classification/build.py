@@ -42,6 +42,8 @@ def build_classifier(settings: ClassifierSettings, num_classes: int) -> nn.Modul
         model = create_model(name, **arguments, **{k: v for k, v in own.items() if k != "img_size"})
         if settings.botify is not None:
             botify(model, **settings.botify)
+    except BotvisionError:
+        raise
     except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise BotvisionError(f"model.classifier {name}: {reason}") from error
