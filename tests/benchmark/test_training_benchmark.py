@@ -10,7 +10,7 @@ from botvision.benchmark import training_benchmark, training_steps
 from botvision.benchmark.training_benchmark import WARM_UP, benchmark_training
 from botvision.benchmark.training_steps import Clock
 from botvision.datasets.coco.dataset import CocoInstances
-from botvision.tasks.detection.task import DetectionTask
+from botvision.tasks.detection.training import DetectorTraining
 from botvision.training import speed
 from botvision.training.speed import StepFigures
 
@@ -77,7 +77,7 @@ def test_reading_is_waiting(make_recipe, monkeypatch):
     # A clock that reading an image moves by three seconds, and a step by one.
     now = [0.0]
     monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    read, losses = CocoInstances._read, DetectionTask.losses
+    read, losses = CocoInstances._read, DetectorTraining.losses
 
     def reading(self, index):
         now[0] += 3
@@ -88,7 +88,7 @@ def test_reading_is_waiting(make_recipe, monkeypatch):
         return losses(self, *arguments)
 
     monkeypatch.setattr(CocoInstances, "_read", reading)
-    monkeypatch.setattr(DetectionTask, "losses", stepping)
+    monkeypatch.setattr(DetectorTraining, "losses", stepping)
     share, images = training_benchmark._waiting(make_recipe(), WARM_UP + 2, quiet)
     assert share == pytest.approx(6 / 7)  # of a batch of two
     assert images == pytest.approx(2 / 7)
