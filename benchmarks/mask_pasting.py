@@ -7,10 +7,9 @@ From the repository root:
 
 import argparse
 import math
-import multiprocessing
-import resource
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from botvision.benchmark.measuring import Timing, take_turns
+from botvision.processes import call_in_new_process, peak_memory
 from botvision.tasks.detection.detectors.masks import compact_masks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/tasks/detection/detectors"))
-from test_masks import specification
+from test_masks import specification  # type: ignore[import-not-found]
 
 Inputs = tuple[Tensor, Tensor, tuple[int, int]]
 
@@ -44,21 +44,12 @@ def dense(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def added_memory(paste: Callable[..., Any], given: Inputs) -> int:
-    """Return the KiB that pasting adds to the peak memory of a forked process."""
-
-    def measure(sender: Any) -> None:
-        paste(*inputs(1, (50, 50)))  # to load what the first call of all loads
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        kept = paste(*given)
-        sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-        del kept
-
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=measure, args=(sender,))
-    process.start()
-    added: int = receiver.recv()
-    process.join()
+    """Return the bytes that pasting adds to the peak memory of this process."""
+    paste(*inputs(1, (50, 50)))  # to load what the first call of all loads
+    before = peak_memory()
+    kept = paste(*given)
+    added = peak_memory() - before
+    del kept
     return added
 
 
@@ -68,15 +59,19 @@ def main() -> None:
     parser.add_argument("--size", default="1000x1000", help="height and width in pixels")
     parser.add_argument("--masks", type=int, default=100)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # forked processes inherit no others
+    torch.set_num_threads(1)
     height, width = map(int, arguments.size.split("x"))
     given = inputs(arguments.masks, (height, width))
     cases = {"grid of the image": dense, "windows": compact_masks}
-    memory = {name: added_memory(paste, given) for name, paste in cases.items()}
-    timings = take_turns({name: lambda p=p: p(*given) for name, p in cases.items()}, seconds=20)
+    memory = {
+        name: call_in_new_process(added_memory, paste, given) for name, paste in cases.items()
+    }
+    timings = take_turns(
+        {name: partial(paste, *given) for name, paste in cases.items()}, seconds=20
+    )
     for name, timing in timings.items():
         time = f"{1000 * timing.seconds:.0f} ms" if isinstance(timing, Timing) else timing
-        print(f"{name}: {time}, {memory[name] / 1024:.0f} MiB")
+        print(f"{name}: {time}, {memory[name] / 2**20:.0f} MiB")
 
 
 if __name__ == "__main__":
