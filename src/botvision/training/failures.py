@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
 from botvision.errors import BotvisionError
+from botvision.processes import out_of_memory
 from botvision.training.sampling import BatchPlan
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -66,10 +66,8 @@ def one_line_failures(step: int, plan: BatchPlan) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(step, plan, error) from error
-    except RuntimeError as error:  # the CPU allocator and gloo have no error classes
-        if "can't allocate memory" in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if out_of_memory(error):
             raise _out_of_memory(step, plan, error) from error
         if any(words in str(error) for words in _LOST):
             raise BotvisionError(
