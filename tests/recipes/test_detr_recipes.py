@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 import botvision
 from botvision.errors import BotvisionError
 from botvision.recipes.reading import check_recipe, read_recipe
+from botvision.recipes.running import build_task, train_recipe
 from botvision.tasks.detection.settings import DetrSettings, RcnnSettings, read_detector_settings
 from botvision.training.run_folder import RunFolder
 from botvision.weights.file import read_description
@@ -68,25 +69,9 @@ def arguments(data, runs):
 @pytest.fixture(scope="module")
 def whole_run(data, tmp_path_factory):
     """A run of 2 epochs of 2 steps."""
-    from contextlib import contextmanager
-
-    from botvision.recipes.running import train_recipe
-
-    class Quiet:
-        def note(self, *_): ...
-        def step(self, *_): ...
-        def evaluated(self, *_, **__): ...
-        @contextmanager
-        def evaluating(self):
-            yield lambda done, total: None
-
-    @contextmanager
-    def display(done, total, headlines):
-        yield Quiet()
-
     path = tmp_path_factory.mktemp("runs") / "whole"
     recipe = read_recipe("botnet50_detr", [*TINY, f"data.folder={json.dumps(str(data))}"])
-    train_recipe(recipe, path, display=display)
+    train_recipe(recipe, path)
     return RunFolder(path)
 
 
@@ -117,7 +102,7 @@ def test_train_resume_val_predict_and_attention_map(data, whole_run, cli, tmp_pa
     assert json.loads(out) == metrics
     image = data / "images" / "val_000001.jpg"
     status, out, error = cli(
-        *("predict", image, "--weights", run.last, "--score", 0),
+        *("predict", image, "--weights", run.last, "--threshold", 0),
         *("--output", tmp_path / "predictions", "--json"),
     )
     assert status == 0, error
@@ -135,7 +120,7 @@ def test_train_resume_val_predict_and_attention_map(data, whole_run, cli, tmp_pa
 
 
 def test_run_folder(whole_run):
-    assert read_description(whole_run.last)["model"]["detector"] == "detr"
+    assert read_description(whole_run.last).model["detector"] == "detr"
     names = {path.name for path in whole_run.path.iterdir()}
     assert {"train_batch0.jpg", "val_predictions.jpg", "results.png", "best.safetensors"} <= names
     losses = [record["losses"] for record in whole_run.history() if "losses" in record]
@@ -148,7 +133,7 @@ def test_loaded_weights_find_what_the_run_found(whole_run, data):
     reported = json.loads((whole_run.path / "predictions.json").read_text())
     content = json.loads((data / "annotations" / "instances_val.json").read_text())
     for image in content["images"]:
-        found = predictor(data / "images" / image["file_name"], score=0.0)
+        found = predictor(data / "images" / image["file_name"], threshold=0.0)
         expected = [each for each in reported if each["image_id"] == image["id"]]
         assert found.mask is None
         assert len(found) == len(expected) == 7
@@ -175,24 +160,20 @@ def test_attention_maps_of_what_is_shown(whole_run, data):
 
 @pytest.mark.parametrize("detector", ["detr", "faster_rcnn"])
 def test_training_images_are_padded_by_the_detector_alone(detector, data):
-    from botvision.tasks.detection.task import DetectionTask
-
-    task = DetectionTask(
-        read_detector_settings({"detector": detector, "backbone": "botnet_tiny", "image_size": 64}),
-        data,
-        scale_jitter=(0.5, 0.7),
-        flip=0.0,
-        batch_size=1,
-        precision="float32",
-        seed=0,
-    )
+    recipe = {
+        "name": "x",
+        "model": {"detector": detector, "backbone": "botnet_tiny", "image_size": 64},
+        "data": {"folder": str(data), "scale_jitter": [0.5, 0.7], "flip": 0.0},
+        "training": {"batch_size": 1, "precision": "float32"},
+    }
+    task = build_task(check_recipe(recipe, "x"))
     sides = [max(task.train_data()[(0, index)][0].shape) for index in range(4)]
     assert all(side < 46 if detector == "detr" else side == 64 for side in sides)
 
 
 def test_the_recipe_is_that_of_the_authors():
     recipe = read_recipe("botnet50_detr")
-    assert recipe.task == "detection"
+    assert recipe.kind == "detection"
     # What it writes out are the defaults, but for the name.
     assert recipe.model == DetrSettings()
     assert 199 < 300 * recipe.training.milestones[0] <= 201
@@ -222,7 +203,7 @@ def test_the_recipe_is_that_of_the_authors():
         ("model.detector=[detr]", r"model\.detector: expected one of mask_rcnn, .*, got "),
         ("model.detector=mask_rcnn", r"model\.(num_queries|hidden_dim): no such key"),
         ("model=3", r"botnet50_detr: model: .*got 3"),
-        ("model.backbone.x=3", r"--set model\.backbone\.x=3: backbone is a value"),
+        ("model.backbone.x=3", r"override model\.backbone\.x=3: backbone is a value"),
     ],
 )
 def test_mistake(override, message):

@@ -23,7 +23,7 @@ def test_a_recipe_of_ones_own(tmp_path):
     recipe = read_recipe(str(path))
     assert recipe.training.epochs == 3
     assert recipe.training.batch_size == 8
-    assert recipe.task == "instance_segmentation"
+    assert (recipe.task, recipe.kind) == ("detection", "instance_segmentation")
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ def test_the_last_override_counts():
         ("model.box_score_thresh=2", r"model\.box_score_thresh: .*got 2"),
         ("training=3", r"demo: training: .*got 3"),
         ("about.tite=x", r"demo: about\.tite: no such key; did you mean title or time\?"),
-        ("training.epochs.more=3", r"--set training\.epochs\.more=3: epochs is a value"),
-        ("training.epochs", r"--set training\.epochs: expected key\.key=value"),
-        ("=3", r"--set =3: expected key\.key=value"),
-        ("name=[1", r"--set name=\[1: the value is not YAML"),
+        ("training.epochs.more=3", r"override training\.epochs\.more=3: epochs is a value"),
+        ("training.epochs", r"override training\.epochs: expected key\.key=value"),
+        ("=3", r"override =3: expected key\.key=value"),
+        ("name=[1", r"override name=\[1: the value is not YAML"),
         ("name=!!python/name:os.system", r"the value is not YAML"),
     ],
 )
