@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 import botvision
 from botvision.errors import BotvisionError
 from botvision.recipes.reading import check_recipe, read_recipe
+from botvision.recipes.running import build_task, train_recipe
 from botvision.tasks.detection.settings import DetrSettings, RcnnSettings, read_detector_settings
 from botvision.training.run_folder import RunFolder
 from botvision.weights.file import read_description
@@ -68,25 +69,9 @@ def arguments(data, runs):
 @pytest.fixture(scope="module")
 def whole_run(data, tmp_path_factory):
     """A run of 2 epochs of 2 steps."""
-    from contextlib import contextmanager
-
-    from botvision.recipes.running import train_recipe
-
-    class Quiet:
-        def note(self, *_): ...
-        def step(self, *_): ...
-        def evaluated(self, *_, **__): ...
-        @contextmanager
-        def evaluating(self):
-            yield lambda done, total: None
-
-    @contextmanager
-    def display(done, total, headlines):
-        yield Quiet()
-
     path = tmp_path_factory.mktemp("runs") / "whole"
     recipe = read_recipe("botnet50_detr", [*TINY, f"data.folder={json.dumps(str(data))}"])
-    train_recipe(recipe, path, display=display)
+    train_recipe(recipe, path)
     return RunFolder(path)
 
 
@@ -175,26 +160,20 @@ def test_attention_maps_of_what_is_shown(whole_run, data):
 
 @pytest.mark.parametrize("detector", ["detr", "faster_rcnn"])
 def test_training_images_are_padded_by_the_detector_alone(detector, data):
-    from botvision.tasks.detection.settings import CocoDataSettings
-    from botvision.tasks.detection.training import DetectorTraining
-
-    task = DetectorTraining(
-        read_detector_settings({"detector": detector, "backbone": "botnet_tiny", "image_size": 64}),
-        CocoDataSettings(scale_jitter=(0.5, 0.7), flip=0.0),
-        data,
-        batch_size=1,
-        num_workers=0,
-        precision="float32",
-        memory_format="contiguous_format",
-        seed=0,
-    )
+    recipe = {
+        "name": "x",
+        "model": {"detector": detector, "backbone": "botnet_tiny", "image_size": 64},
+        "data": {"folder": str(data), "scale_jitter": [0.5, 0.7], "flip": 0.0},
+        "training": {"batch_size": 1, "precision": "float32"},
+    }
+    task = build_task(check_recipe(recipe, "x"))
     sides = [max(task.train_data()[(0, index)][0].shape) for index in range(4)]
     assert all(side < 46 if detector == "detr" else side == 64 for side in sides)
 
 
 def test_the_recipe_is_that_of_the_authors():
     recipe = read_recipe("botnet50_detr")
-    assert recipe.task == "detection"
+    assert recipe.kind == "detection"
     # What it writes out are the defaults, but for the name.
     assert recipe.model == DetrSettings()
     assert 199 < 300 * recipe.training.milestones[0] <= 201

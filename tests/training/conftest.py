@@ -16,7 +16,7 @@ from botvision.errors import BotvisionError, Interrupted
 from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder
 from botvision.training.settings import TrainingSettings
-from botvision.weights.file import read_description
+from botvision.weights.file import Description, InputDescription, read_description
 
 
 class Points(Dataset):
@@ -55,11 +55,25 @@ class Regression:
     primary_metric = "fit"
     headlines = ("fit",)
     notes = ("from nowhere",)
+    mixes_pairs = False
 
     def __init__(self, count=32):
         torch.manual_seed(1)
         self.model = self.backbone = torch.nn.Linear(3, 1)
-        self.description = {"model": "linear", "recipe": {}}
+        self.description = Description(
+            task="regression",
+            model={"kind": "linear"},
+            classes=(),
+            input=InputDescription(
+                size=1,
+                mean=(0.0,),
+                std=(1.0,),
+                interpolation="bilinear",
+                crop=None,
+                precision="float32",
+                memory_format="contiguous_format",
+            ),
+        )
         self.points = Points(count)
         self.spoil = {}  # losses to put in place of the right ones, by call
         self.before = []  # parameters before each step
@@ -197,8 +211,8 @@ def assert_same_run(run, expected):
     for name in ("last.safetensors", "best.safetensors"):
         assert_same_bits(load_file(run.path / name), load_file(expected.path / name), name)
         descriptions = [read_description(folder.path / name) for folder in (run, expected)]
-        assert descriptions[0]["metrics"] == descriptions[1]["metrics"]
-        assert descriptions[0]["step"] == descriptions[1]["step"]
+        assert descriptions[0].metrics == descriptions[1].metrics
+        assert descriptions[0].made_by["step"] == descriptions[1].made_by["step"]
     for name in ("predictions.json", "results.csv"):
         assert (run.path / name).read_bytes() == (expected.path / name).read_bytes()
 

@@ -156,9 +156,9 @@ def test_run_folder_of_any_task(regress):
     assert [(r["epoch"], r["step"]) for r in evaluations] == [(2, 4), (3, 6)]
     assert [set(r["metrics"]) for r in evaluations] == [{"fit", "negative_bias"}] * 2
     description = read_description(run.last)
-    assert description["model"] == "linear"
-    assert description["step"] == 6
-    assert description["metrics"]["fit"] == evaluations[-1]["metrics"]["fit"]
+    assert description.model == {"kind": "linear"}
+    assert description.made_by["step"] == 6
+    assert description.metrics["fit"] == evaluations[-1]["metrics"]["fit"]
 
 
 def test_best_is_the_evaluation_with_the_highest_metric(regress, regression, display):
@@ -166,8 +166,8 @@ def test_best_is_the_evaluation_with_the_highest_metric(regress, regression, dis
     task.fits = [-0.5, 0.25, 0.25, 0.125]
     _, run = regress(task, epochs=4, evaluate_every=1)
     assert [best for _, _, best in display[0].evaluations] == [True, True, False, False]
-    assert read_description(run.best)["step"] == 2
-    assert read_description(run.last)["step"] == 4
+    assert read_description(run.best).made_by["step"] == 2
+    assert read_description(run.last).made_by["step"] == 4
     assert torch.equal(load_file(run.best)["weight"].flatten(), task.before[2][:3])
 
 
@@ -180,8 +180,8 @@ def test_best_so_far_survives_resuming(regress, regression):
     again = regression()
     again.fits = [0.25]
     _, run = regress(again, resume=True, epochs=2, evaluate_every=1)
-    assert read_description(run.best)["step"] == 1
-    assert read_description(run.last)["step"] == 2
+    assert read_description(run.best).made_by["step"] == 1
+    assert read_description(run.last).made_by["step"] == 2
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_patience_ends_the_run(regress, regression, display):
     task = regression()
     task.fits = [0.5, 0.25, 0.75, 0.5, 0.5, 0.9]
     _, run = regress(task, epochs=6, evaluate_every=1, patience=2)
-    assert read_description(run.best)["step"] == 3
-    assert read_description(run.last)["step"] == 5
+    assert read_description(run.best).made_by["step"] == 3
+    assert read_description(run.last).made_by["step"] == 5
     assert [r["step"] for r in run.history() if "losses" in r] == [1, 2, 3, 4, 5]
     assert display[0].notes[-1] == "no better evaluation in 2: stopped after step 5 of 6"
     # It stays ended, and gives its last figures.
@@ -225,8 +225,8 @@ def test_patience_counts_over_an_interruption(regress, regression):
     again = regression()
     again.fits = [0.25, 0.9]
     _, run = regress(again, resume=True, **settings)
-    assert read_description(run.last)["step"] == 3
-    assert read_description(run.best)["step"] == 1
+    assert read_description(run.last).made_by["step"] == 3
+    assert read_description(run.best).made_by["step"] == 1
 
 
 def test_best_by_another_metric(regress, regression):
@@ -234,7 +234,7 @@ def test_best_by_another_metric(regress, regression):
     evaluate, values = task.evaluate, iter([0.1, 0.3, 0.2])
     task.evaluate = lambda *each: {**evaluate(*each), "negative_bias": next(values)}
     _, run = regress(task, epochs=3, evaluate_every=1, best_metric="negative_bias")
-    assert read_description(run.best)["step"] == 2
+    assert read_description(run.best).made_by["step"] == 2
 
 
 def test_unknown_metric_is_one_line(regress):

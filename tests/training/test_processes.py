@@ -211,7 +211,7 @@ def test_torchrun_shares_a_run(make_recipe, tmp_path):
     printed = json.loads(line)["metrics"]
     evaluation = run.last_metrics()
     assert evaluation.items() <= printed.items()
-    assert read_description(run.last)["metrics"] == printed
+    assert read_description(run.last).metrics == printed
     # The images were split between them and counted once.
     results = json.loads((path / "predictions.json").read_text())
     keys = [(r["image_id"], r["category_id"], r["score"], *r["bbox"]) for r in results]

@@ -24,11 +24,13 @@ MASK_RCNN = {"detector": "mask_rcnn", "backbone": "botnet50"}
 def write_run(tmp_path):
     """Writes a run folder as training leaves it; ``values`` are the metric's, an epoch each."""
 
-    def write(name, values=(), *, metric="mask_ap", model=MASK_RCNN, epochs=4, more=(), **training):
+    def write(
+        name, values=(), *, metric="mask_ap", task="detection", model=MASK_RCNN, more=(), **training
+    ):
         path = tmp_path / name
         path.mkdir(parents=True)
-        recipe = {"name": name, "about": {"title": name}, "model": model}
-        recipe["training"] = {"epochs": epochs, **training}
+        recipe = {"name": name, "about": {"title": name}, "task": task, "model": model}
+        recipe["training"] = {"epochs": 4, **training}
         (path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         (path / "environment.json").write_text("{}")
         lines = []
@@ -48,7 +50,7 @@ def write_run(tmp_path):
 def test_a_finished_run(write_run):
     run = read_run(write_run("a", [0.1, 0.5, 0.3, 0.4]))
     assert run.summary() == {
-        "run": str(run.path),
+        "run": str(run.folder),
         "state": "finished",
         "written": run.written.isoformat(timespec="seconds"),
         "task": "instance_segmentation",
@@ -59,7 +61,12 @@ def test_a_finished_run(write_run):
         "best": {"mask_ap": 0.5, "other": 20},
         "last": {"mask_ap": 0.4, "other": 20},
     }
-    assert run.best("mask_ap")["step"] == 10
+    assert run.best_evaluation("mask_ap")["step"] == 10
+    assert run.metrics == {"mask_ap": 0.5, "other": 10}
+    assert (run.best, run.last) == (
+        run.folder / "best.safetensors",
+        run.folder / "last.safetensors",
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,16 +99,18 @@ def test_a_run_that_was_never_evaluated(write_run):
 
 
 @pytest.mark.parametrize(
-    ("model", "task", "network"),
+    ("task", "model", "kind", "network"),
     [
-        ({"classifier": "botnet26"}, "classification", "botnet26"),
-        ({"detector": "detr", "backbone": "botnet50"}, "detection", "detr botnet50"),
-        ({"detector": "faster_rcnn", "backbone": "b"}, "detection", "faster_rcnn b"),
+        ("classification", {"classifier": "botnet26"}, "classification", "botnet26"),
+        ("detection", {"detector": "detr", "backbone": "botnet50"}, "detection", "detr botnet50"),
+        ("detection", {"detector": "faster_rcnn", "backbone": "b"}, "detection", "faster_rcnn b"),
+        ("detection", MASK_RCNN, "instance_segmentation", "mask_rcnn botnet50"),
+        ("counting", {"counter": "c"}, "counting", ""),  # a task that is not registered here
     ],
 )
-def test_tasks(model, task, network, write_run):
-    run = read_run(write_run("a", [0.1], model=model))
-    assert (run.task, run.network) == (task, network)
+def test_tasks(task, model, kind, network, write_run):
+    run = read_run(write_run("a", [0.1], task=task, model=model))
+    assert (run.kind, run.network) == (kind, network)
 
 
 def test_main_metric_is_the_one_that_chooses_the_best(write_run):
@@ -133,7 +142,7 @@ def test_damaged_folders_are_listed_with_their_fault(file, content, fault, write
     path = write_run("damaged", [0.1])
     (path / file).unlink() if content is None else (path / file).write_bytes(content)
     damaged, whole = find_runs(tmp_path)
-    assert (damaged.path, damaged.state) == (path, "unreadable")
+    assert (damaged.folder, damaged.state) == (path, "unreadable")
     assert fault in damaged.fault
     assert damaged.summary()["fault"] == damaged.fault
     assert whole.fault is None
@@ -172,8 +181,8 @@ def test_runs_are_found_at_any_depth_and_nothing_else(write_run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "recipe.yaml").write_text("name: a recipe of the user's, not a run")
     (paths[0] / "state").mkdir()
-    assert [run.path for run in find_runs(tmp_path)] == paths
-    assert [run.path for run in find_runs(paths[1])] == [paths[1]]
+    assert [run.folder for run in find_runs(tmp_path)] == paths
+    assert [run.folder for run in find_runs(paths[1])] == [paths[1]]
     with pytest.raises(BotvisionError, match="nowhere: no such folder"):
         find_runs(tmp_path / "nowhere")
 
@@ -184,7 +193,7 @@ def test_sorting(write_run, tmp_path):
     write_run("c", [0.9], metric="top1")
     write_run("d")
     found = find_runs(tmp_path)
-    assert [run.path.name for run in sorted_runs(found, "mask_ap")] == ["b", "a", "c", "d"]
+    assert [run.folder.name for run in sorted_runs(found, "mask_ap")] == ["b", "a", "c", "d"]
     with pytest.raises(
         BotvisionError, match=r"did you mean mask_ap.*runs have mask_ap, other, top1"
     ):
@@ -193,10 +202,10 @@ def test_sorting(write_run, tmp_path):
 
 @pytest.mark.parametrize("metric", ["loss", "calibration_error"])
 def test_of_losses_the_lowest_is_the_best(metric, write_run, tmp_path):
-    write_run("a", [2.0, 0.5, 3.0], metric=metric)
-    write_run("b", [1.0], metric=metric)
+    write_run("a", [2.0, 0.5, 3.0], metric=metric, task="classification")
+    write_run("b", [1.0], metric=metric, task="classification")
     found = sorted_runs(find_runs(tmp_path)[::-1], metric)
-    assert [run.path.name for run in found] == ["a", "b"]
+    assert [run.folder.name for run in found] == ["a", "b"]
     assert found[0].best_value(metric) == 0.5
 
 
@@ -223,6 +232,6 @@ def test_comparison(write_run):
 def test_a_trained_run(trained_run):
     run = open_run(trained_run.path)
     assert (run.state, run.steps, run.total_steps) == ("finished", 8, 8)
-    assert run.task == "instance_segmentation"
+    assert run.kind == "instance_segmentation"
     assert 0 <= run.best_value("mask_ap") <= 1
     assert math.isfinite(run.last_value("box_ap"))
