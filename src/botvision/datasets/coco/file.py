@@ -4,6 +4,7 @@ import contextlib
 import gc
 import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from botvision.datasets.coco.records import (
     Decoded,
     Image,
     Usable,
-    mark_not_finite,
 )
 from botvision.datasets.coco.store import Array, Category, CocoAnnotations, InstanceTable, Tally
 from botvision.texts import Texts, starts
@@ -104,7 +104,7 @@ def _read_lists(path: Path, report: Report) -> _File:
         try:
             return msgspec.json.decode(text, type=_File)
         except msgspec.DecodeError:
-            return msgspec.json.decode(mark_not_finite(text), type=_File)
+            return msgspec.json.decode(_mark_not_finite(text), type=_File)
     # Python's parser says where a file that is cut off ends, and takes forms that are rare.
     content = read_json(path, report)
     keys = _File.__struct_fields__ if content else ()
@@ -112,6 +112,18 @@ def _read_lists(path: Path, report: Report) -> _File:
     if not all(isinstance(content.get(key), list) for key in _File.__struct_fields__):
         return _File([], [], [])
     return _File(*([msgspec.Raw(json.dumps(each).encode()) for each in own] for own in lists))
+
+
+def _mark_not_finite(text: bytes) -> bytes:
+    """Return JSON with NaN and infinity, which only Python writes, as strings with a mark.
+
+    So they spoil the records that they are in, not the file.
+    """
+    for name in (b"NaN", b"-Infinity", b"Infinity"):
+        if name in text:
+            token = rb"%b(?<=[\[:,\s]%b)(?=[\],}\s])" % (name, name)
+            text = re.sub(token, rb'"\\u0000%b"' % name, text)
+    return text
 
 
 def _pack(

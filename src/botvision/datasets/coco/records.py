@@ -1,8 +1,8 @@
 """The rules for COCO records: types of their fields, and which annotations can be trained on.
 
-Records come as raw JSON. Sound ones are decoded many at a time by the types below; where that
-fails, each record of the chunk is decoded by itself, and what is wrong with it is reported. All
-other rules are applied to whole chunks of decoded records, whichever way they came.
+Records come as raw JSON. Sound ones are decoded in chunks by the types below; where that fails,
+records are decoded one by one, and their faults are reported. All other rules are applied to whole
+chunks of decoded records, whichever way they came.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ class RunLengths(msgspec.Struct, gc=False):
 
 
 class _References(msgspec.Struct, gc=False):
-    """The fields without which nothing can be said of an annotation."""
+    """Fields that every annotation needs for its findings."""
 
     id: Id
     image_id: Id
@@ -84,8 +84,7 @@ class Annotation(msgspec.Struct, gc=False):
     area: Number | None = None
 
 
-Polygons = list[list[Number]]
-Segmentation = Polygons | RunLengths | None
+Segmentation = list[list[Number]] | RunLengths | None
 _Row = tuple[msgspec.Raw, Annotation, Any]  # the source, decoded, and its segmentation decoded
 _ANNOTATIONS = msgspec.json.Decoder(list[Annotation])
 _SEGMENTATIONS = msgspec.json.Decoder(list[Segmentation])
@@ -207,7 +206,7 @@ class AnnotationChecks:
         return chunks
 
     def _decode(self, start: int, raws: Sequence[msgspec.Raw]) -> list[_Row]:
-        """Decode annotations, without those of which nothing can be said."""
+        """Decode annotations, without those that lack a field."""
         try:
             records = _ANNOTATIONS.decode(_joined(raws))
             segmentations = _SEGMENTATIONS.decode(_joined([each.segmentation for each in records]))
@@ -488,17 +487,6 @@ def _joined(raws: Sequence[msgspec.Raw]) -> bytes:
     return b"[" + b",".join(raws) + b"]"
 
 
-def mark_not_finite(text: bytes) -> bytes:
-    """Return JSON with NaN and infinity, which only Python writes, as strings with a mark.
-
-    So they spoil the records that they are in, not the file.
-    """
-    for name in (b"NaN", b"-Infinity", b"Infinity"):
-        if name in text:
-            token = rb"%b(?<=[\[:,\s]%b)(?=[\],}\s])" % (name, name)
-            text = re.sub(token, rb'"\\u0000%b"' % name, text)
-    return text
-
-
 def _loaded(raw: msgspec.Raw) -> Any:
+    """Return a record; the mark in front of NaN and infinity was put there by the file's reader."""
     return json.loads(re.sub(rb'"\\u0000(-?\w+)"', rb"\1", bytes(raw)))
