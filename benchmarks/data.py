@@ -34,7 +34,8 @@ from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
 from botvision.benchmark.machine import describe_machine
-from botvision.datasets.coco.annotations import instance_mask, read_annotations
+from botvision.datasets.coco.file import read_annotations
+from botvision.datasets.coco.polygons import instance_mask
 from botvision.processes import call_in_new_process
 
 _SIZES = ((640, 480), (480, 640), (640, 427), (500, 375))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from botvision import __version__
-from botvision.datasets.coco.annotations import read_annotations
+from botvision.datasets.coco.file import read_annotations
 from botvision.datasets.handwriting import write_handwriting
-from botvision.datasets.layouts import find_split
+from botvision.datasets.layouts import find_coco_split
 from botvision.errors import BotvisionError
 from botvision.files import write_json
 from botvision.images.decode import read_image
@@ -126,16 +126,19 @@ def _make_room(folder: Path, scenes: dict[str, int], *, overwrite: bool) -> None
 def _draw(folder: Path, data: Path, weights: Path, progress: Callable[[int, int], None]) -> None:
     """Predictions and an attention map of validation scenes."""
     predictor = load(weights)
-    annotations, images = find_split(data, "val")
-    truth = read_annotations(annotations)
+    where = find_coco_split(data, "val")
+    truth = read_annotations(where.annotations)
     names = [record["file_name"] for record in truth.images[:_PREDICTED]]
     predict_files(
-        predictor, [images / name for name in names], folder / "predictions", progress=progress
+        predictor,
+        [where.images / name for name in names],
+        folder / "predictions",
+        progress=progress,
     )
     first = truth.images[0]
     x, y, width, height = truth.instances[first["id"]][0]["bbox"]
     at = (int(x + width / 2), int(y + height / 2))
-    image = read_image(images / first["file_name"])
+    image = read_image(where.images / first["file_name"])
     draw_attention_maps(image, at, attention_maps(predictor, image, at), folder / "attention.png")
 
 

@@ -35,7 +35,7 @@ class Texts(Sequence[bytes]):
     def pack(name: str, texts: Sequence[bytes]) -> dict[str, Array]:
         """Return the arrays of byte strings: their bytes, and the start of each."""
         return {
-            name: np.frombuffer(b"".join(texts), np.uint8).copy(),
+            name: np.frombuffer(b"".join(texts), np.uint8),
             f"{name}_starts": starts(list(map(len, texts))),
         }
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from pycocotools.coco import COCO
 
-from botvision.datasets.coco.annotations import read_annotations
+from botvision.datasets.coco.file import read_annotations
 
 # pycocotools' own, with numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

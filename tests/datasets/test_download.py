@@ -168,7 +168,7 @@ def test_other_records_than_cifar10s(served, tmp_path, content):
 
 
 def test_coco(served, tmp_path):
-    from botvision.datasets.layouts import find_split
+    from botvision.datasets.layouts import find_coco_split
 
     content = json.dumps({"images": [{"id": 1, "file_name": "1.jpg"}]}).encode()
     names = ("instances_train2017.json", "instances_val2017.json", "captions_val2017.json")
@@ -180,9 +180,9 @@ def test_coco(served, tmp_path):
     )
     get(chosen, tmp_path / "coco")
     for split in ("train", "val"):
-        annotations, images = find_split(tmp_path / "coco", split)
-        assert annotations.name == f"instances_{split}2017.json"
-        assert (images / "1.jpg").read_text() == split
+        found = find_coco_split(tmp_path / "coco", split)
+        assert found.annotations.name == f"instances_{split}2017.json"
+        assert (found.images / "1.jpg").read_text() == split
 
 
 def test_imagenette(served, tmp_path):

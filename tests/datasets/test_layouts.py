@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from botvision.datasets.layouts import coco_splits, detect_layout, find_coco_split, find_split
+from botvision.datasets.layouts import coco_splits, detect_layout, find_coco_split
 from botvision.errors import BotvisionError
 
 COCO = '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []}'
@@ -75,16 +75,17 @@ COCO_FOLDERS = {
 def test_coco_folders(make, files, annotations, images):
     folder = make(*files)
     assert detect_layout(folder).format == "coco"
-    found = find_split(folder, "train")
-    assert found == (folder / (annotations or files[1]), folder / images)
-    assert (found[1] / "a.jpg").is_file()
+    found = find_coco_split(folder, "train")
+    assert found.annotations == folder / (annotations or files[1])
+    assert found.images == folder / images
+    assert (found.images / "a.jpg").is_file()
 
 
 def test_names_with_the_images_folder(make):
     """Where file names begin with the split, images/ and not images/train/ is meant."""
     text = json.dumps({"images": [{"file_name": "train\u002fä.jpg", "id": 1}]})
     folder = make("images/train/ä.jpg", "annotations/instances_train.json", text=text)
-    assert find_split(folder, "train")[1] == folder / "images"
+    assert find_coco_split(folder, "train").images == folder / "images"
 
 
 @pytest.mark.parametrize(
@@ -125,8 +126,8 @@ def test_a_set_that_is_not_split(make):
     (whole,) = coco_splits(folder).values()
     assert (whole.annotations, whole.images) == (folder / "_annotations.coco.json", folder)
     for split in ("train", "val"):
-        with pytest.raises(BotvisionError, match=r"botvision data convert .* --val-fraction"):
-            find_split(folder, split)
+        with pytest.raises(BotvisionError, match=r"botvision data convert .*_split"):
+            find_coco_split(folder, split)
 
 
 OTHERS = {
@@ -154,7 +155,7 @@ def test_other_layouts(make, name):
     assert evidence in str(layout)
     # To train on it directly is answered with the command that makes it possible.
     with pytest.raises(BotvisionError) as caught:
-        find_split(folder, "train")
+        find_coco_split(folder, "train")
     assert f"convert with: botvision data convert {folder} {folder}_coco" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -162,13 +163,13 @@ def test_other_layouts(make, name):
 def test_several_layouts(make):
     folder = make("data.yaml", text="names: [cat]")
     make("annotations/instances_train.json", "images/a.jpg")
-    with pytest.raises(BotvisionError, match=r"COCO layout .* and YOLO layout .*--format"):
+    with pytest.raises(BotvisionError, match=r"COCO layout .* and YOLO layout .*name the format"):
         detect_layout(folder)
     assert detect_layout(folder, "yolo").evidence == "data.yaml"
     with pytest.raises(BotvisionError, match="expected a labelme layout"):
         detect_layout(folder, "labelme")
     # COCO's own files are enough to train on.
-    assert find_split(folder, "train")[1] == folder / "images"
+    assert find_coco_split(folder, "train").images == folder / "images"
 
 
 @pytest.mark.parametrize(
@@ -196,11 +197,11 @@ def test_no_layout(make, files):
 )
 def test_a_split_that_is_missing(make, files, message):
     with pytest.raises(BotvisionError, match=message):
-        find_split(make(*files), "train")
+        find_coco_split(make(*files), "train")
 
 
 def test_no_folder(tmp_path):
-    for ask in (detect_layout, lambda folder: find_split(folder, "train")):
+    for ask in (detect_layout, lambda folder: find_coco_split(folder, "train")):
         with pytest.raises(BotvisionError, match="none: no such data folder"):
             ask(tmp_path / "none")
 
@@ -208,4 +209,4 @@ def test_no_folder(tmp_path):
 def test_a_file_name_does_not_lead_out(make):
     folder = make("images/", "train/a.jpg", "annotations/instances_train.json",
                   text=COCO.replace("a.jpg", "../train/a.jpg"))  # fmt: skip
-    assert find_split(folder, "train")[1] == folder / "images"
+    assert find_coco_split(folder, "train").images == folder / "images"

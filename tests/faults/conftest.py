@@ -56,7 +56,7 @@ def write(tmp_path, content):
 @pytest.fixture
 def read(write):
     """A function that writes the content and reads its annotations."""
-    from botvision.datasets.coco.annotations import read_annotations
+    from botvision.datasets.coco.file import read_annotations
 
     return lambda: read_annotations(write() / "annotations" / "instances_train.json")
 

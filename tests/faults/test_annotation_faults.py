@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from botvision.datasets.coco.annotations import instance_mask, read_annotations
+from botvision.datasets.coco.file import read_annotations
+from botvision.datasets.coco.polygons import instance_mask
 from botvision.errors import BotvisionError
 
 POLYGON = [4, 5, 14, 5, 14, 25]

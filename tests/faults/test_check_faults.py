@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from botvision.datasets.check.report import check_folder
-from botvision.datasets.coco.annotations import read_annotations
+from botvision.datasets.coco.file import read_annotations
 from botvision.errors import BotvisionError
 
 POLYGON = [4, 5, 14, 5, 14, 25]

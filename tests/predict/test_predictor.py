@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import botvision
-from botvision.datasets.coco.annotations import read_annotations
+from botvision.datasets.coco.file import read_annotations
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_image
 from botvision.predict.evaluation import evaluate_weights

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from botvision.datasets.check.image_checks import read_images
+from botvision.datasets.check.images import read_images
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.datasets.coco.sharding import shard_coco
 from botvision.datasets.loading import load_batches
@@ -158,7 +158,7 @@ def checked(data):
     places = range(len(data))
     for seen in read_images(data.annotations, data.images, places, num_workers=0):
         assert seen.finding is None
-        yield data.annotations.images[seen.place]["id"]
+        yield data.annotations.images[seen.index]["id"]
 
 
 @pytest.mark.parametrize("read", [in_batches, checked])

@@ -54,9 +54,9 @@ def convert(
         str, typer.Option("--format", help="auto, coco, yolo, voc or labelme.")
     ] = "auto",
     val_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Share for val where there is no such split.")
+        float, typer.Option(min=0, max=1, help="Fraction for val where there is no such split.")
     ] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses the images of that share.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of their choice.")] = 0,
     link: Annotated[bool, typer.Option(help="Hard links instead of copies of the images.")] = False,
 ) -> None:
     """Write a data set of another format or layout as a COCO folder to train on.
@@ -98,7 +98,7 @@ def get(
     name: Annotated[str, typer.Argument(help="coco, penn-fudan, cifar10, imagenette or imagenet.")],
     folder: Annotated[Path, typer.Argument(help="Folder to make; of imagenet, to check.")],
 ) -> None:
-    """Download a public data set from its official place, checked and ready to train on.
+    """Download a public data set from its official site, checked and ready to train on.
 
     After a cut the same command goes on. ImageNet may not be downloaded by
     programs: what to put where is printed, and what is there is counted.

@@ -20,29 +20,29 @@ def check(
         bool, typer.Option("--fast", help="Look whether images are there; do not read them.")
     ] = False,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Count images that cannot be read as left out.")
+        bool, typer.Option("--skip-bad", help="Count unreadable images as left out, not as errors.")
     ] = False,
     size: Annotated[
         int, typer.Option(min=32, help="Image size of training: what gets too small is counted.")
     ] = 1024,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for images of counts and of samples.")
+        Path | None, typer.Option(help="Folder for figures of counts and samples.")
     ] = None,
     num_workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that read; the processors if none.")
+        int | None,
+        typer.Option(min=0, help="Worker processes; one per processor if none is given."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
 ) -> None:
     """List all that is wrong with a COCO folder, and count what it holds.
 
-    An error is what training refuses; what is skipped or clipped it goes
-    on without. The exit status is 0 if training would take the data, else
-    2. Nothing in FOLDER is changed.
+    Training refuses data with errors, and continues without what is skipped
+    or clipped. The exit status is 0 if training would accept the data,
+    else 2. Nothing in FOLDER is changed.
 
     Example: botvision data check my_coco_set --output report
     """
     import json
-    import os
 
     from botvision.cli.display import counting_steps, open_console
     from botvision.datasets.check.report import check_folder
@@ -56,20 +56,20 @@ def check(
             contents=not fast,
             skip_bad=skip_bad,
             image_size=size,
-            num_workers=min(8, os.cpu_count() or 1) if num_workers is None else num_workers,
+            num_workers=num_workers,
             progress=progress,
         )
     written = []
     if output is not None:
-        from botvision.datasets.check.check_images import save_images
+        from botvision.datasets.check.report import save_figures
 
-        written = save_images(report, output)
+        written = save_figures(report, output)
     if as_json:
         print(json.dumps(report.as_json()))
     else:
         _print(report)
         for path in written:
-            print(f"image: {path}")
+            print(f"figure: {path}")
     if not report.trainable:
         raise typer.Exit(2)
 

@@ -6,36 +6,35 @@ sizes. The masks are the ink that stays visible, exact to the pixel. Digits of t
 scenes are never used in training scenes. Nothing is downloaded: both ship with scikit-learn.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 from PIL import Image
 
+from botvision.datasets.coco.writing import mask_annotation, write_instances
 from botvision.errors import BotvisionError
 from botvision.files import new_folder
 
 _VALIDATION_DIGITS = 297  # of 1,797, chosen at random with the seed
 _LEAST_SIZE, _MOST_SIZE = 16, 427  # pixels; the photographs are 640 x 427
-_SMALLEST, _LARGEST = 0.22, 0.6  # height of a digit as a share of the scene
+_SMALLEST, _LARGEST = 0.22, 0.6  # height of a digit as a fraction of the scene
 _MOST_DIGITS = 6
 _INK = 0.45  # ink at which a pixel belongs to the digit
-_LEAST_VISIBLE = 0.75  # share of a digit that later ones must leave visible
+_LEAST_VISIBLE = 0.75  # fraction of a digit that later ones must leave visible
+_CATEGORIES = [{"id": digit + 1, "name": str(digit)} for digit in range(10)]
+_INFO = {"description": "Handwritten digits on photographs, from scikit-learn"}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One image and its instances.
+    """Image and its instances.
 
     Attributes:
-        image: RGB, uint8 [S, S, 3].
-        digits: The digit of each instance, 0 to 9.
+        image: RGB image, uint8 [S, S, 3].
+        digits: Digit of each instance, 0 to 9.
         masks: Visible ink of each instance, bool [n, S, S].
     """
 
@@ -50,7 +49,7 @@ class HandwritingScenes:
     Args:
         split: "train" or "val".
         size: Side of a scene in pixels, 16 to 427 (the photographs' smaller side).
-        seed: Chooses the split of the digits and everything in the scenes.
+        seed: Random seed of the digits' split and of everything in the scenes.
 
     Raises:
         BotvisionError: If scikit-learn is missing.
@@ -86,7 +85,7 @@ class HandwritingScenes:
         digits: list[int] = []
         areas: list[int] = []
         masks: list[NDArray[np.bool_]] = []
-        for _ in range(4 * wanted):  # crowded places are tried again, not for ever
+        for _ in range(4 * wanted):  # a digit without room is drawn again, a few times
             if len(digits) == wanted:
                 break
             sample = int(rng.integers(len(self._digits)))
@@ -116,9 +115,9 @@ class HandwritingScenes:
         return np.asarray(crop, dtype=np.float32) * float(rng.uniform(0.6, 1.1))
 
     def _write(self, digit: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        """Opacity of the ink over the whole scene, [S, S] in 0..1."""
+        """Draw a digit and return the opacity of its ink, [S, S] in 0..1."""
         height = self.size * _SMALLEST * (_LARGEST / _SMALLEST) ** rng.uniform()
-        pixels = height / 8  # scene pixels a pixel of the sample
+        pixels = height / 8  # scene pixels per pixel of the sample
         angle, shear = rng.uniform(-0.25, 0.25), rng.uniform(-0.2, 0.2)
         stretch = rng.uniform(0.85, 1.15)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -137,7 +136,7 @@ class HandwritingScenes:
             [*inverse[0], origin[0], *inverse[1], origin[1]],
             Image.Resampling.BICUBIC,
         )
-        # A steep ramp around the threshold: a pen's edge, and no doubt where the mask ends.
+        # A steep ramp around the threshold: a sharp edge, and a clear end of the mask.
         ramp = (np.asarray(patch, dtype=np.float32) - _INK) * pixels / 3 + 0.5
         ink = np.zeros((self.size, self.size), np.float32)
         ink[first[1] : last[1], first[0] : last[0]] = np.clip(ramp, 0, 1)
@@ -147,7 +146,7 @@ class HandwritingScenes:
 def _ink_color(
     canvas: NDArray[np.float32], mask: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """A random color that stands out from what lies under the digit."""
+    """Draw a color that stands out from the background of the digit."""
     under = float(canvas[mask].mean())
     color = rng.uniform(0, 70, size=3) if under > 110 else rng.uniform(180, 255, size=3)
     return color.astype(np.float32)
@@ -160,80 +159,40 @@ def write_handwriting(
     val: int = 200,
     size: int = 128,
     seed: int = 0,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write handwriting scenes as ``images/`` and ``annotations/instances_{train,val}.json``.
 
     The folder appears only when it is complete.
 
     Args:
-        folder: Where to; must not exist.
+        folder: Folder to write; must not exist.
         train: Number of training scenes.
         val: Number of validation scenes.
         size: Side of a scene in pixels.
-        seed: Seed of everything random.
-        progress: Called with the scenes done and their total.
+        seed: Random seed.
+        progress: Called with the number of scenes done and the total.
 
     Raises:
         BotvisionError: If the folder exists or scikit-learn is missing.
     """
+    done = 0
     with new_folder(folder) as written:
         (written / "images").mkdir()
-        (written / "annotations").mkdir()
         for split, count in (("train", train), ("val", val)):
             scenes = HandwritingScenes(split, size=size, seed=seed)
-            content = _write_split(
-                scenes,
-                split,
-                count,
-                written / "images",
-                progress=partial(_report, progress, 0 if split == "train" else train, train + val),
-            )
-            target = written / "annotations" / f"instances_{split}.json"
-            target.write_text(json.dumps(content))
-
-
-def _report(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
-    progress(before + done, total)
-
-
-def _write_split(
-    scenes: HandwritingScenes,
-    split: str,
-    count: int,
-    images: Path,
-    *,
-    progress: Callable[[int], None],
-) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "info": {"description": "Handwritten digits on photographs, from scikit-learn"},
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": digit + 1, "name": str(digit)} for digit in range(10)],
-    }
-    for number in range(count):
-        scene = scenes.scene(number)
-        name = f"{split}_{number:06d}.jpg"
-        Image.fromarray(scene.image).save(images / name, quality=95, subsampling=0)
-        height, width = scene.image.shape[:2]
-        image_id = number + 1
-        content["images"].append(
-            {"id": image_id, "file_name": name, "width": width, "height": height}
-        )
-        encoded = coco_mask.encode(
-            np.asfortranarray(scene.masks.transpose(1, 2, 0).astype(np.uint8))
-        )
-        for digit, rle in zip(scene.digits, encoded, strict=True):
-            content["annotations"].append(
-                {
-                    "id": len(content["annotations"]) + 1,
-                    "image_id": image_id,
-                    "category_id": digit + 1,
-                    "bbox": [float(side) for side in coco_mask.toBbox(rle)],
-                    "area": float(coco_mask.area(rle)),
-                    "iscrowd": 0,
-                    "segmentation": {**rle, "counts": rle["counts"].decode()},
-                }
-            )
-        progress(number + 1)
-    return content
+            records = []
+            for number in range(count):
+                scene = scenes.scene(number)
+                name = f"{split}_{number:06d}.jpg"
+                Image.fromarray(scene.image).save(
+                    written / "images" / name, quality=95, subsampling=0
+                )
+                record = {"id": number + 1, "file_name": name, "width": size, "height": size}
+                drawn = zip(scene.masks, scene.digits, strict=True)
+                own = [mask_annotation(mask, digit + 1) for mask, digit in drawn]
+                records.append((record, own))
+                done += 1
+                if progress:
+                    progress(done, train + val)
+            write_instances(written, split, records, _CATEGORIES, info=_INFO)

@@ -1,4 +1,4 @@
-"""What data set a folder holds, and where in it the parts of a COCO split are."""
+"""Layouts of data folders: which data set a folder holds, and where its splits are."""
 
 import contextlib
 import json
@@ -15,9 +15,11 @@ Format = Literal["coco", "yolo", "voc", "labelme"]
 
 SPLIT_WORDS = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "test"),
+    "val": ("val", "valid", "validation", "eval", "evaluation", "test"),
     "test": ("test",),
 }
+"""Names that data sets give to each split, the most common one first."""
+
 KNOWN_LAYOUTS = (
     "COCO (annotations/instances_train.json or train/_annotations.coco.json), YOLO (data.yaml), "
     "Pascal VOC (Annotations/*.xml) and labelme (a JSON file an image)"
@@ -34,11 +36,11 @@ _PROBED_CHARACTERS = 2**20
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder holds.
+    """Layout of a data folder.
 
     Attributes:
-        format: Of its annotations.
-        evidence: The file it was recognized by, relative to the folder.
+        format: Format of the annotations.
+        evidence: File that the format was recognized by, relative to the folder.
     """
 
     format: Format
@@ -50,12 +52,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """Where a split of a COCO folder is.
+    """Files of a split of a COCO folder.
 
     Attributes:
-        name: What the folder calls it.
-        annotations: The annotation file.
-        images: The folder that its ``file_name`` entries start from.
+        name: Name of the split in the folder, such as "valid".
+        annotations: Annotation file.
+        images: Folder that its ``file_name`` entries start from.
     """
 
     name: str
@@ -67,17 +69,18 @@ def detect_layout(folder: Path, expected: Format | None = None) -> Layout:
     """Recognize the layout of a detection data set from its files.
 
     Args:
-        folder: Of the data set.
-        expected: The one that it is if there are several.
+        folder: Data folder.
+        expected: Format to choose if there are several.
 
     Raises:
-        BotvisionError: If there is no such folder, or none or several of the known layouts in it.
+        BotvisionError: If there is no such folder, or it holds none or several of the known
+            layouts.
     """
     found = [each for each in find_layouts(folder) if expected in (None, each.format)]
     if len(found) > 1:
         raise BotvisionError(
-            f"{folder}: expected one layout, got {' and '.join(map(str, found))}; choose with "
-            "--format"
+            f"{folder}: expected one layout, got {' and '.join(map(str, found))}; name the "
+            "format of one"
         )
     if not found:
         wanted = f"a {_TITLES[expected]} layout; known are " if expected else ""
@@ -86,7 +89,7 @@ def detect_layout(folder: Path, expected: Format | None = None) -> Layout:
 
 
 def find_layouts(folder: Path) -> list[Layout]:
-    """The layouts that there are in a folder: usually one, or none.
+    """Return the layouts that a folder holds: usually one, or none.
 
     Raises:
         BotvisionError: If there is no such folder.
@@ -125,7 +128,7 @@ def _coco_files(folder: Path) -> Iterator[Path]:
 
 
 def yolo_files(folder: Path) -> Iterator[Path]:
-    """What shows YOLO: data.yaml, another YAML file with classes, or pairs of images and labels."""
+    """Yield evidence of YOLO: data.yaml, other YAML files with classes, and label files."""
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         text = path.read_text(encoding="utf-8", errors="replace")[:_PROBED_CHARACTERS]
         if path.stem == "data" or re.search(r"^(names|nc)\s*:", text, re.MULTILINE):
@@ -134,13 +137,13 @@ def yolo_files(folder: Path) -> Iterator[Path]:
 
 
 def voc_files(folder: Path) -> Iterator[Path]:
-    """XML files of a Pascal VOC folder, of its splits' folders or of a folder with images."""
-    for place in (folder / "Annotations", folder, *_split_folders(folder)):
-        yield from sorted(place.glob("*.xml"))
+    """Yield XML files of a Pascal VOC folder, of its splits' folders or of a folder with images."""
+    for parent in (folder / "Annotations", folder, *_split_folders(folder)):
+        yield from sorted(parent.glob("*.xml"))
 
 
 def labelme_files(folder: Path) -> Iterator[Path]:
-    """JSON files of single images, in the folder or one below."""
+    """Yield JSON files of single images, in the folder or one below."""
     for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
         with path.open(encoding="utf-8", errors="replace") as file:
             head = file.read(_PROBED_CHARACTERS)
@@ -155,19 +158,21 @@ def _split_folders(folder: Path) -> Iterator[Path]:
             yield folder / word
 
 
-def find_split(folder: Path, split: str) -> tuple[Path, Path]:
-    """Annotation file and image folder of a split in a COCO folder, see ``find_coco_split``."""
-    found = find_coco_split(folder, split)
-    return found.annotations, found.images
+def split_of(word: str) -> str | None:
+    """Return the split that a word stands for, "train", "val" or "test"; None for other words."""
+    if word == "test":
+        return "test"
+    return next((split for split, words in SPLIT_WORDS.items() if word in words), None)
 
 
 def find_coco_split(folder: Path, split: str) -> CocoSplit:
-    """Where a split of a COCO folder is, in the layouts that people have.
+    """Find a split of a COCO folder in one of the common layouts.
 
     The annotation file is ``annotations/instances_<split>.json`` (or ``<split>2017``),
     ``annotations/<split>.json``, ``<split>/_annotations.coco.json`` or ``<split>.json``; the
     images are beside it, in ``images/<split>/``, ``images/`` or ``<split>2017/``, wherever the
-    first one is. "val" may be called valid, validation or, if there is none of those, test.
+    first one is. Splits may have any name of ``SPLIT_WORDS``; "test" is taken as "val" if there is
+    no other.
 
     Raises:
         BotvisionError: If the folder or either part is missing; the message says what it needs.
@@ -186,7 +191,7 @@ def find_coco_split(folder: Path, split: str) -> CocoSplit:
 
 
 def coco_splits(folder: Path) -> dict[str, CocoSplit]:
-    """The splits of a COCO folder that there are; one that is not split is all "train"."""
+    """Find all splits of a COCO folder; a folder that is not split is all "train"."""
     splits = {}
     for split in SPLIT_WORDS:
         if any(next(_annotation_files(folder, word), None) for word in SPLIT_WORDS[split]):
@@ -198,7 +203,7 @@ def coco_splits(folder: Path) -> dict[str, CocoSplit]:
 
 
 def whole_coco_set(folder: Path) -> CocoSplit | None:
-    """A COCO folder that is not split: ``_annotations.coco.json`` beside its images."""
+    """Find the files of a COCO folder without splits: ``_annotations.coco.json`` and images."""
     path = folder / _ROBOFLOW
     return CocoSplit("", path, folder) if path.is_file() else None
 
@@ -207,7 +212,7 @@ def _missing_split(folder: Path, split: str) -> str:
     if whole_coco_set(folder):
         return (
             f"{folder}: no split {split!r}: {_ROBOFLOW} holds all images; split them with: "
-            f"botvision data convert {folder} {folder}_split --val-fraction 0.2"
+            f"botvision data convert {folder} {folder}_split"
         )
     others = [layout for layout in find_layouts(folder) if layout.format != "coco"]
     if others:
@@ -222,7 +227,7 @@ def _missing_split(folder: Path, split: str) -> str:
 
 
 def _annotation_files(folder: Path, word: str) -> Iterator[Path]:
-    """Files of the first form that there is any of; more than one is ambiguous."""
+    """Yield files of the first form that there is any of; more than one is ambiguous."""
     annotations = folder / "annotations"
     exact = annotations / f"instances_{word}.json"
     for form in (
@@ -255,8 +260,9 @@ def _image_folder(folder: Path, word: str, split: str, annotations: Path) -> Pat
     if annotations.name == _ROBOFLOW:
         return annotations.parent
     named = re.compile(rf"{word}(?![a-z]).*")
-    places = [folder / "images", *sorted([*(folder / "images").glob("*"), *folder.glob("*")])]
-    candidates = [p for p in places if (p == places[0] or named.fullmatch(p.name)) and p.is_dir()]
+    images = folder / "images"
+    paths = [images, *sorted([*images.glob("*"), *folder.glob("*")])]
+    candidates = [p for p in paths if (p == images or named.fullmatch(p.name)) and p.is_dir()]
     if not candidates:
         raise BotvisionError(f"{folder}: expected images in images/ or {split}2017/, got neither")
     for path in candidates:
@@ -272,7 +278,7 @@ def _image_folder(folder: Path, word: str, split: str, annotations: Path) -> Pat
 
 
 def _first_file_name(path: Path) -> str | None:
-    """The first image's name, without reading the rest of what may be half a gigabyte."""
+    """Return the first image's name, without reading the rest of maybe half a gigabyte."""
     with path.open(encoding="utf-8", errors="replace") as file:
         found = re.search(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', file.read(_PROBED_CHARACTERS))
     try:

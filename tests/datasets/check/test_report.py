@@ -6,8 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from botvision.datasets.check.check_images import save_images
-from botvision.datasets.check.report import check_folder
+from botvision.datasets.check.report import check_folder, save_figures
 from botvision.datasets.check.training import check_images, check_same_categories
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.errors import BotvisionError
@@ -82,7 +81,7 @@ def test_a_missing_split_and_other_categories(folder, write_coco):
 
 def test_the_images(folder, tmp_path):
     report = check(folder)
-    written = save_images(report, tmp_path / "out" / "images")
+    written = save_figures(report, tmp_path / "out" / "images")
     assert [path.name for path in written] == [
         f"{split}_{name}"
         for split in ("train", "val")

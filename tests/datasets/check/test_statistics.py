@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from botvision.datasets.check.statistics import count_statistics, draw_statistics, statistics_figure
-from botvision.datasets.coco.annotations import read_annotations
+from botvision.datasets.coco.file import read_annotations
 
 
 def instance(image_id, category_id, box, **more):

@@ -7,7 +7,9 @@ import pytest
 from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 
-from botvision.datasets.coco.annotations import Category, instance_mask, read_annotations
+from botvision.datasets.coco.file import read_annotations
+from botvision.datasets.coco.polygons import instance_mask
+from botvision.datasets.coco.store import Category
 from botvision.errors import BotvisionError
 
 # pycocotools' own, with numpy 2.

@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from botvision.datasets.coco import annotations as coco
 from botvision.datasets.coco import cache as annotation_cache
-from botvision.datasets.coco.annotations import read_annotations
+from botvision.datasets.coco import file as coco
+from botvision.datasets.coco.file import read_annotations
 from botvision.errors import BotvisionError
 
 
@@ -56,13 +56,13 @@ def contents(annotations):
 @pytest.fixture
 def readings(monkeypatch):
     """A list that grows with every reading of an annotation file itself."""
-    calls, read = [], coco.read_sound
+    calls, read = [], coco.read_arrays
 
     def counted(path):
         calls.append(path)
         return read(path)
 
-    monkeypatch.setattr(coco, "read_sound", counted)
+    monkeypatch.setattr(coco, "read_arrays", counted)
     return calls
 
 
@@ -117,7 +117,7 @@ DAMAGES = {
     "one byte less": lambda content: content[:-1],
     "text": lambda content: b"something else altogether, and long enough",
     "no header": lambda content: b"\xff" * 8 + content[8:],
-    "another version": lambda content: content.replace(b'[\\"2\\"', b'[\\"0\\"'),
+    "another version": lambda content: content.replace(b'[\\"3\\"', b'[\\"0\\"'),
     "a bit in the arrays": lambda content: (
         content[:-200] + bytes([content[-200] ^ 1]) + content[-199:]
     ),
@@ -172,26 +172,26 @@ def test_a_wrong_file_is_not_cached(path, folder):
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_cached(path, folder, monkeypatch):
-    read = coco.read_sound
+    read = coco.read_arrays
 
     def slow(path):
         arrays = read(path)
         os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
         return arrays
 
-    monkeypatch.setattr(coco, "read_sound", slow)
+    monkeypatch.setattr(coco, "read_arrays", slow)
     assert len(read_annotations(path).images) == 2
     assert not list(folder.glob("*.safetensors"))
 
 
 def test_those_who_start_together_read_once(path, plain, readings, monkeypatch):
-    read = coco.read_sound
+    read = coco.read_arrays
 
     def slow(path):
         time.sleep(0.2)
         return read(path)
 
-    monkeypatch.setattr(coco, "read_sound", slow)
+    monkeypatch.setattr(coco, "read_arrays", slow)
     found = []
     threads = [
         threading.Thread(target=lambda: found.append(contents(read_annotations(path))))
@@ -207,7 +207,7 @@ def test_those_who_start_together_read_once(path, plain, readings, monkeypatch):
 
 def test_arrays_of_a_cache_are_mapped_and_read_only(path):
     read_annotations(path)
-    arrays = read_annotations(path).instances._arrays.arrays
+    arrays = read_annotations(path).arrays
     for array in arrays.values():
         base = array
         while isinstance(base.base, np.ndarray) and not isinstance(base, np.memmap):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from botvision.datasets.check.report import check_folder
-from botvision.datasets.coco.annotations import read_annotations
 from botvision.datasets.coco.dataset import CocoInstances
+from botvision.datasets.coco.file import read_annotations
 from botvision.errors import BotvisionError
 
 SIZES = {"a.png": (40, 30), "b.png": (21, 11)}
@@ -194,7 +194,7 @@ def bounded(examples):
 def test_the_sound_file_is_taken(folder):
     check_mutant(folder, json.dumps(SOUND))
     path = folder / "annotations" / "instances_train.json"
-    assert read_annotations(path).arrays.description["records"] == 4
+    assert read_annotations(path).tally.records == 4
     data = CocoInstances(folder, "train")
     assert [data[0, i][1]["labels"].tolist() for i in range(2)] == [[1, 2], [1]]
     assert np.asarray(data[0, 1][1]["masks"]).any()

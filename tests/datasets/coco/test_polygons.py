@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as oracle
 
-from botvision.datasets.coco.annotations import instance_mask
-from botvision.datasets.coco.polygons import cut_to_surroundings
+from botvision.datasets.coco.polygons import cut_to_surroundings, instance_mask
 
 # pycocotools' own, with numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

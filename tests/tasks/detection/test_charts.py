@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from botvision.datasets.coco.annotations import Category, read_annotations
+from botvision.datasets.coco.file import read_annotations
+from botvision.datasets.coco.store import Category
 from botvision.tasks.detection.charts import draw_charts, per_class_figure, precision_recall_figure
 from botvision.tasks.detection.confusion import confusion_figure, confusion_matrix
 

@@ -12,7 +12,8 @@ from pycocotools import mask as oracle_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from botvision.datasets.coco.annotations import Category, read_annotations
+from botvision.datasets.coco.file import read_annotations
+from botvision.datasets.coco.store import Category
 from botvision.supervision_import import import_supervision
 from botvision.tasks.detection.metrics import CocoMetrics, coco_results, from_coco_results
 

@@ -1,6 +1,6 @@
-"""What is found wrong in a data set: one record each, and the sentence that people read."""
+"""Findings of the data check: one record per fault, and the sentence that people read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,17 +15,17 @@ _LONGEST_VALUE = 120  # characters of a value that a finding quotes
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be.
+    """One fault of a data set.
 
     Attributes:
-        severity: What training makes of it.
+        severity: How training treats it.
         file: Path of the file.
-        where: The part of the file, such as "annotation 72"; empty for the whole.
-        id: Of the record, if it has one.
-        field: Of the record.
-        value: That the field has, as text.
-        expected: What it should have.
-        said: In place of expected and value, where another sentence says it better.
+        where: Part of the file, such as "annotation 72"; empty for the whole.
+        id: Id of the record, if it has one.
+        field: Name of the field.
+        value: Value of the field, as text.
+        expected: Expected value, as text.
+        said: Sentence in place of expected and value, where another one says it better.
     """
 
     severity: Severity
@@ -39,9 +39,9 @@ class Finding:
 
     @property
     def message(self) -> str:
-        """One line: what, where, expected, got."""
+        """One line: file, part, field, expected, got."""
         sentence = self.said or f"expected {self.expected}, got {self.value}"
-        # What is said of a whole file needs no field.
+        # A sentence about a whole file needs no field.
         field = "" if self.said and not self.where else self.field
         text = ": ".join(part for part in (self.file, self.where, field, sentence) if part)
         # Ids and names of the user's file may hold line breaks.
@@ -52,7 +52,7 @@ Report = Callable[[Finding], None]
 
 
 def raise_errors(finding: Finding) -> None:
-    """A report that stops at the first error and does not mind the rest.
+    """Stop at the first error and ignore all other findings.
 
     Raises:
         BotvisionError: The finding, if it is an error.
@@ -62,7 +62,7 @@ def raise_errors(finding: Finding) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value as findings quote it: on one line, and not endless."""
+    """Return a value as findings quote it: on one line, and not endless."""
     text = repr(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
@@ -77,7 +77,7 @@ def about_annotation(
     value: Any,
     said: str = "",
 ) -> Finding:
-    """A finding about a field of an annotation."""
+    """Return a finding about a field of an annotation."""
     return Finding(
         severity,
         str(path),
@@ -90,37 +90,8 @@ def about_annotation(
     )
 
 
-def unknown_image(path: Path, number: int | str, image_id: int | str) -> Finding:
-    """An annotation of an image that the file does not have."""
-    return about_annotation(
-        "skipped", path, number, "image_id", expected="one of the file's images", value=image_id
-    )
-
-
-def without_area(
-    path: Path, number: int | str, box: Sequence[float], size: Sequence[float]
-) -> Finding:
-    """A box that has no area inside its image, whose size is (width, height)."""
-    expected = f"width and height above 0 in the image of {size[0]:g} x {size[1]:g}"
-    return about_annotation("skipped", path, number, "bbox", expected=expected, value=list(box))
-
-
-def not_drawable(path: Path, number: int | str, polygons: Any) -> Finding:
-    """Polygons of which one has no area by its form."""
-    expected = "polygons of at least 3 points, x and y each"
-    return about_annotation(
-        "skipped", path, number, "segmentation", expected=expected, value=polygons
-    )
-
-
-def cut_off(path: Path, number: int | str, box: Sequence[float], size: Sequence[float]) -> Finding:
-    """A box that reached out of its image, whose size is (width, height)."""
-    expected = f"a box inside the image of {size[0]:g} x {size[1]:g}"
-    return about_annotation("clipped", path, number, "bbox", expected=expected, value=list(box))
-
-
 def corners_for_sides(path: Path, overflowing: int, boxes: int) -> Finding:
-    """Boxes that look like x1 y1 x2 y2."""
+    """Return an error about boxes that look like x1 y1 x2 y2."""
     return Finding(
         "error",
         str(path),

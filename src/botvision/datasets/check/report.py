@@ -1,40 +1,42 @@
-"""Checking a COCO folder: all that is wrong with it, what it holds, and images of both."""
+"""The report on a COCO folder: all that is wrong with it, counts, and figures."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from botvision.datasets.check.findings import Finding
-from botvision.datasets.check.image_checks import find_images, read_images
-from botvision.datasets.check.statistics import count_statistics
-from botvision.datasets.coco.annotations import CocoAnnotations, annotations_of
-from botvision.datasets.coco.checks import check_annotations
-from botvision.datasets.coco.reading import read_sound
+from botvision.datasets.check.images import find_images, read_images, sample_sheet
+from botvision.datasets.check.statistics import count_statistics, draw_statistics
+from botvision.datasets.coco.file import read_arrays
+from botvision.datasets.coco.store import CocoAnnotations
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
+from botvision.files import replacing
 from botvision.images.sources import ImageSource
 from botvision.shards.read import open_images
 
 Progress = Callable[[str, int, int], None]
 
-_SHORTEST_SIDE = 32  # pixels: one place of the network's last map
+_SHORTEST_SIDE = 32  # pixels: one position of the network's last map
 _TRAINED_ON = ("train", "val")
 
 
 @dataclass
 class SplitReport:
-    """What the check found in one split.
+    """Result of the check of one split.
 
     Attributes:
-        where: The annotation file and the image folder.
-        images: Those of the folder.
-        annotations: What is sound in the file.
-        findings: All of them.
-        unusable: Places of the images whose images cannot be used.
+        where: Annotation file and image folder.
+        images: Images of the folder.
+        annotations: Sound part of the annotation file.
+        findings: All findings.
+        unusable: Indices of the image records whose images cannot be used.
         contents: Whether the images were read whole.
     """
 
@@ -46,20 +48,18 @@ class SplitReport:
     contents: bool = False
 
     def summary(self) -> dict[str, Any]:
-        """Counts, ready for JSON; what is accepted, skipped and refused adds up to the total."""
-        tally, accepted = (
-            self.annotations.arrays.description,
-            len(self.annotations.arrays.instance_ids),
-        )
+        """Return counts for JSON; accepted, skipped and refused ones add up to the total."""
+        tally = self.annotations.tally
         skipped_images = sum(f.severity == "skipped" and not f.where for f in self.findings)
         return {
+            **count_statistics(self.annotations),
             "file": str(self.where.annotations),
             "images_read": self.contents,
             "annotations": {
-                "total": tally["records"],
-                "accepted": accepted,
-                "skipped": sum(tally["skipped"].values()),
-                "refused": tally["refused"],
+                "total": tally.records,
+                "accepted": len(self.annotations.instance_table().crowds),
+                "skipped": sum(tally.skipped.values()),
+                "refused": tally.refused,
             },
             "image_files": {
                 "total": len(self.annotations.images),
@@ -67,18 +67,17 @@ class SplitReport:
                 "skipped": skipped_images,
                 "refused": len(self.unusable) - skipped_images,
             },
-            **count_statistics(self.annotations),
         }
 
 
 @dataclass
 class DataReport:
-    """What the check found in a folder.
+    """Result of the check of a folder.
 
     Attributes:
-        folder: The folder.
-        splits: What was found in each.
-        findings: About the folder as a whole.
+        folder: Data folder.
+        splits: Result of each split.
+        findings: Findings about the folder as a whole.
     """
 
     folder: Path
@@ -86,7 +85,7 @@ class DataReport:
     findings: list[Finding] = field(default_factory=list)
 
     def all_findings(self) -> list[Finding]:
-        """Those of the folder and of all splits."""
+        """Return the findings of the folder and of all splits."""
         return [*self.findings, *(f for each in self.splits.values() for f in each.findings)]
 
     @property
@@ -95,7 +94,7 @@ class DataReport:
         return all(finding.severity != "error" for finding in self.all_findings())
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
+        """Return the whole report for JSON."""
         return {
             "folder": str(self.folder),
             "trainable": self.trainable,
@@ -113,24 +112,27 @@ def check_folder(
     *,
     contents: bool = True,
     skip_bad: bool = False,
-    image_size: int,
-    num_workers: int,
-    progress: Progress,
+    image_size: int = 1024,
+    num_workers: int | None = None,
+    progress: Progress | None = None,
 ) -> DataReport:
     """Check a COCO folder and list all that is wrong with it.
 
     Args:
-        folder: See ``layouts.find_coco_split``.
-        splits: Those to check; all that there are if none is named.
+        folder: COCO folder, see ``layouts.find_coco_split``.
+        splits: Names of the splits to check; all that there are if none is given.
         contents: Whether to read the images, and not only to look whether they are there.
         skip_bad: Whether training is to leave out images that cannot be read.
-        image_size: Of training: what it makes too small is counted.
-        num_workers: Processes that read images.
-        progress: Called with what is being done, how much of it is done, and the total.
+        image_size: Image size of training in pixels; objects that get too small are counted.
+        num_workers: Number of worker processes that read images; None for one per processor, at
+            most 8.
+        progress: Called with a title, the number of images done and the total.
 
     Raises:
-        BotvisionError: If the folder is none, or has no such split.
+        BotvisionError: If there is no such folder or split.
     """
+    if num_workers is None:
+        num_workers = min(8, os.cpu_count() or 1)
     report = DataReport(folder)
     if splits:
         found = {split: find_coco_split(folder, split) for split in splits}
@@ -142,7 +144,8 @@ def check_folder(
         each = _check_split(where, skip_bad=skip_bad, image_size=image_size)
         report.splits[name] = each
         if contents:
-            _read_split(name, each, digests, skip_bad, num_workers, progress)
+            shown = partial(progress, f"read images of {name}") if progress else None
+            _read_split(each, digests, skip_bad, num_workers, shown)
         if each.unusable and len(each.unusable) == len(each.annotations.images):
             file, said = str(where.annotations), "no image can be read"
             each.findings.append(Finding("error", file, field="images", said=said))
@@ -152,8 +155,30 @@ def check_folder(
     return report
 
 
+def save_figures(report: DataReport, folder: Path) -> list[Path]:
+    """Write ``<split>_statistics.png`` and ``<split>_samples.jpg`` of every split.
+
+    Args:
+        report: Result of the check.
+        folder: Folder to write to; it is made if it is not there.
+
+    Returns:
+        The files; there are no samples of a split without an image that can be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, split in report.splits.items():
+        written.append(folder / f"{name}_statistics.png")
+        draw_statistics(split.annotations, written[-1])
+        if sheet := sample_sheet(split.annotations, split.images, split.unusable):
+            written.append(folder / f"{name}_samples.jpg")
+            with replacing(written[-1]) as temporary:
+                sheet.save(temporary)
+    return written
+
+
 def _missing_splits(folder: Path) -> list[Finding]:
-    """Errors about the splits that training wants by default."""
+    """Return errors about the splits that training wants by default."""
     findings = []
     for split in _TRAINED_ON:
         try:
@@ -167,45 +192,42 @@ def _missing_splits(folder: Path) -> list[Finding]:
 
 
 def _check_split(where: CocoSplit, *, skip_bad: bool, image_size: int) -> SplitReport:
-    """All but the contents of the images."""
+    """Check all but the contents of the images."""
     findings: list[Finding] = []
-    arrays = read_sound(where.annotations, findings)
-    if arrays is None:
-        findings.clear()
-        arrays = check_annotations(where.annotations, findings.append)
-    annotations, images = annotations_of(where.annotations, arrays), open_images(where.images)
+    arrays = read_arrays(where.annotations, findings.append)
+    annotations, images = CocoAnnotations(where.annotations, arrays), open_images(where.images)
     report = SplitReport(where, images, annotations, findings)
     refused = any(finding.severity == "error" for finding in findings)
     if not len(report.annotations.images) and not refused:
         findings.append(
             Finding("error", str(where.annotations), "", None, "images", "none", "at least one")
         )
-    for place, fault in find_images(annotations, images, skip_bad=skip_bad):
+    for index, fault in find_images(annotations, images, skip_bad=skip_bad):
         if fault is not None:
-            report.unusable.add(place)
+            report.unusable.add(index)
             findings.append(fault)
     findings += _counted(report, image_size)
     return report
 
 
 def _counted(report: SplitReport, image_size: int) -> Iterable[Finding]:
-    """What training takes, but people may not know of."""
+    """Yield findings that training accepts, but people may not know of."""
     annotations = report.annotations
     file = str(annotations.path)
-    table = annotations.arrays.instance_table()
-    counts = np.bincount(table.image_places[~table.crowds], minlength=len(annotations.images))
+    table = annotations.instance_table()
+    counts = np.bincount(table.image_index[~table.crowds], minlength=len(annotations.images))
     if empty := int((counts == 0).sum()):
         said = f"{empty:,} images without an instance: they are trained on as negatives"
         yield Finding("counted", file, "images", value=str(empty), said=said)
-    sizes = annotations.arrays.arrays["image_sizes"]
+    sizes = annotations.image_sizes
     scales = image_size / sizes.max(axis=1, initial=1.0)
-    sides = table.boxes[:, 2:].min(axis=1, initial=np.inf) * scales[table.image_places]
+    sides = table.boxes[:, 2:].min(axis=1, initial=np.inf) * scales[table.image_index]
     if lost := int((sides[~table.crowds] < 1).sum()):
         said = f"{lost:,} instances below a pixel at image size {image_size}: training drops them"
         yield Finding("counted", file, "annotations", field="bbox", value=str(lost), said=said)
     narrow = (sizes.min(axis=1, initial=np.inf) * np.minimum(scales, 1)) < _SHORTEST_SIDE
-    for place in np.flatnonzero(narrow).tolist():
-        record = annotations.images[place]
+    for index in np.flatnonzero(narrow).tolist():
+        record = annotations.images[index]
         yield Finding(
             "counted",
             file,
@@ -218,27 +240,27 @@ def _counted(report: SplitReport, image_size: int) -> Iterable[Finding]:
 
 
 def _read_split(
-    name: str,
     report: SplitReport,
     digests: dict[bytes, str],
     skip_bad: bool,
     num_workers: int,
-    progress: Progress,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Read the images that are there, and add what is wrong with them to the report."""
+    """Read the images that are there, and add their faults to the report."""
     images = report.annotations.images
-    places = [place for place in range(len(images)) if place not in report.unusable]
-    photos = read_images(
-        report.annotations, report.images, places, num_workers=num_workers, skip_bad=skip_bad
+    indices = [index for index in range(len(images)) if index not in report.unusable]
+    results = read_images(
+        report.annotations, report.images, indices, num_workers=num_workers, skip_bad=skip_bad
     )
-    for done, seen in enumerate(photos, start=1):
-        progress(f"read images of {name}", done, len(places))
+    for done, seen in enumerate(results, start=1):
+        if progress:
+            progress(done, len(indices))
         if seen.finding is not None:
-            report.unusable.add(seen.place)
+            report.unusable.add(seen.index)
             report.findings.append(seen.finding)
         if not seen.digest:
             continue
-        record = images[seen.place]
+        record = images[seen.index]
         path = report.images.where(record["file_name"])
         first = digests.setdefault(seen.digest, path)
         if first != path:
@@ -252,7 +274,7 @@ def _read_split(
 
 
 def _other_categories(train: SplitReport, name: str, other: SplitReport) -> list[Finding]:
-    """An error, if labels of the two splits would mean different classes."""
+    """Return an error if labels of the two splits would mean different classes."""
     wanted, got = (
         [category.id for category in each.annotations.categories] for each in (train, other)
     )

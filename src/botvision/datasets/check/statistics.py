@@ -1,4 +1,4 @@
-"""What a COCO file holds: classes, sizes and places of its objects, as numbers and an image."""
+"""Statistics of a COCO file: classes, sizes and shapes of its objects, as counts and a figure."""
 
 import math
 import textwrap
@@ -11,8 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from botvision.datasets.coco.annotations import CocoAnnotations
-from botvision.datasets.coco.store import Array, InstanceTable
+from botvision.datasets.coco.store import Array, CocoAnnotations, InstanceTable
 from botvision.images.figures import plain_text, save_figure
 
 _MOST_CLASSES = 40
@@ -22,7 +21,7 @@ _TICKS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 
 
 def count_statistics(annotations: CocoAnnotations) -> dict[str, Any]:
-    """Counts of a COCO file, ready for JSON; crowds are counted apart.
+    """Return counts of a COCO file for JSON; crowds are counted apart.
 
     Returns:
         ``images``, ``images_without_instances``, ``instances``, ``crowds``,
@@ -49,17 +48,17 @@ def count_statistics(annotations: CocoAnnotations) -> dict[str, Any]:
 
 
 def draw_statistics(annotations: CocoAnnotations, path: Path) -> None:
-    """Draw what a COCO file holds.
+    """Draw the statistics of a COCO file.
 
     Args:
-        annotations: The file.
-        path: PNG to write or replace.
+        annotations: Annotation file.
+        path: PNG file to write or replace.
     """
     save_figure(statistics_figure(annotations), path)
 
 
 def statistics_figure(annotations: CocoAnnotations) -> Figure:
-    """Instances of each class, shapes of boxes, sizes, instances of each image; crowds left out."""
+    """Plot instances per class, box shapes, sizes and instances per image, without crowds."""
     figure = Figure(figsize=(14, 9), layout="constrained")
     parts: Any = figure.subfigures(1, 2, width_ratios=(2, 3))
     classes, others = parts
@@ -68,7 +67,7 @@ def statistics_figure(annotations: CocoAnnotations) -> Figure:
     (shapes, sizes), (per_image, text) = others.subplots(2, 2)
     table, counts, sides = _read(annotations)
     most = int(counts.max(initial=0))
-    _draw_shapes(shapes, table, annotations.arrays.arrays["image_sizes"])
+    _draw_shapes(shapes, table, annotations.image_sizes)
     _draw_sizes(sizes, sides)
     step = max(1, math.ceil((most + 1) / _BINS))
     per_image.hist(counts, bins=np.arange(0, most + step + 1, step) - 0.5, color="tab:blue")
@@ -83,9 +82,9 @@ def _draw_classes(axes: Any, statistics: dict[str, Any]) -> None:
     counts = list(statistics["instances_per_class"].items())
     shown = counts[:_MOST_CLASSES]
     axes.barh(range(len(shown)), [count for _, count in shown], color="tab:blue")
-    for place, (_, count) in enumerate(shown):
+    for row, (_, count) in enumerate(shown):
         axes.annotate(
-            str(count), (count, place), (3, 0), textcoords="offset points", va="center", fontsize=8
+            str(count), (count, row), (3, 0), textcoords="offset points", va="center", fontsize=8
         )
     axes.set_yticks(range(len(shown)), [plain_text(name) for name, _ in shown])
     axes.set_ylim(max(len(shown), 20) - 0.5, -0.5)  # a few classes are no reason for thick bars
@@ -100,7 +99,7 @@ def _draw_classes(axes: Any, statistics: dict[str, Any]) -> None:
 def _draw_shapes(axes: Any, table: InstanceTable, image_sizes: Array) -> None:
     shown = ~table.crowds
     if shown.any():
-        shapes = table.boxes[shown, 2:] / image_sizes[table.image_places[shown]]
+        shapes = table.boxes[shown, 2:] / image_sizes[table.image_index[shown]]
         widths, heights = shapes.T
         bounds = np.linspace(0, 1, _BINS + 1)
         *_, drawn = axes.hist2d(widths, heights, bins=(bounds, bounds), norm=LogNorm(), cmin=1)
@@ -114,7 +113,7 @@ def _draw_shapes(axes: Any, table: InstanceTable, image_sizes: Array) -> None:
 
 def _draw_sizes(axes: Any, sides: Array) -> None:
     lowest, highest = float(sides.min(initial=_MEDIUM)), float(sides.max(initial=_LARGE))
-    # COCO's bounds are always in sight, so that one sees what is missing, and end bins.
+    # COCO's bounds are always visible, to show which sizes are missing, and bins end at them.
     ratio = math.log(_LARGE / _MEDIUM)
     first = math.floor(8 * math.log(min(lowest, 16.0) / _MEDIUM) / ratio)
     last = math.floor(8 * math.log(max(highest, 192.0) / _MEDIUM) / ratio) + 1
@@ -143,7 +142,7 @@ def _summary(statistics: dict[str, Any]) -> str:
         f"{statistics['images_without_instances']} of them without instances",
         f"{statistics['instances']} instances",
         f"{statistics['crowds']} crowds besides",
-        f"{per_image['mean']:.1f} instances an image, at most {per_image['most']}",
+        f"{per_image['mean']:.1f} instances per image, at most {per_image['most']}",
         f"{len(statistics['instances_per_class'])} classes, {empty} without instances",
         ", ".join(f"{count} {size}" for size, count in sizes.items()),
         "",
@@ -157,13 +156,13 @@ def _summary(statistics: dict[str, Any]) -> str:
 
 
 def _read(annotations: CocoAnnotations) -> tuple[InstanceTable, Array, Array]:
-    """All instances; those of each image; the square root of each one's area: no crowds in both.
+    """Return all instances, the count per image, and the square root of each area.
 
-    Where the file gives no area it is that of the box.
+    The latter two are without crowds. Where the file gives no area it is that of the box.
     """
-    table = annotations.arrays.instance_table()
+    table = annotations.instance_table()
     counted = ~table.crowds
-    per_image = np.bincount(table.image_places[counted], minlength=len(annotations.images))
+    per_image = np.bincount(table.image_index[counted], minlength=len(annotations.images))
     areas, boxes = table.areas[counted], table.boxes[counted]
     given = (areas > 0) & (areas < math.inf)
     with np.errstate(over="ignore"):
@@ -172,9 +171,9 @@ def _read(annotations: CocoAnnotations) -> tuple[InstanceTable, Array, Array]:
 
 
 def _per_class(annotations: CocoAnnotations, table: InstanceTable) -> dict[str, int]:
-    places = table.category_places[~table.crowds]
+    indices = table.category_index[~table.crowds]
     counts: Counter[str] = Counter()
-    found = np.bincount(places, minlength=len(annotations.categories)).tolist()
+    found = np.bincount(indices, minlength=len(annotations.categories)).tolist()
     for category, count in zip(annotations.categories, found, strict=False):
         counts[category.name] += count
     return dict(counts.most_common())

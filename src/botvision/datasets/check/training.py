@@ -3,7 +3,7 @@
 from accelerate.utils import gather_object
 
 from botvision.datasets.check.findings import Finding
-from botvision.datasets.check.image_checks import find_images, read_images
+from botvision.datasets.check.images import find_images, read_images
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.errors import BotvisionError
 from botvision.processes import processes
@@ -13,13 +13,13 @@ def check_images(data: CocoInstances, *, skip_bad: bool = False, num_workers: in
     """Look for the images of a data set, so that none is missed in the third hour of a run.
 
     Args:
-        data: Those that are left out are taken out of it.
-        skip_bad: Leave out what cannot be read, and read every image to know it; the processes
-            of a run share that work and come to the same result.
-        num_workers: Processes that read.
+        data: Data set; images that are left out are removed from it.
+        skip_bad: Whether to read every image and leave out those that cannot be read; the
+            processes of a run share that work and come to the same result.
+        num_workers: Number of worker processes.
 
     Returns:
-        A line on what was left out; empty if nothing was.
+        A line on the images left out; empty if there are none.
 
     Raises:
         BotvisionError: If an image is missing, empty or outside its folder; with ``skip_bad``, if
@@ -29,7 +29,7 @@ def check_images(data: CocoInstances, *, skip_bad: bool = False, num_workers: in
     found = list(find_images(*where, skip_bad=skip_bad))
     findings = [finding for _, finding in found if finding is not None]
     if skip_bad:
-        there = [place for place, finding in found if finding is None]
+        there = [index for index, finding in found if finding is None]
         mine = there[processes().process_index :: processes().num_processes]
         seen = read_images(*where, mine, num_workers=num_workers, skip_bad=True)
         findings += gather_object([each.finding for each in seen if each.finding is not None])
@@ -45,7 +45,7 @@ def check_images(data: CocoInstances, *, skip_bad: bool = False, num_workers: in
 
 
 def check_same_categories(train: CocoInstances, other: CocoInstances) -> None:
-    """Labels stand for places in the list of categories, so both lists have the same ids.
+    """Check that two data sets have the same category ids; labels are indices into the list.
 
     Raises:
         BotvisionError: If not.

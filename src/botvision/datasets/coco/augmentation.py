@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 
 class _ScaleJitter(v2.ScaleJitter):
-    """torchvision's, which rounds the short side of a very long image down to nothing."""
+    """torchvision's scale jitter, whose short side of a very long image can get to 0."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = super().make_params(flat_inputs)["size"]
@@ -30,7 +30,7 @@ class RandomCrop(v2.Transform):
         self.size = size
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the place of the crop."""
+        """Draw the position of the crop."""
         height, width = v2.query_size(flat_inputs)
         crop_height, crop_width = min(height, self.size), min(width, self.size)
         return {
@@ -59,7 +59,7 @@ class PadToSquare(v2.Transform):
         self.fill = list(fill)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """What is missing of the square."""
+        """Return the padding that completes the square."""
         height, width = v2.query_size(flat_inputs)
         return {"padding": [0, 0, self.size - width, self.size - height]}
 
@@ -71,7 +71,7 @@ class PadToSquare(v2.Transform):
 
 
 class KeepVisibleInstances(torch.nn.Module):
-    """Drop instances that a crop has emptied, and make the boxes those of the masks.
+    """Drop instances that a crop has emptied, and replace boxes by those of the masks.
 
     Without masks, boxes are clipped and those narrower or lower than a pixel are dropped.
     """
@@ -98,10 +98,10 @@ class KeepVisibleInstances(torch.nn.Module):
 
 
 def _boxes_around(masks: Tensor) -> Tensor:
-    """Boxes float32 [n, 4] of masks, the ends behind the last pixels; empty masks have none.
+    """Return boxes x1 y1 x2 y2 of masks, float32 [n, 4], 0 for empty masks.
 
-    As torchvision's ``masks_to_boxes`` and a pixel, but from the masks' shadows on the two sides,
-    which takes a hundredth of the time at 1024 x 1024.
+    The ends are one pixel behind those of torchvision's ``masks_to_boxes``. Projections of the
+    masks on the two axes take a hundredth of its time at 1024 x 1024.
     """
     # argmax takes the first of equals, but no bool.
     shadows = [masks.amax(side).bool().byte() for side in (1, 2)]
@@ -120,21 +120,21 @@ def training_transform(
     color_jitter: float = 0.0,
     padding: Sequence[float] | None = (0.0, 0.0, 0.0),
 ) -> v2.Compose:
-    """Augmentation of the paper's detection experiments (tables 2 to 8).
+    """Return the augmentation of the paper's detection experiments (tables 2 to 8).
 
     Args:
         size: Side of the square input in pixels.
         scale: Range of the scale jitter; 1 fits the whole image into the square.
         flip: Probability of a horizontal flip.
-        color_jitter: Strength of random brightness, contrast and saturation: each is multiplied
-            by up to that much more or less than 1.
-        padding: Color in 0..1 that small images are padded with: the mean that the network
-            subtracts, so that padding is zero to it, as it is in evaluation. None leaves the
-            padding to the detector.
+        color_jitter: Largest deviation from 1 of the factors of random brightness, contrast and
+            saturation.
+        padding: Color in 0..1 of the padding of small images: the mean that the network subtracts,
+            so that padding is zero for it, as in evaluation. None leaves the padding to the
+            detector.
 
     Returns:
-        A transform of (image, target) as ``CocoInstances`` gives them to a float32 image
-        [3, size, size] in 0..1 and its target; without padding the sides are at most ``size``.
+        A transform from the items of ``CocoInstances`` to a float32 image [3, size, size] in 0..1
+        and its target; without padding the sides are at most ``size``.
     """
     steps: list[torch.nn.Module] = [
         _ScaleJitter((size, size), scale_range=scale),
@@ -151,5 +151,5 @@ def training_transform(
 
 
 def evaluation_transform() -> v2.Compose:
-    """Whole images at their own size as float32 in 0..1; the detector resizes them itself."""
+    """Return a transform to whole float32 images in 0..1; the detector resizes them itself."""
     return v2.Compose([v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)])

@@ -15,7 +15,7 @@ _KEEP_VISIBLE = KeepVisibleInstances()
 
 
 def random_subset(count: int) -> Tensor:
-    """Draw which of some instances to paste: bool [count], any number of them but none."""
+    """Draw which of some instances to paste, at least one: bool [count]."""
     size = int(torch.randint(1, count + 1, ()))
     chosen = torch.zeros(count, dtype=torch.bool)
     chosen[torch.randperm(count)[:size]] = True
@@ -23,23 +23,23 @@ def random_subset(count: int) -> Tensor:
 
 
 def paste_instances(onto: Item, source: Item, chosen: Tensor) -> Item:
-    """Paste instances of one image onto another, at the places that they have in their own.
+    """Paste instances of one image onto another, at their own positions.
 
-    Pasted pixels are the source's, all others stay: there is no blending, which the paper found to
-    make no difference. What is pasted hides what lies below: masks lose those pixels, boxes
-    become those of the masks, and instances of which nothing is left are dropped. Where the images
-    differ in size, their upper left corners coincide and what lies outside ``onto`` is cut off.
+    Pixels are replaced without blending, which the paper found to make no difference. Pasted
+    instances hide the others: masks lose those pixels, boxes become those of the masks, and
+    instances without visible pixels are dropped. Images of different sizes are aligned at their
+    upper left corners, and pasted pixels outside ``onto`` are cut off.
 
     Args:
-        onto: Image [3, H, W] and target with ``boxes``, ``labels``, ``masks`` and whatever else is
-            to be kept.
-        source: Likewise, of the same dtype; any size. Its crowds are not in its target, and so
-            are never pasted.
-        chosen: Instances of the source to paste, bool [n].
+        onto: Image [3, H, W] and target with ``boxes``, ``labels``, ``masks`` and other fields,
+            which are kept.
+        source: Image of the same dtype and any size, and its target. Crowds are not in targets,
+            and so are never pasted.
+        chosen: Whether to paste each instance of the source, bool [n].
 
     Returns:
-        A new image and a new target: the visible instances of ``onto`` in their order, then the
-        pasted ones in theirs.
+        A new image and a new target: the visible instances of ``onto`` in order, then the pasted
+        ones in order.
     """
     image, target = onto
     pasted_image, pasted_target = source
@@ -59,7 +59,7 @@ def paste_instances(onto: Item, source: Item, chosen: Tensor) -> Item:
 
 
 def _fitted(planes: Tensor, height: int, width: int) -> Tensor:
-    """Planes [..., H, W] cut, or filled with 0, at the bottom and right."""
+    """Crop planes [..., H, W], or pad them with 0, at the bottom and right."""
     planes = planes.as_subclass(Tensor)[..., :height, :width]
     missing = [0, 0, width - planes.shape[-1], height - planes.shape[-2]]
     return F.pad(planes, missing) if any(missing) else planes

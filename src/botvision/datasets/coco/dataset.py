@@ -1,4 +1,4 @@
-"""A COCO folder as a torch data set of images and instance targets."""
+"""COCO folders as torch data sets of images and instance targets."""
 
 import copy
 from collections.abc import Callable, Collection
@@ -13,15 +13,12 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from botvision.datasets.check.image_checks import outside_fault, size_fault
-from botvision.datasets.coco.annotations import (
-    Category,
-    CocoAnnotations,
-    instance_mask,
-    read_annotations,
-)
+from botvision.datasets.check.images import outside_fault, size_fault
 from botvision.datasets.coco.copy_paste import paste_instances, random_subset
-from botvision.datasets.layouts import find_split
+from botvision.datasets.coco.file import read_annotations
+from botvision.datasets.coco.polygons import instance_mask
+from botvision.datasets.coco.store import Category, CocoAnnotations
+from botvision.datasets.layouts import find_coco_split
 from botvision.errors import BotvisionError
 from botvision.images.sources import ImageSource, Shards
 from botvision.seeds import derived_seed
@@ -35,39 +32,39 @@ Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
 class CocoInstances(Dataset[tuple[Tensor, Target]]):
     """Images with boxes, labels and masks, augmented reproducibly.
 
-    An item is asked for by ``(epoch, index)``; the random numbers of its augmentation depend on
+    Keys of items are ``(epoch, index)``; the random numbers of an item's augmentation depend on
     the seed, the epoch and the index alone, whatever worker or process reads it.
 
     Items are (image, target): a uint8 image [3, H, W], or what the transform makes of it, and
 
     - ``boxes``: float32 [n, 4], x1 y1 x2 y2 in pixels,
-    - ``labels``: int64 [n], 1 + the place of the category in ``categories``,
+    - ``labels``: int64 [n], 1 + the index of the category in ``categories``,
     - ``masks``: uint8 [n, H, W],
     - ``image_id``: COCO's image id.
 
     Crowds are left out of the targets.
 
     Args:
-        folder: COCO folder, see ``find_split``.
+        folder: COCO folder, see ``find_coco_split``.
         split: "train" or "val".
-        transform: Applied to (image, target) of tv_tensors.
-        masks: False leaves the masks out, for box detectors.
-        seed: Of the augmentation.
+        transform: Transform of (image, target) of tv_tensors.
+        masks: Whether targets have masks; False for box detectors.
+        seed: Random seed of the augmentation.
 
     Attributes:
-        transform: As given; may be set later.
-        copy_paste: Probability that instances of another image, drawn at random (of shards, from
-            the same one) and transformed in its own right, are pasted onto an item, see
-            ``paste_instances``; 0 at first. If it is not 0, boxes are those of masks, whether or
-            not items have masks, and an instance of which the file gives only the box is that
-            box.
-        annotations: What the annotation file says.
-        images: Where the images come from.
-        shard_lengths: Number of items of each shard, one after the other; empty if the images
-            are not in shards, or the annotation file has another order than they.
+        transform: Transform as given; may be set later.
+        copy_paste: Probability that instances of another image are pasted onto an item, see
+            ``paste_instances``; 0 at first. The other image is drawn at random (within the same
+            shard, if there are shards) and transformed by itself. If it is not 0, boxes are those
+            of the masks even where items have no masks, and a box without a segmentation is its
+            own mask.
+        annotations: Annotations of the split.
+        images: Source of the images.
+        shard_lengths: Number of items of each shard in order; empty if the images are not in
+            shards, or are in another order than the annotation file.
 
     Raises:
-        BotvisionError: If the folder, the annotations or an image are not as they should be.
+        BotvisionError: If the folder, the annotations or an image are faulty.
     """
 
     def __init__(
@@ -79,11 +76,11 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         masks: bool = True,
         seed: int = 0,
     ) -> None:
-        annotations_path, image_folder = find_split(folder, split)
-        self.images: ImageSource = open_images(image_folder)
-        self.annotations: CocoAnnotations = read_annotations(annotations_path)
+        found = find_coco_split(folder, split)
+        self.images: ImageSource = open_images(found.images)
+        self.annotations: CocoAnnotations = read_annotations(found.annotations)
         if not self.annotations.images:
-            raise BotvisionError(f"{annotations_path}: images: expected at least one, got none")
+            raise BotvisionError(f"{found.annotations}: images: expected at least one, got none")
         self.transform = transform
         self.copy_paste = 0.0
         self._masks = masks
@@ -98,11 +95,11 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
 
     @property
     def shard_files(self) -> Shards | None:
-        """The shards that the images are in; None: they are in none."""
+        """Shards of the images; None if the images are not in shards."""
         return self.images.files
 
     def shard(self, index: int) -> int:
-        """Number of the shard that the image of an item is in; 0 if it is in none."""
+        """Return the number of the shard that holds the image of an item; 0 without shards."""
         return 0 if self._shards is None else int(self._shards[index])
 
     def __len__(self) -> int:
@@ -127,7 +124,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         return boxes_only
 
     def leave_out(self, image_ids: Collection[int | str]) -> None:
-        """Go on without some images.
+        """Remove some images from the data set.
 
         Raises:
             BotvisionError: If none is left.
@@ -142,12 +139,12 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         return item if self.transform is None else self.transform(*item)
 
     def _with_pasted(self, index: int, item: tuple[Tensor, Target]) -> tuple[Tensor, Target]:
-        """The item with instances of another, if there is another and it shows any."""
+        """Paste instances of another item, if there is another and it shows any."""
         partners = self._partners(index)
         if len(partners) == 1:
             return item
-        place = partners.index(index) + int(torch.randint(1, len(partners), ()))
-        other = partners[place % len(partners)]
+        position = partners.index(index) + int(torch.randint(1, len(partners), ()))
+        other = partners[position % len(partners)]
         source = self._transformed(other)
         count = len(source[1]["labels"])
         return paste_instances(item, source, random_subset(count)) if count else item
@@ -158,7 +155,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         height, width = image.shape[1:]
         instances = [
             instance
-            for instance in self.annotations.instances[record["id"]]
+            for instance in self.annotations.image_instances(index)
             if not instance.get("iscrowd")
         ]
         boxes = torch.tensor([i["bbox"] for i in instances], dtype=torch.float32).reshape(-1, 4)
@@ -196,7 +193,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         self.shard_lengths = shard_lengths(self._shards)
 
     def _partners(self, index: int) -> range:
-        """The items that one may be pasted from: of shards, those of the same one."""
+        """Return the items to paste from: all, or those of the same shard."""
         end = 0
         for length in self.shard_lengths:
             end += length

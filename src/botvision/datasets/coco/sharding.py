@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from botvision.datasets.check.image_checks import find_images
-from botvision.datasets.coco.annotations import CocoAnnotations, read_annotations
+from botvision.datasets.check.images import find_images
+from botvision.datasets.coco.file import read_annotations
+from botvision.datasets.coco.store import CocoAnnotations
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
 from botvision.files import new_folder
@@ -22,25 +23,24 @@ def shard_coco(
     out: Path,
     *,
     shard_size: int,
-    progress: Callable[[str, int, int], None],
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, tuple[int, int]]:
     """Write a COCO folder whose images are in shards, ``images/<split>/00000.tar`` and so on.
 
-    Annotation files keep all that they hold, but for the order of the training images: images
-    that stand together in a file are often alike, and those of a shard are trained on together.
-    Images are not looked into.
+    Annotation files keep all their content, except that training images are shuffled: neighbors in
+    a file are often alike, and images of a shard are trained on together. Images are not decoded.
 
     Args:
-        folder: See ``find_coco_split``.
-        out: Folder to make.
-        shard_size: Bytes after which a shard ends.
-        progress: Called with what is being done, the images done and their number.
+        folder: COCO folder, see ``find_coco_split``.
+        out: Folder to write; must not exist.
+        shard_size: Size in bytes after which a shard ends.
+        progress: Called with a title, the number of images done and the total.
 
     Returns:
         The numbers of images and of shards of each split.
 
     Raises:
-        BotvisionError: If the annotations are not as they should be, or an image is missing.
+        BotvisionError: If an annotation file is faulty or an image is missing.
     """
     splits = coco_splits(folder) or {"train": find_coco_split(folder, "train")}
     counts = {}
@@ -57,14 +57,14 @@ def _shard_split(
     where: CocoSplit,
     out: Path,
     shard_size: int,
-    progress: Callable[[str, int, int], None],
+    progress: Callable[[str, int, int], None] | None,
 ) -> tuple[int, int]:
     annotations = read_annotations(where.annotations)
     source = open_images(where.images)
     _check(annotations, source)
     content = json.loads(where.annotations.read_bytes())
     images = content["images"]
-    images = content["images"] = [images[place] for place in stored_order(name, len(images))]
+    images = content["images"] = [images[index] for index in stored_order(name, len(images))]
     labels: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for record in content["annotations"]:
         labels[record["image_id"]].append(record)
@@ -82,7 +82,7 @@ def _shard_split(
         folder,
         samples,
         shard_size=shard_size,
-        progress=lambda done: progress(f"write {name}", done, len(images)),
+        progress=lambda done: progress(f"write {name}", done, len(images)) if progress else None,
     )
     (out / "annotations" / f"instances_{name}.json").write_bytes(_as_json(content))
     return len(images), shards
@@ -92,10 +92,10 @@ def _check(annotations: CocoAnnotations, images: ImageSource) -> None:
     if not len(annotations.images):
         raise BotvisionError(f"{annotations.path}: images: expected at least one, got none")
     seen: set[str] = set()
-    for place, finding in find_images(annotations, images):
+    for index, finding in find_images(annotations, images):
         if finding is not None:
             raise BotvisionError(f"{finding.message}; botvision data check lists all that is wrong")
-        name = annotations.images[place]["file_name"]
+        name = annotations.images[index]["file_name"]
         if name in seen:
             raise BotvisionError(
                 f"{annotations.path}: file_name {name!r}: expected a record for each image, got "

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from botvision.errors import BotvisionError
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image and its COCO annotations.
+    """Image file and its COCO annotations.
 
     Attributes:
-        path: The user's file; it is copied or linked, never changed.
-        width: Of the upright image, pixels.
-        height: Of the upright image, pixels.
+        path: Image file; it is copied or linked, never changed.
+        width: Width of the upright image in pixels.
+        height: Height of the upright image in pixels.
         annotations: COCO records, without ``id`` and ``image_id``.
-        image_id: The id it has in its own data set, if it has one.
+        image_id: Id of the image in its own data set, if it has one.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class CocoImage:
 def box_annotation(
     box: tuple[float, float, float, float], category_id: int, **fields: Any
 ) -> dict[str, Any]:
-    """A COCO record of a box x, y, width, height without a mask."""
+    """Return a COCO record of a box x, y, width, height in pixels."""
     return {
         "category_id": category_id,
         "bbox": list(box),
@@ -49,7 +49,7 @@ def box_annotation(
 
 
 def mask_annotation(mask: NDArray[np.bool_], category_id: int) -> dict[str, Any]:
-    """A COCO record of a mask that is not empty, as run lengths; its box is the mask's."""
+    """Return a COCO record of a mask [H, W] that is not empty, and of its box, as run lengths."""
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {
         "category_id": category_id,
@@ -61,7 +61,7 @@ def mask_annotation(mask: NDArray[np.bool_], category_id: int) -> dict[str, Any]
 
 
 def polygon_area(polygons: Sequence[Sequence[float]]) -> float:
-    """Area of polygons [x1, y1, x2, y2, ...], each by itself."""
+    """Return the sum of the areas of polygons [x1, y1, x2, y2, ...]."""
     area = 0.0
     for polygon in polygons:
         x, y = np.asarray(polygon, np.float64).reshape(-1, 2).T
@@ -75,47 +75,73 @@ def write_coco(
     categories: Sequence[Mapping[str, Any]],
     *,
     link: bool = False,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write a COCO folder.
 
     Args:
-        folder: An empty folder, see ``new_folder``.
+        folder: Empty folder, see ``new_folder``.
         splits: Images of each split.
-        categories: COCO's records of the classes.
-        link: Hard links instead of copies of the photos.
-        progress: Called with the photos done and their number.
+        categories: COCO records of the classes.
+        link: Whether to make hard links instead of copies of the images.
+        progress: Called with the number of images done and the total.
 
     Raises:
         BotvisionError: If an image cannot be linked.
     """
-    (folder / "annotations").mkdir()
     total = sum(map(len, splits.values()))
     done = 0
-    for split, photos in splits.items():
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
+    for split, images in splits.items():
+        written = []
         (folder / "images" / split).mkdir(parents=True)
         taken: set[str] = set()
-        for image in photos:
+        for image in images:
             done += 1
             name = _unique_name(image.path, taken)
-            _place(image.path, folder / "images" / split / name, link=link)
-            image_id = done if image.image_id is None else image.image_id
-            images.append(
-                {
-                    "id": image_id,
-                    "file_name": f"{split}/{name}",
-                    "width": image.width,
-                    "height": image.height,
-                }
-            )
-            for record in image.annotations:
-                annotations.append({"id": len(annotations) + 1, "image_id": image_id, **record})
-            progress(done, total)
-        content = {"images": images, "annotations": annotations, "categories": list(categories)}
-        target = folder / "annotations" / f"instances_{split}.json"
-        target.write_text(json.dumps(content), encoding="utf-8")
+            _copy(image.path, folder / "images" / split / name, link=link)
+            record = {
+                "id": done if image.image_id is None else image.image_id,
+                "file_name": f"{split}/{name}",
+                "width": image.width,
+                "height": image.height,
+            }
+            written.append((record, image.annotations))
+            if progress:
+                progress(done, total)
+        write_instances(folder, split, written, categories)
+
+
+def write_instances(
+    folder: Path,
+    split: str,
+    images: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]],
+    categories: Sequence[Mapping[str, Any]],
+    **fields: Any,
+) -> None:
+    """Write ``annotations/instances_<split>.json``.
+
+    Args:
+        folder: COCO folder.
+        split: Name of the split.
+        images: Image records and their annotations, without ``id`` and ``image_id``.
+        categories: COCO records of the classes.
+        fields: Other fields of the file, such as ``info``.
+    """
+    records: list[Mapping[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image, own in images:
+        records.append(image)
+        for each in own:
+            annotations.append({"id": len(annotations) + 1, "image_id": image["id"], **each})
+    content = {
+        **fields,
+        "images": records,
+        "annotations": annotations,
+        "categories": list(categories),
+    }
+    target = folder / "annotations" / f"instances_{split}.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _unique_name(path: Path, taken: set[str]) -> str:
@@ -128,7 +154,7 @@ def _unique_name(path: Path, taken: set[str]) -> str:
     return name
 
 
-def _place(source: Path, target: Path, *, link: bool) -> None:
+def _copy(source: Path, target: Path, *, link: bool) -> None:
     if not link:
         shutil.copyfile(source, target)
         return
@@ -138,6 +164,6 @@ def _place(source: Path, target: Path, *, link: bool) -> None:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
         raise BotvisionError(
-            f"{source}: cannot be linked into another file system ({error.strerror}); leave out "
-            "--link to copy"
+            f"{source}: cannot be linked into another file system ({error.strerror}); copy it "
+            "instead"
         ) from error

@@ -15,6 +15,7 @@ from timm.utils import natural_key
 from torch import Tensor
 
 from botvision.datasets.folders.tar_files import tar_shard
+from botvision.datasets.layouts import SPLIT_WORDS
 from botvision.errors import BotvisionError
 from botvision.images.decode import IMAGE_SUFFIXES
 from botvision.images.sources import ImageSource
@@ -22,10 +23,6 @@ from botvision.shards.index import Shard
 from botvision.shards.read import ShardedImages, open_images
 from botvision.texts import Names
 
-_SYNONYMS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "eval", "evaluation", "test"),
-}
 _LAST_NUMBER = re.compile(r"\d+$")
 _READERS = ("hfids", "tfds", "torch", "wds")
 
@@ -87,7 +84,7 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 def split_words(split: str) -> tuple[str, ...]:
     """Return the usual names of a split, the given one first."""
-    return _SYNONYMS.get(split, (split,))
+    return SPLIT_WORDS.get(split, (split,))
 
 
 def find_split(folder: str, split: str) -> Path:

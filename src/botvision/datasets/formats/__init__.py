@@ -1,1 +1,1 @@
-"""Readers of other annotation formats."""
+"""Readers of annotation formats: one ``read`` per format."""

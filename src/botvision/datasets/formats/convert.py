@@ -1,48 +1,46 @@
-"""Data sets of other formats, written as COCO folders.
+"""Conversion of other formats to COCO folders.
 
-The formats are read by readers of ours. Supervision's would turn polygons into masks of whole
-pixels, hold the masks of all images in memory at once, and take values out of range, fields too
-many and images that are missing without a word; the tests compare our boxes with its boxes.
+The formats have own readers. Those of supervision turn polygons into masks of whole pixels, hold
+the masks of all images in memory at once, and silently accept values out of range, surplus fields
+and missing images; the tests compare boxes with theirs.
 """
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from botvision.datasets.coco.writing import CocoImage, write_coco
-from botvision.datasets.formats.coco import read_coco_folder
+from botvision.datasets.formats import coco, labelme, voc, yolo
 from botvision.datasets.formats.labeled_sets import LabeledSet
-from botvision.datasets.formats.labelme import read_labelme
-from botvision.datasets.formats.voc import read_voc
-from botvision.datasets.formats.yolo import read_yolo
 from botvision.datasets.layouts import Format, Layout, detect_layout
 from botvision.errors import BotvisionError
 from botvision.files import new_folder
 
 _READERS: dict[Format, Callable[..., LabeledSet]] = {
-    "coco": read_coco_folder,
-    "yolo": read_yolo,
-    "voc": read_voc,
-    "labelme": read_labelme,
+    "coco": coco.read,
+    "yolo": yolo.read,
+    "voc": voc.read,
+    "labelme": labelme.read,
 }
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What was converted.
+    """Result of a conversion.
 
     Attributes:
-        layout: What the folder was.
-        images: Images of each split.
-        empty_images: Of them, in all splits, those without an instance.
-        instances: Instances of each split.
-        per_class: Instances of each class, in all splits.
-        skipped: Annotations left out, by reason; with the instances they are all that there were.
-        clipped: Boxes that reached out of their image and were cut.
-        notes: What the user should know, a line each.
+        layout: Layout of the source folder.
+        images: Number of images of each split.
+        empty_images: Number of images without an instance, in all splits.
+        instances: Number of instances of each split.
+        per_class: Number of instances of each class, in all splits.
+        skipped: Number of annotations left out, by reason.
+        clipped: Number of boxes that reached out of their image and were clipped.
+        notes: Lines that the user should read.
     """
 
     layout: Layout
@@ -56,7 +54,7 @@ class ConversionReport:
 
     @property
     def total(self) -> int:
-        """Annotations that there were."""
+        """Number of annotations in the source: instances and those left out."""
         return sum(self.instances.values()) + sum(self.skipped.values())
 
 
@@ -68,29 +66,29 @@ def convert(
     val_fraction: float = 0.2,
     seed: int = 0,
     link: bool = False,
-    progress: Callable[[str, int, int], None],
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> ConversionReport:
     """Write a detection data set as a COCO folder, all of it or nothing.
 
     Args:
-        folder: The user's folder; nothing in it is changed.
-        out: The folder to write; must not exist.
-        format: Of the folder; None detects it.
-        val_fraction: Share of the images that become "val" where there are none but "train".
-        seed: Chooses them.
-        link: Hard links instead of copies of the images.
-        progress: Called with what is being done, how much of it is, and all of it.
+        folder: Source folder; nothing in it is changed.
+        out: Folder to write; must not exist.
+        format: Format of the source; None detects it.
+        val_fraction: Fraction of the images that becomes "val" where "train" is the only split.
+        seed: Random seed of their choice.
+        link: Whether to make hard links instead of copies of the images.
+        progress: Called with a title, the number of images done and the total.
 
     Raises:
-        BotvisionError: If the layout is unknown or anything in it is not as it should be; naming
-            the file and the place in it.
+        BotvisionError: If the layout is unknown or a file is faulty; the message names the file
+            and the part of it.
     """
     if out.resolve().is_relative_to(folder.resolve()):
         raise BotvisionError(f"{out}: expected a folder outside {folder}, which is not changed")
     layout = detect_layout(folder, format)
     with new_folder(out) as written:
         read = _READERS[layout.format](
-            folder, progress=lambda done, total: progress("read images", done, total)
+            folder, progress=partial(progress, "read images") if progress else None
         )
         _settle_splits(read, val_fraction, seed)
         write_coco(
@@ -98,13 +96,13 @@ def convert(
             read.splits,
             read.categories,
             link=link,
-            progress=lambda done, total: progress("write images", done, total),
+            progress=partial(progress, "write images") if progress else None,
         )
     return _report(layout, read)
 
 
-def _settle_splits(read: LabeledSet, share: float, seed: int) -> None:
-    """Give the set a "val", from "test" or from "train"."""
+def _settle_splits(read: LabeledSet, fraction: float, seed: int) -> None:
+    """Make a "val" split of "test" or of a part of "train", if there is none."""
     if "val" in read.splits or "train" not in read.splits:
         return
     if "test" in read.splits:
@@ -112,10 +110,10 @@ def _settle_splits(read: LabeledSet, share: float, seed: int) -> None:
         read.notes.append("there is no val split: test is taken as val")
         return
     images = read.splits["train"]
-    count = max(1, round(share * len(images)))
+    count = max(1, round(fraction * len(images)))
     if count >= len(images):
         raise BotvisionError(
-            f"{read.root}: expected images for train beside a share of {share} for val, got "
+            f"{read.root}: expected images for train beside a fraction of {fraction} for val, got "
             f"{len(images)} in all"
         )
     chosen = set(np.random.default_rng(seed).permutation(len(images))[:count].tolist())
@@ -125,17 +123,17 @@ def _settle_splits(read: LabeledSet, share: float, seed: int) -> None:
     read.splits = parts
     read.notes.append(
         f"there is no val split: {count} of the {len(images)} images were chosen for it "
-        f"(share {share}, seed {seed})"
+        f"(fraction {fraction}, seed {seed})"
     )
 
 
 def _report(layout: Layout, read: LabeledSet) -> ConversionReport:
-    photos = [image for split in read.splits.values() for image in split]
-    counts = Counter(each["category_id"] for image in photos for each in image.annotations)
+    images = [image for split in read.splits.values() for image in split]
+    counts = Counter(each["category_id"] for image in images for each in image.annotations)
     return ConversionReport(
         layout=layout,
         images={split: len(own) for split, own in read.splits.items()},
-        empty_images=sum(not image.annotations for image in photos),
+        empty_images=sum(not image.annotations for image in images),
         instances={
             split: sum(len(image.annotations) for image in own)
             for split, own in read.splits.items()

@@ -1,34 +1,33 @@
-"""Reading labelme's folders: a JSON file an image, of polygons and rectangles."""
+"""labelme folders: one JSON file of polygons and rectangles per image."""
 
 import itertools
-import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from botvision.datasets.coco.file import read_json
+from botvision.datasets.coco.records import is_finite
 from botvision.datasets.coco.writing import CocoImage, box_annotation, polygon_area
 from botvision.datasets.formats.labeled_sets import (
     LabeledSet,
     Progress,
     polygon_corners,
-    read_json_object,
-    split_of,
 )
-from botvision.datasets.layouts import labelme_files
+from botvision.datasets.layouts import labelme_files, split_of
 from botvision.errors import BotvisionError
 
 
-def read_labelme(folder: Path, *, progress: Progress) -> LabeledSet:
+def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
     """Read a folder of labelme's JSON files, or folders of them by split.
 
     Shapes of one label and one ``group_id`` are one instance. Other shapes than polygons and
     rectangles are left out and counted. The image is the file that ``imagePath`` names, or the
-    one of that name beside the JSON file; ``imageData`` is not looked at. Classes are numbered from
-    1 by name.
+    file of that name beside the JSON file; ``imageData`` is ignored. Classes are numbered from 1 by
+    name.
 
     Args:
-        folder: The user's folder; nothing in it is changed.
-        progress: Called with the files read and their number.
+        folder: labelme folder; nothing in it is changed.
+        progress: Called with the number of files read and the total.
 
     Raises:
         BotvisionError: Naming the file and the shape.
@@ -38,7 +37,7 @@ def read_labelme(folder: Path, *, progress: Progress) -> LabeledSet:
     images: list[tuple[str, CocoImage]] = []
     ids: dict[str, int] = {}
     for number, path in enumerate(files, start=1):
-        content = read_json_object(result.inside(path, str(path)))
+        content = read_json(result.inside(path, str(path)))
         image = _image_path(result, path, content.get("imagePath"))
         size = result.size(image, f"{path}: imagePath")
         for side, expected in zip(("imageWidth", "imageHeight"), size, strict=True):
@@ -47,14 +46,15 @@ def read_labelme(folder: Path, *, progress: Progress) -> LabeledSet:
                     f"{path}: {side}: expected {expected} as {image.name} is, got "
                     f"{content[side]!r:.60}"
                 )
-        # A class's id is only its first place until all names are known.
+        # Until all names are known, a class is numbered by its first occurrence.
         annotations = [
             record | {"category_id": ids.setdefault(label, len(ids))}
             for label, record in _annotations(result, path, content.get("shapes"), size)
         ]
         split = split_of(path.parent.name) if path.parent != folder else None
         images.append((split or "train", CocoImage(image, *size, annotations)))
-        progress(number, len(files))
+        if progress:
+            progress(number, len(files))
     numbers = {ids[name]: number for number, name in enumerate(sorted(ids), start=1)}
     for split, each in images:
         for record in each.annotations:
@@ -114,7 +114,7 @@ def _annotations(
 def _instance(
     parts: list[list[float]], result: LabeledSet, size: tuple[int, int]
 ) -> dict[str, Any] | None:
-    """A record of the parts of an instance; four numbers are a rectangle's corners."""
+    """Return a record of the parts of an instance; four numbers are a rectangle's corners."""
     polygons = [_rectangle(part) if len(part) == 4 else part for part in parts]
     box = result.box(polygon_corners(polygons), size)
     if box is None:
@@ -132,8 +132,6 @@ def _rectangle(corners: list[float]) -> list[float]:
 def _points(where: str, points: Any) -> list[float]:
     if isinstance(points, list) and all(isinstance(p, list) and len(p) == 2 for p in points):
         values = list(itertools.chain.from_iterable(points))
-        if all(
-            type(value) in (int, float) and abs(value) <= sys.float_info.max for value in values
-        ):
+        if all(map(is_finite, values)):
             return [float(value) for value in values]
     raise BotvisionError(f"{where}: points: expected pairs of finite numbers, got {points!r:.60}")

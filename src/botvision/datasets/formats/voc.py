@@ -1,4 +1,4 @@
-"""Reading Pascal VOC's folders: an XML file an image, and images of the objects' masks."""
+"""Pascal VOC folders: one XML file per image, and mask images."""
 
 import math
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from botvision.datasets.coco.writing import (
     mask_annotation,
     polygon_area,
 )
-from botvision.datasets.formats.labeled_sets import Box, LabeledSet, Progress, read_text, split_of
-from botvision.datasets.layouts import voc_files
+from botvision.datasets.formats.labeled_sets import Box, LabeledSet, Progress, read_text
+from botvision.datasets.layouts import split_of, voc_files
 from botvision.errors import BotvisionError
 from botvision.images.decode import IMAGE_SUFFIXES, read_numbers
 
@@ -27,7 +27,7 @@ _VOID = 255  # the border between objects in mask images
 
 @dataclass(frozen=True)
 class _Object:
-    """An ``object`` of an XML file; ``where`` names it in errors."""
+    """``object`` element of an XML file; ``where`` names it in messages."""
 
     where: str
     name: str
@@ -38,24 +38,24 @@ class _Object:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An XML file and its image."""
+    """XML file and its image."""
 
     xml: Path
     root: Element
     image: Path
 
 
-def read_voc(folder: Path, *, progress: Progress) -> LabeledSet:
+def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
     """Read a Pascal VOC folder, or XML files beside their images.
 
-    Boxes are the development kit's: pixels counted from 1, the last one included. Masks come from
-    ``SegmentationObject/`` or from ``polygon`` elements, whose points count from 1 too. Difficult
-    objects become crowds: not trained on, and no mistake where they are found. Classes are numbered
-    from 1 by name.
+    Boxes are those of the development kit: pixels counted from 1, the last one included. Masks come
+    from ``SegmentationObject/`` or from ``polygon`` elements, whose points count from 1 too.
+    Difficult objects become crowds, which are ignored in training and evaluation. Classes are
+    numbered from 1 by name.
 
     Args:
-        folder: The user's folder; nothing in it is changed.
-        progress: Called with the images read and their number.
+        folder: Pascal VOC folder; nothing in it is changed.
+        progress: Called with the number of images read and the total.
 
     Raises:
         BotvisionError: Naming the file and the object.
@@ -63,10 +63,10 @@ def read_voc(folder: Path, *, progress: Progress) -> LabeledSet:
     result = LabeledSet(folder)
     files = _splits(result)
     total, done = sum(map(len, files.values())), 0
-    read: dict[str, list[tuple[CocoImage, list[tuple[str, dict[str, Any]]]]]] = {}
+    found: dict[str, list[tuple[CocoImage, list[tuple[str, dict[str, Any]]]]]] = {}
     names: set[str] = set()
     for split, paths in files.items():
-        read[split] = []
+        found[split] = []
         for path in paths:
             entry = _read_entry(result, path)
             objects = [_object(path, number, each) for number, each in _objects(entry.root)]
@@ -74,12 +74,13 @@ def read_voc(folder: Path, *, progress: Progress) -> LabeledSet:
             size = result.size(entry.image, str(path))
             _check_size(entry, size)
             annotations = list(_annotations(result, entry, objects, size))
-            read[split].append((CocoImage(entry.image, *size, []), annotations))
+            found[split].append((CocoImage(entry.image, *size, []), annotations))
             done += 1
-            progress(done, total)
+            if progress:
+                progress(done, total)
     ids = {name: number for number, name in enumerate(sorted(names), start=1)}
     result.categories = [{"id": number, "name": name} for name, number in ids.items()]
-    for split, images in read.items():
+    for split, images in found.items():
         for image, annotations in images:
             image.annotations.extend(
                 {**each, "category_id": ids[name]} for name, each in annotations
@@ -89,7 +90,7 @@ def read_voc(folder: Path, *, progress: Progress) -> LabeledSet:
 
 
 def _splits(result: LabeledSet) -> dict[str, list[Path]]:
-    """XML files of each split."""
+    """Return the XML files of each split."""
     annotations = result.root / "Annotations"
     if not annotations.is_dir():
         splits: dict[str, list[Path]] = {}
@@ -209,7 +210,7 @@ def _number(where: str, text: str | None) -> float:
 def _annotations(
     result: LabeledSet, entry: _Entry, objects: list[_Object], size: tuple[int, int]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Class name and record of each object; the category id is filled in once all are known."""
+    """Yield class name and record of each object; category ids are filled in at the end."""
     numbers = _mask_numbers(result, entry, len(objects), size)
     for number, each in enumerate(objects, start=1):
         box = result.box(each.corners, size)
@@ -227,7 +228,7 @@ def _annotations(
 def _mask_numbers(
     result: LabeledSet, entry: _Entry, objects: int, size: tuple[int, int]
 ) -> NDArray[np.uint8] | None:
-    """Which object each pixel belongs to, by its place in the XML file from 1; None without."""
+    """Return the number of each pixel's object, from 1 in file order; None without a mask."""
     path = result.root / "SegmentationObject" / f"{entry.xml.stem}.png"
     if not path.is_file():
         return None

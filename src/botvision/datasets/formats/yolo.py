@@ -1,4 +1,4 @@
-"""Reading YOLO's folders: boxes and polygons in text files, as shares of the image's sides."""
+"""YOLO folders: boxes and polygons in text files, as fractions of the image's sides."""
 
 import re
 from collections.abc import Iterator
@@ -14,9 +14,8 @@ from botvision.datasets.formats.labeled_sets import (
     Progress,
     polygon_corners,
     read_text,
-    split_of,
 )
-from botvision.datasets.layouts import yolo_files
+from botvision.datasets.layouts import split_of, yolo_files
 from botvision.errors import BotvisionError
 from botvision.images.decode import IMAGE_SUFFIXES
 
@@ -25,23 +24,23 @@ _ROUNDING = 1e-5  # writers with 6 decimals exceed 0..1 by less
 
 @dataclass(frozen=True)
 class _Classes:
-    """Names by index, and how many fields of a line are keypoints."""
+    """Class names by index, and the number of keypoint fields of a line."""
 
     names: dict[int, str]
     keypoint_fields: int
 
 
-def read_yolo(folder: Path, *, progress: Progress) -> LabeledSet:
+def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
     """Read a YOLO detection or segmentation folder.
 
     ``data.yaml`` gives the classes and the image folders of ``train``, ``val`` and ``test``;
-    without one, ``images/`` (or ``images/<split>/``) and ``classes.txt`` are taken. The labels are
-    where YOLO looks for them: in the path with ``labels`` for ``images``, or beside the image.
-    A class keeps its index as category id. Of lines with keypoints the box is taken.
+    without one, ``images/`` (or ``images/<split>/``) and ``classes.txt`` are taken. Labels are
+    where YOLO looks for them: under the path with ``labels`` for ``images``, or beside the image.
+    A class keeps its index as category id. Of lines with keypoints only the box is read.
 
     Args:
-        folder: The user's folder; nothing in it is changed.
-        progress: Called with the images read and their number.
+        folder: YOLO folder; nothing in it is changed.
+        progress: Called with the number of images read and the total.
 
     Raises:
         BotvisionError: Naming the file and the line.
@@ -57,18 +56,19 @@ def read_yolo(folder: Path, *, progress: Progress) -> LabeledSet:
         splits = _folder_splits(folder)
     result.categories = [{"id": index, "name": name} for index, name in classes.names.items()]
     total, done = sum(map(len, splits.values())), 0
-    places: dict[Path, Path] = {}
+    image_folders: dict[Path, Path] = {}
     for split, images in splits.items():
         result.splits[split] = []
         for image in images:
             size = result.size(image, str(description or folder))
             path = result.inside(_label_path(folder, image), str(image))
-            places[path.parent] = image.parent
+            image_folders[path.parent] = image.parent
             annotations = list(_annotations(result, path, size, classes)) if path.exists() else []
             result.splits[split].append(CocoImage(image, *size, annotations))
             done += 1
-            progress(done, total)
-    _check_orphans(places)
+            if progress:
+                progress(done, total)
+    _check_orphans(image_folders)
     return result
 
 
@@ -123,7 +123,7 @@ def _yaml_splits(result: LabeledSet, path: Path, content: dict[str, Any]) -> dic
         if named.is_dir() and named.resolve().is_relative_to(base.resolve()):
             base = named
         else:
-            # Of the computer that it was made on, or meant from another folder.
+            # A path of the computer that made the file, or relative to another folder.
             result.notes.append(f"{path}: path: {root} is not in {base}, which is taken instead")
     splits = {}
     for word in ("train", "val", "valid", "test"):
@@ -145,7 +145,7 @@ def _yaml_splits(result: LabeledSet, path: Path, content: dict[str, Any]) -> dic
 
 
 def _entry(result: LabeledSet, path: Path, word: str, base: Path, value: str) -> Path:
-    """The folder or list that an entry of data.yaml names."""
+    """Return the folder or list that an entry of data.yaml names."""
     where = f"{path}: {word}"
     # Roboflow writes ../train/images for what is beside its data.yaml.
     shorter = re.sub(r"^(\.\./)+", "", value)
@@ -158,13 +158,13 @@ def _entry(result: LabeledSet, path: Path, word: str, base: Path, value: str) ->
     raise BotvisionError(f"{where}: expected an image folder or a list, got {value}: nothing there")
 
 
-def _images(place: Path) -> Iterator[Path]:
-    if place.is_dir():
-        yield from sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    elif place.suffix == ".txt":
-        yield from (place.parent / line for line in read_text(place).split("\n") if line.strip())
+def _images(source: Path) -> Iterator[Path]:
+    if source.is_dir():
+        yield from sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    elif source.suffix == ".txt":
+        yield from (source.parent / line for line in read_text(source).split("\n") if line.strip())
     else:
-        yield place
+        yield source
 
 
 def _folder_splits(folder: Path) -> dict[str, list[Path]]:
@@ -180,9 +180,9 @@ def _folder_splits(folder: Path) -> dict[str, list[Path]]:
 
 def _label_path(folder: Path, image: Path) -> Path:
     parts = list(image.relative_to(folder).parts)
-    for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
             break
     return folder.joinpath(*parts).with_suffix(".txt")
 
@@ -218,7 +218,7 @@ def _annotation(
     for value, text in zip(numbers, fields[1:], strict=True):
         if not -_ROUNDING <= value <= 1 + _ROUNDING:
             raise BotvisionError(
-                f"{where}: expected shares of the image's sides from 0 to 1, got {text}"
+                f"{where}: expected fractions of the image's sides from 0 to 1, got {text}"
             )
     width, height = size
     if len(numbers) == 4:
@@ -226,20 +226,20 @@ def _annotation(
         corners = ((x - w / 2) * width, (y - h / 2) * height)
         box = result.box((*corners, (x + w / 2) * width, (y + h / 2) * height), size)
         return box_annotation(box, int(category)) if box else None
-    polygon = [value * size[place % 2] for place, value in enumerate(numbers)]
+    polygon = [value * size[index % 2] for index, value in enumerate(numbers)]
     box = result.box(polygon_corners([polygon]), size)
     if not box:
         return None
     return box_annotation(box, int(category), area=polygon_area([polygon]), segmentation=[polygon])
 
 
-def _check_orphans(places: dict[Path, Path]) -> None:
-    """A label file whose image is missing shows that images were lost.
+def _check_orphans(image_folders: dict[Path, Path]) -> None:
+    """Check that each label file has its image: where one is missing, images were lost.
 
     Args:
-        places: The image folder of each label folder.
+        image_folders: Image folder of each label folder.
     """
-    for labels, images in sorted(places.items()):
+    for labels, images in sorted(image_folders.items()):
         stems = {p.stem for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
         for path in sorted(labels.glob("*.txt")):
             if path.stem in stems:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from botvision.datasets.coco.annotations import CocoAnnotations
+from botvision.datasets.coco.store import CocoAnnotations
 from botvision.images.figures import plain_text, save_figure
 from botvision.tasks.detection.confusion import confusion_figure, confusion_matrix
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from botvision.datasets.coco.annotations import CocoAnnotations
+from botvision.datasets.coco.store import CocoAnnotations
 from botvision.images.figures import plain_text
 from botvision.supervision_import import import_supervision
 

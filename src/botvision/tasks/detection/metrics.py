@@ -9,8 +9,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 
-from botvision.datasets.coco.annotations import Category, CocoAnnotations, box_polygons
-from botvision.datasets.coco.polygons import cut_to_surroundings
+from botvision.datasets.coco.polygons import box_polygons, cut_to_surroundings
+from botvision.datasets.coco.store import Category, CocoAnnotations
 from botvision.supervision_import import import_supervision
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from botvision.datasets.coco.annotations import Category
 from botvision.datasets.coco.augmentation import evaluation_transform
 from botvision.datasets.coco.dataset import CocoInstances
+from botvision.datasets.coco.store import Category
 from botvision.errors import BotvisionError
 from botvision.shards.mirror import open_data_folder
 from botvision.tasks.detection.evaluation import evaluate_detector

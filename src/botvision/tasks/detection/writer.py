@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from botvision.datasets.coco.annotations import Category
+from botvision.datasets.coco.store import Category
 from botvision.files import replacing, write_json
 from botvision.tasks.detection.draw import draw_detections
 from botvision.tasks.detection.metrics import coco_results
