@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("fixtures.coco", "fixtures.shapes")
+pytest_plugins = ("fixtures.coco", "fixtures.colors", "fixtures.shapes", "fixtures.weights")
 
 # The detector is as narrow as it can be, and every region it looks at is kept as a detection, so
 # that a network of four steps still has something to report.
@@ -142,8 +142,8 @@ def trained_run(make_recipe, tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Runs leave empty files for charts, whose drawing costs more than all the rest of them."""
-    import botvision.tasks.classification.task
-    import botvision.tasks.detection.task
+    import botvision.tasks.classification.training
+    import botvision.tasks.detection.training
     from botvision.training import log
 
     def leave_empty(*arguments):
@@ -152,8 +152,8 @@ def undrawn(monkeypatch):
 
     for module, names in {
         log: ["draw_curves"],
-        botvision.tasks.detection.task: ["draw_charts", "draw_statistics"],
-        botvision.tasks.classification.task: [
+        botvision.tasks.detection.training: ["draw_charts", "draw_statistics"],
+        botvision.tasks.classification.training: [
             *("draw_calibration", "draw_confusion", "draw_labels", "draw_per_class")
         ],
     }.items():

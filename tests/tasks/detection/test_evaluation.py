@@ -1,4 +1,4 @@
-"""Evaluation: the same figures however it is split, and no masks kept but as run lengths."""
+"""Evaluation: the same metrics however it is split, and no masks kept but as run lengths."""
 
 import gc
 import json
@@ -17,7 +17,7 @@ from PIL import Image
 from botvision.datasets import loading
 from botvision.datasets.coco.augmentation import evaluation_transform
 from botvision.datasets.coco.dataset import CocoInstances
-from botvision.predict.evaluation import evaluate_weights
+from botvision.predict.evaluation import evaluate as evaluate_weights
 from botvision.recipes.running import train_recipe
 from botvision.tasks.detection import evaluation
 from botvision.tasks.detection.build import build_detector
@@ -124,8 +124,8 @@ def settings(num_workers, folder):
 def test_val_gives_the_figures_of_a_run_with_workers(make_recipe, many_sizes, tmp_path, display):
     train_recipe(make_recipe(*settings(2, str(many_sizes))), tmp_path / "run", display=display)
     last = RunFolder(tmp_path / "run").last
-    found = evaluate_weights(last, None, batch_size=2, progress=ignore)
-    assert found == read_description(last)["metrics"]
+    found = evaluate_weights(last, batch_size=2, progress=ignore)
+    assert found == read_description(last).metrics
     assert found["box_ap_per_class"]
 
 
@@ -149,5 +149,5 @@ def test_val_gives_the_figures_of_two_processes(num_workers, make_recipe, many_s
     )
     assert done.returncode == 0, done.stderr
     last = RunFolder(tmp_path / "runs" / "instance_segmentation" / "run").last
-    found = evaluate_weights(last, None, batch_size=2, progress=ignore)
-    assert found == read_description(last)["metrics"]
+    found = evaluate_weights(last, batch_size=2, progress=ignore)
+    assert found == read_description(last).metrics
