@@ -39,6 +39,8 @@ def build_detector(settings: DetectorSettings, num_classes: int) -> nn.Module:
     build: Any = _BUILDERS[settings.detector]
     try:
         detector: nn.Module = build(num_classes=num_classes, **arguments)
+    except BotvisionError:  # names its own cause, such as a missing package
+        raise
     except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise BotvisionError(f"model.backbone {settings.backbone}: {reason}") from error
