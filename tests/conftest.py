@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("fixtures.coco", "fixtures.shapes")
+pytest_plugins = ("fixtures.coco", "fixtures.colors", "fixtures.shapes", "fixtures.weights")
 
 # The detector is as narrow as it can be, and every region it looks at is kept as a detection, so
 # that a network of four steps still has something to report.

@@ -189,7 +189,7 @@ def save_as_torch(path, model):
 
 
 def save_as_ours(path, model):
-    save_weights(path, model, {"task": "classification"})
+    save_weights(path, model)
 
 
 SAVES = {"checkpoint.pth.tar": save_as_torch, "weights.safetensors": save_as_ours}

@@ -1,4 +1,4 @@
-"""Trunks from ResNets' checkpoints: what is taken, what is new, and what is refused."""
+"""Backbones from ResNets' checkpoints: what is taken, what is new, and what is refused."""
 
 import os
 import pickle
@@ -295,6 +295,6 @@ def test_a_detectors_backbone_from_a_plain_resnet(save, tmp_path):
     assert torch.equal(body["layer4.1.conv3.weight"], theirs.state_dict()["layer4.1.conv3.weight"])
     assert all(".conv2.attention." in name for name in report.new)
     # And back: a classifier from a detector, its head new.
-    save_weights(tmp_path / "detector.safetensors", detector, {})
+    save_weights(tmp_path / "detector.safetensors", detector)
     report = load_backbone_weights(ours(), tmp_path / "detector.safetensors")
     assert report.new == ("fc.weight", "fc.bias")

@@ -5,12 +5,20 @@ import pickle
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import botvision
 from botvision.errors import BotvisionError
-from botvision.weights.file import load_tensors, read_description, read_tensors, save_weights
+from botvision.weights.file import (
+    FORMAT,
+    has_description,
+    load_tensors,
+    read_description,
+    read_tensors,
+    save_weights,
+)
 
 
 @pytest.fixture
@@ -23,12 +31,12 @@ def tiny(**options):
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_round_trip(path, channels_last):
+def test_round_trip(path, channels_last, describe):
     model = tiny()
     model.train()(torch.rand(2, 3, 64, 64))  # statistics that are not those of a new model
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    description = {"model": {"name": "botnet_tiny"}, "classes": ["ä", "b"], "n": [1, 2.5, None]}
+    description = describe(["ä", "b"], metrics={"top1": 0.5}, recipe={"n": [1, 2.5, None]})
     save_weights(path, model, description)
     assert read_description(path) == description
     other = tiny()
@@ -41,13 +49,13 @@ def test_round_trip(path, channels_last):
 
 def test_the_file_is_an_ordinary_safetensors_file(path):
     model = tiny()
-    save_weights(path, model, {})
+    save_weights(path, model)
     assert load_file(path).keys() == model.state_dict().keys()
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 def test_reading_under_a_prefix(path):
-    save_weights(path, nn.ModuleDict({"a": nn.Linear(2, 1), "b": nn.Linear(2, 1)}), {})
+    save_weights(path, nn.ModuleDict({"a": nn.Linear(2, 1), "b": nn.Linear(2, 1)}))
     assert set(read_tensors(path, "a.")) == {"weight", "bias"}
     assert set(read_tensors(path)) == {"a.weight", "a.bias", "b.weight", "b.bias"}
     assert read_tensors(path, "c.") == {}
@@ -55,7 +63,7 @@ def test_reading_under_a_prefix(path):
 
 def test_position_tables_are_resized(path):
     model = tiny(img_size=128)
-    save_weights(path, model, {})
+    save_weights(path, model)
     other = tiny(img_size=64)
     load_tensors(other, read_tensors(path), path)
     ours, theirs = other.state_dict(), model.state_dict()
@@ -80,7 +88,7 @@ def test_position_tables_are_resized(path):
     ids=["classes", "position", "depth", "width"],
 )
 def test_another_models_tensors(other, expected, path):
-    save_weights(path, tiny(**(other if "num_classes" in other else {})), {})
+    save_weights(path, tiny(**(other if "num_classes" in other else {})))
     model = tiny(**({} if "num_classes" in other else other))
     with pytest.raises(BotvisionError, match="weights of another model") as raised:
         load_tensors(model, read_tensors(path), path)
@@ -106,9 +114,9 @@ def test_missing_file(read, path):
 
 @pytest.mark.parametrize("read", [read_description, read_tensors])
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated", "header", "pickle", "folder"])
-def test_file_that_is_none_of_ours(kind, read, path):
+def test_file_that_is_none_of_ours(kind, read, path, describe):
     model = nn.Linear(20, 20)
-    save_weights(path, model, {"a": 1})
+    save_weights(path, model, describe())
     content = path.read_bytes()
     if kind == "folder":
         path.unlink()
@@ -137,18 +145,119 @@ def test_safetensors_without_our_description(metadata, path):
     assert set(read_tensors(path)) == {"weight", "bias"}
 
 
-@pytest.mark.parametrize("text", ["{", "not JSON"])
-def test_description_that_is_not_json(text, path):
+def write(path, content):
+    """Write a file with any description."""
+    text = content if isinstance(content, str) else json.dumps(content)
     save_file(nn.Linear(2, 1).state_dict(), path, metadata={"botvision": text})
-    with pytest.raises(BotvisionError, match=r"weights\.safetensors"):
+
+
+@pytest.mark.parametrize("text", ["{", "not JSON", "[" * 10**5])
+def test_description_that_is_not_json(text, path):
+    write(path, text)
+    with pytest.raises(BotvisionError, match=r"weights\.safetensors: the description is not JSON"):
         read_description(path)
 
 
-def test_failure_while_saving_leaves_the_old_file(path, monkeypatch):
-    save_weights(path, nn.Linear(2, 1), {"version": 1})
+def test_what_is_written(path, describe):
+    save_weights(path, nn.Linear(2, 1), describe())
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()["botvision"])
+    assert list(content) == [
+        *("format", "task", "model", "classes", "input"),
+        *("metrics", "made_by", "recipe"),
+    ]
+    assert content["format"] == FORMAT == 1
+
+
+def test_unknown_keys_are_ignored(path, describe):
+    content = describe().model_dump(mode="json")
+    content["license"] = "MIT"
+    content["input"]["padding"] = "reflect"
+    content["classes"][0]["color"] = [255, 0, 0]
+    write(path, content)
+    assert read_description(path) == describe()
+
+
+def test_what_only_informs_may_be_missing_and_anything(path, describe):
+    content = describe().model_dump(mode="json")
+    for key in ("metrics", "made_by", "recipe"):
+        del content[key]
+    write(path, content)
+    assert read_description(path) == describe()
+    write(path, {**content, "recipe": {"training": "none", "data": [1]}})
+    assert read_description(path).recipe == {"training": "none", "data": [1]}
+
+
+NEEDED = [
+    *("task", "model", "classes", "input", "classes.0.id", "classes.0.name"),
+    *("input.size", "input.mean", "input.std", "input.interpolation", "input.crop"),
+    *("input.precision", "input.memory_format"),
+]
+
+
+@pytest.mark.parametrize("key", NEEDED)
+def test_a_missing_key_is_one_line_that_names_it(key, path, describe):
+    content = describe().model_dump(mode="json")
+    *parents, last = key.split(".")
+    group = content
+    for parent in parents:
+        group = group[int(parent) if parent.isdigit() else parent]
+    del group[last]
+    write(path, content)
+    with pytest.raises(BotvisionError, match=rf"description: {key}: Field required$") as raised:
+        read_description(path)
+    assert str(raised.value).startswith(f"{path}: ")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"input": {"size": "large"}}, r"input\.size: .*got 'large'"),
+        ({"input": {"precision": "float8"}}, r"input\.precision: .*got 'float8'"),
+        ({"classes": "cat"}, r"classes: .*got 'cat'"),
+        ({"model": []}, r"model: .*got \[\]"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_it(changes, expected, path, describe):
+    content = describe().model_dump(mode="json")
+    for key, value in changes.items():
+        content[key] = {**content[key], **value} if isinstance(value, dict) else value
+    write(path, content)
+    with pytest.raises(BotvisionError, match=expected) as raised:
+        read_description(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_later_format_asks_for_a_later_version(path, describe):
+    content = {"format": 2, **{k: v for k, v in describe().model_dump().items() if k != "format"}}
+    write(path, json.loads(json.dumps(content)))
+    with pytest.raises(BotvisionError, match=r"format 1 or earlier, got 2; update botvision$"):
+        read_description(path)
+
+
+@pytest.mark.parametrize("content", [None, 3, [], "text", {"format": "1"}, {"format": -1}])
+def test_a_description_without_a_format_number(content, path):
+    write(path, json.dumps(content))
+    with pytest.raises(BotvisionError, match="expected a description with a format number"):
+        read_description(path)
+
+
+def test_whether_a_file_is_described(path, describe):
+    assert not has_description(path)
+    save_weights(path, nn.Linear(2, 1))
+    assert not has_description(path)
+    save_weights(path, nn.Linear(2, 1), describe())
+    assert has_description(path)
+    path.write_text("text")
+    assert not has_description(path)
+
+
+def test_failure_while_saving_leaves_the_old_file(path, monkeypatch, describe):
+    save_weights(path, nn.Linear(2, 1), describe())
     before = path.read_bytes()
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        save_weights(path, nn.Linear(2, 1), {"version": object()})
+    with pytest.raises(ValueError, match="serialize"):
+        save_weights(path, nn.Linear(2, 1), describe(recipe={"version": object()}))
 
     def full(tensors, temporary, metadata):
         temporary.write_bytes(b"half")
@@ -156,7 +265,7 @@ def test_failure_while_saving_leaves_the_old_file(path, monkeypatch):
 
     monkeypatch.setattr("botvision.weights.file.save_file", full)
     with pytest.raises(BotvisionError, match=r"weights\.safetensors: .*No space left"):
-        save_weights(path, nn.Linear(2, 1), {"version": 2})
+        save_weights(path, nn.Linear(2, 1), describe(["other"]))
     assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir()] == [path.name]
-    assert json.loads(json.dumps(read_description(path))) == {"version": 1}
+    assert read_description(path) == describe()

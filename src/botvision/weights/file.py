@@ -162,12 +162,17 @@ def read_description(path: Path) -> Description:
 
 
 def has_description(path: Path) -> bool:
-    """Whether a file is a safetensors file with a description."""
+    """Whether a file is a safetensors file with the description of a model.
+
+    Networks that were published before the format was numbered have their config.json in its
+    place.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            return _KEY in (file.metadata() or {})
-    except (OSError, SafetensorError):
+            content = json.loads((file.metadata() or {})[_KEY])
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError):
         return False
+    return isinstance(content, dict) and "model" in content
 
 
 def _checked(content: Any, path: Path) -> Description:

@@ -96,10 +96,10 @@ def test_what_cannot_be_built_is_one_line(settings, expected):
 
 
 @pytest.fixture
-def trained(tmp_path):
+def trained(describe, tmp_path):
     model = build(classes=3, classifier="botnet26", classifier_arguments=TINY)
     path = tmp_path / "best.safetensors"
-    save_weights(path, model, {"classes": ["ant", "bee", "cat"]})
+    save_weights(path, model, describe(["ant", "bee", "cat"]))
     return model.state_dict(), path
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: the same figures however it is split, and no masks kept but as run lengths."""
+"""Evaluation: the same metrics however it is split, and no masks kept but as run lengths."""
 
 import gc
 import json

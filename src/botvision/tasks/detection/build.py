@@ -39,7 +39,7 @@ def build_detector(settings: DetectorSettings, num_classes: int) -> nn.Module:
     build: Any = _BUILDERS[settings.detector]
     try:
         detector: nn.Module = build(num_classes=num_classes, **arguments)
-    except BotvisionError:
+    except BotvisionError:  # names its own cause, such as a missing package
         raise
     except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
         reason = " ".join(str(error).split())

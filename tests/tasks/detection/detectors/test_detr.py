@@ -234,7 +234,7 @@ def test_unknown_backbone_names_the_nearest():
 def test_backbone_of_a_mask_rcnn(tmp_path):
     detector = detr("botnet_tiny", 4, **SMALL)
     source = mask_rcnn("botnet_tiny", 9, image_size=64, fpn_channels=8)
-    save_weights(tmp_path / "backbone.safetensors", source, {})
+    save_weights(tmp_path / "backbone.safetensors", source)
     load_backbone_weights(detector, tmp_path / "backbone.safetensors")
     expected = source.get_submodule("backbone.body").state_dict()
     found = detector.get_submodule("backbone.body").state_dict()

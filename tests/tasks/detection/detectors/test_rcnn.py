@@ -188,7 +188,7 @@ def test_backbone(kind, tmp_path):
     else:
         source = botvision.create_model("botnet_tiny", num_classes=7, img_size=64)
         expected = {k: v for k, v in source.state_dict().items() if not k.startswith("fc.")}
-    save_weights(tmp_path / "backbone.safetensors", source, {})
+    save_weights(tmp_path / "backbone.safetensors", source)
     before = {k: v.clone() for k, v in detector.state_dict().items()}
     load_backbone_weights(detector, tmp_path / "backbone.safetensors")
     after = detector.state_dict()
@@ -201,7 +201,7 @@ def test_backbone(kind, tmp_path):
 
 def test_backbone_of_another_image_size_has_its_tables_resized(tmp_path):
     source = botvision.create_model("botnet_tiny", img_size=128)
-    save_weights(tmp_path / "backbone.safetensors", source, {})
+    save_weights(tmp_path / "backbone.safetensors", source)
     detector = faster_rcnn("botnet_tiny", 4, **SMALL)
     load_backbone_weights(detector, tmp_path / "backbone.safetensors")
     names = [key for key in body(detector) if key.endswith("qkv.weight")]
@@ -211,7 +211,7 @@ def test_backbone_of_another_image_size_has_its_tables_resized(tmp_path):
 
 @pytest.mark.parametrize("other", ["resnet18", "resnet26", "botnet50"])
 def test_backbone_of_another_network(other, tmp_path):
-    save_weights(tmp_path / "backbone.safetensors", botvision.create_model(other), {})
+    save_weights(tmp_path / "backbone.safetensors", botvision.create_model(other))
     detector = faster_rcnn("botnet_tiny", 4, **SMALL)
     before = {k: v.clone() for k, v in detector.state_dict().items()}
     with pytest.raises(BotvisionError, match=r"backbone\.safetensors: weights of another model"):
