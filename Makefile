@@ -39,11 +39,12 @@ test: venv ## run the tests, without the slow ones
 test-slow: venv ## run the slow tests alone
 	$(BIN)/python -m pytest -m slow
 
-# In an environment of its own. Newer warnings of older packages are no failures.
+# In an environment of its own; uv resolves to the lowest versions. Old packages may warn.
 test-oldest: ## run the main tests with the lowest allowed version of each dependency
 	$(PYTHON) -m venv .venv-oldest
-	$(PYTHON) .ci/oldest.py > .venv-oldest/requirements.txt
-	.venv-oldest/bin/python -m pip install -r .venv-oldest/requirements.txt -e .
+	.venv-oldest/bin/python -m pip install uv
+	VIRTUAL_ENV=.venv-oldest .venv-oldest/bin/uv pip install --resolution lowest-direct \
+		-e '.[demo,detr,hf,track,dev]'
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile \
 		-W default tests/attention tests/models tests/tasks tests/predict
 
