@@ -151,12 +151,16 @@ def _pack(
             [each for chunk in usable for each in chunk.segmentations],
         )
     )
+    bounds = list(itertools.pairwise(instance_starts.tolist()))
     segmentations = [
-        b"[%b,[%b]]" % (json.dumps(ids[first:end]).encode(), b",".join(texts[first:end]))
-        for first, end in itertools.pairwise(instance_starts.tolist())
+        msgspec.msgpack.encode(list(map(msgspec.Raw, texts[first:end]))) for first, end in bounds
     ]
     description = {"categories": [vars(each) for each in categories], **vars(tally)}
-    names = [json.dumps([each.id, each.file_name]).encode() for each in images]
+    # The ids of the image's instances, too: msgpack has no large ones.
+    names = [
+        json.dumps([image.id, image.file_name, ids[first:end]]).encode()
+        for image, (first, end) in zip(images, bounds, strict=True)
+    ]
     sizes = [(each.width, each.height) for each in images]
     arrays: dict[str, Array] = {
         "description": np.frombuffer(json.dumps(description).encode(), np.uint8),
