@@ -151,12 +151,8 @@ def _pack(
             [each for chunk in usable for each in chunk.segmentations],
         )
     )
-    bounds = list(itertools.pairwise(instance_starts.tolist()))
-    segmentations = [
-        msgspec.msgpack.encode(list(map(msgspec.Raw, texts[first:end]))) for first, end in bounds
-    ]
     description = {"categories": [vars(each) for each in categories], **vars(tally)}
-    # The ids of the image's instances, too: msgpack has no large ones.
+    bounds = itertools.pairwise(instance_starts.tolist())
     names = [
         json.dumps([image.id, image.file_name, ids[first:end]]).encode()
         for image, (first, end) in zip(images, bounds, strict=True)
@@ -166,7 +162,7 @@ def _pack(
         "description": np.frombuffer(json.dumps(description).encode(), np.uint8),
         "image_sizes": np.array(sizes, np.float64).reshape(-1, 2),
         **Texts.pack("images", names),
-        **Texts.pack("segmentations", segmentations),
+        **Texts.pack("segmentations", texts),
         "instance_starts": instance_starts,
         **{name: column[order] for name, column in columns.items()},
     }

@@ -148,11 +148,12 @@ class CocoAnnotations:
         """Return the records of the instances of the image at an index."""
         row = self._kept[index]
         rows = slice(*self.arrays["instance_starts"][row : row + 2].tolist())
+        texts = Texts(self.arrays, "segmentations")
         image_id, _, numbers = json.loads(Texts(self.arrays, "images")[row])
         records = []
         for number, segmentation, box, category, crowd, area in zip(
             numbers,
-            msgspec.msgpack.decode(Texts(self.arrays, "segmentations")[row]),
+            (msgspec.msgpack.decode(texts[each]) for each in range(rows.start, rows.stop)),
             *(
                 self.arrays[name][rows].tolist()
                 for name in ("boxes", "category_index", "crowds", "areas")
