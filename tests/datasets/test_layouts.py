@@ -94,6 +94,7 @@ def test_names_with_the_images_folder(make):
         (("val", "valid", "validation", "test"), "val"),
         (("valid", "test"), "valid"),
         (("validation", "test"), "validation"),
+        (("eval", "test"), "eval"),
         (("test",), "test"),
     ],
 )

@@ -150,6 +150,7 @@ def test_nan_or_infinity_in_a_polygon(annotate, refused, value):
         {"size": [30, 40], "counts": ["1200"]},
         {"size": [30, 40], "counts": [-1, 1201]},
         {"size": [30.5, 40], "counts": [1200]},
+        {"size": [10**400, 40], "counts": [1200]},
     ],
     ids=str,
 )

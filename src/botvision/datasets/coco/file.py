@@ -151,18 +151,18 @@ def _pack(
             [each for chunk in usable for each in chunk.segmentations],
         )
     )
-    segmentations = [
-        b"[%b,[%b]]" % (json.dumps(ids[first:end]).encode(), b",".join(texts[first:end]))
-        for first, end in itertools.pairwise(instance_starts.tolist())
-    ]
     description = {"categories": [vars(each) for each in categories], **vars(tally)}
-    names = [json.dumps([each.id, each.file_name]).encode() for each in images]
+    bounds = itertools.pairwise(instance_starts.tolist())
+    names = [
+        json.dumps([image.id, image.file_name, ids[first:end]]).encode()
+        for image, (first, end) in zip(images, bounds, strict=True)
+    ]
     sizes = [(each.width, each.height) for each in images]
     arrays: dict[str, Array] = {
         "description": np.frombuffer(json.dumps(description).encode(), np.uint8),
         "image_sizes": np.array(sizes, np.float64).reshape(-1, 2),
         **Texts.pack("images", names),
-        **Texts.pack("segmentations", segmentations),
+        **Texts.pack("segmentations", texts),
         "instance_starts": instance_starts,
         **{name: column[order] for name, column in columns.items()},
     }

@@ -63,6 +63,9 @@ class RunLengths(msgspec.Struct, gc=False):
     counts: list[int] | str
 
 
+Segmentation = list[list[Number]] | RunLengths | None
+
+
 class _References(msgspec.Struct, gc=False):
     """Fields that every annotation needs for its findings."""
 
@@ -79,15 +82,13 @@ class Annotation(msgspec.Struct, gc=False):
     image_id: Id
     category_id: int
     bbox: Box
-    segmentation: msgspec.Raw = msgspec.Raw(b"null")
+    segmentation: Segmentation = None
     iscrowd: int = 0
     area: Number | None = None
 
 
-Segmentation = list[list[Number]] | RunLengths | None
-_Row = tuple[msgspec.Raw, Annotation, Any]  # the source, decoded, and its segmentation decoded
 _ANNOTATIONS = msgspec.json.Decoder(list[Annotation])
-_SEGMENTATIONS = msgspec.json.Decoder(list[Segmentation])
+_MSGPACK = msgspec.msgpack.Encoder()
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Usable:
 
     Attributes:
         ids: Ids of the annotations.
-        segmentations: JSON of polygons or run lengths, "[]" for none.
+        segmentations: Polygons or run lengths in msgpack, an empty list for none.
         table: Their figures.
     """
 
@@ -186,7 +187,7 @@ class AnnotationChecks:
         self._seen: set[Id] = set()
         self._corners = np.zeros(3, np.int64)
 
-    def usable(self, raws: Sequence[msgspec.Raw]) -> list[Usable]:
+    def usable(self, raws: list[msgspec.Raw]) -> list[Usable]:
         """Return the usable annotations of a file, in chunks.
 
         Args:
@@ -194,7 +195,7 @@ class AnnotationChecks:
         """
         self.tally.records = len(raws)
         chunks = [
-            self._check(self._decode(start, raws[start : start + _CHUNK]))
+            self._check(*self._decode(start, raws[start : start + _CHUNK]))
             for start in range(0, max(1, len(raws)), _CHUNK)
         ]
         boxes, overflowing, fitting = self._corners.tolist()
@@ -205,27 +206,25 @@ class AnnotationChecks:
             self._report(corners_for_sides(self._path, overflowing, boxes))
         return chunks
 
-    def _decode(self, start: int, raws: Sequence[msgspec.Raw]) -> list[_Row]:
-        """Decode annotations, without those that lack a field."""
-        try:
-            records = _ANNOTATIONS.decode(_joined(raws))
-            segmentations = _SEGMENTATIONS.decode(_joined([each.segmentation for each in records]))
-            return list(zip(raws, records, segmentations, strict=True))
-        except NOT_DECODED:
-            pass
+    def _decode(
+        self, start: int, raws: list[msgspec.Raw]
+    ) -> tuple[list[msgspec.Raw], list[Annotation]]:
+        """Return annotations and their sources, without those that lack a field."""
+        with contextlib.suppress(*NOT_DECODED):
+            return raws, _ANNOTATIONS.decode(_joined(raws))
         if len(raws) > 1:
             middle = len(raws) // 2
-            return self._decode(start, raws[:middle]) + self._decode(start + middle, raws[middle:])
+            sources, records = self._decode(start, raws[:middle])
+            more_sources, more_records = self._decode(start + middle, raws[middle:])
+            return sources + more_sources, records + more_records
         where = f"annotations[{start}]"
         source = read_record(self._path, where, raws[0], _References, self._report)
         if source is None:
             self.tally.refused += 1
-            return []
-        return [(raws[0], *_odd_annotation(source))]
+            return [], []
+        return raws, [_odd_annotation(source)]
 
-    def _check(self, rows: list[_Row]) -> Usable:
-        records = [record for _, record, _ in rows]
-        segmentations = [segmentation for *_, segmentation in rows]
+    def _check(self, raws: list[msgspec.Raw], records: list[Annotation]) -> Usable:
         image_index = _indices(self._image_index, [each.image_id for each in records])
         category_index = _indices(self._category_index, [each.category_id for each in records])
         given = np.array([each.bbox for each in records], np.float64).reshape(-1, 4)
@@ -236,14 +235,13 @@ class AnnotationChecks:
         with np.errstate(over="ignore"):
             corners = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], axis=1)
         boxes, has_area, over = clip_box(corners.T, sizes.T)
-        unusable = np.zeros(len(rows), bool)
+        segmentations: list[Any] = [each.segmentation for each in records]
+        unusable = np.array([each is msgspec.UNSET for each in segmentations], bool)
         for row in np.flatnonzero(known & has_area).tolist():
-            segmentation = segmentations[row]
-            if segmentation is msgspec.UNSET:
-                unusable[row] = True
-            elif isinstance(segmentation, RunLengths):
+            if isinstance(segmentation := segmentations[row], RunLengths):
+                width, height = sizes[row].tolist()
                 fields = msgspec.structs.asdict(segmentation)
-                unusable[row] = bool(run_length_fault(fields, sizes[row][1], sizes[row][0]))
+                unusable[row] = bool(run_length_fault(fields, height, width))
         broken = {
             "id": self._are_duplicates([each.id for each in records]),
             "category_id": category_index < 0,
@@ -257,21 +255,18 @@ class AnnotationChecks:
         rules = list(broken)
         first = np.select(list(broken.values()), range(len(rules)), default=len(rules))
         for row in np.flatnonzero(first < len(rules)).tolist():
-            self._count(rules[first[row]], rows[row][0], records[row], sizes[row])
+            self._count(rules[first[row]], raws[row], records[row], sizes[row])
         kept = first >= rules.index(_CLIPPED)
-        chosen = [rows[row] for row in np.flatnonzero(kept).tolist()]
+        chosen = list(itertools.compress(records, kept.tolist()))
         return Usable(
-            ids=[record.id for _, record, _ in chosen],
-            segmentations=[
-                bytes(record.segmentation) if segmentation else b"[]"
-                for _, record, segmentation in chosen
-            ],
+            ids=[each.id for each in chosen],
+            segmentations=[_MSGPACK.encode(each.segmentation or []) for each in chosen],
             table=InstanceTable(
                 image_index[kept],
                 category_index[kept],
                 np.stack(boxes, axis=1)[kept],
-                areas=np.array([record.area for _, record, _ in chosen], np.float64),
-                crowds=np.array([bool(record.iscrowd) for _, record, _ in chosen], bool),
+                areas=np.array([each.area for each in chosen], np.float64),
+                crowds=np.array([each.iscrowd for each in chosen], bool),
             ),
         )
 
@@ -305,7 +300,8 @@ class AnnotationChecks:
 
 
 def _finding(path: Path, rule: str, source: Record, size: Array) -> Finding:
-    of_size = f"the image of {size[0]:g} x {size[1]:g}"
+    width, height = size.tolist()
+    of_size = f"the image of {width:g} x {height:g}"
     severity: Any
     severity, name, expected = {
         "category_id": ("error", "category_id", "one of the file's categories"),
@@ -318,7 +314,7 @@ def _finding(path: Path, rule: str, source: Record, size: Array) -> Finding:
     }[rule]
     value, said = source[name], ""
     if rule == "segmentation" and isinstance(value, dict):
-        said = run_length_fault(value, size[1], size[0])
+        said = run_length_fault(value, height, width)
     return about_annotation(
         severity, path, source["id"], name, expected=expected, value=value, said=said
     )
@@ -417,8 +413,8 @@ def is_finite(value: Any) -> bool:
     return _fits(value, Number)
 
 
-def _odd_annotation(source: Record) -> tuple[Annotation, Any]:
-    """Return a record that is not of the usual form, and its segmentation.
+def _odd_annotation(source: Record) -> Annotation:
+    """Return a record that is not of the usual form.
 
     NaN, None or UNSET stands for a box, a category or a segmentation of another type. Fields that
     nothing depends on may hold anything.
@@ -431,14 +427,13 @@ def _odd_annotation(source: Record) -> tuple[Annotation, Any]:
         "image_id": source["image_id"],
         "category_id": category if _fits(category, int) else None,
         "bbox": box if _fits(box, Box) else (np.nan,) * 4,
-        "segmentation": json.dumps(segmentation).encode(),
+        "segmentation": msgspec.UNSET,
         "iscrowd": int(bool(source.get("iscrowd"))),
         "area": area if _fits(area, Number) else None,
     }
-    typed: Any = msgspec.UNSET
-    if _fits(segmentation or None, Segmentation):
-        typed = msgspec.convert(segmentation or None, Segmentation)
-    return Annotation(**fields), typed
+    with contextlib.suppress(*NOT_DECODED):
+        fields["segmentation"] = msgspec.convert(segmentation or None, Segmentation)
+    return Annotation(**fields)
 
 
 def _duplicate(path: Path, key: str, number: Id) -> Finding:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -134,7 +135,7 @@ class CocoAnnotations:
     def image(self, index: int) -> Record:
         """Return the record of the image at an index."""
         row = self._kept[index]
-        number, name = json.loads(Texts(self.arrays, "images")[row])
+        number, name, _ = json.loads(Texts(self.arrays, "images")[row])
         width, height = self.arrays["image_sizes"][row].tolist()
         return {
             "id": number,
@@ -147,10 +148,12 @@ class CocoAnnotations:
         """Return the records of the instances of the image at an index."""
         row = self._kept[index]
         rows = slice(*self.arrays["instance_starts"][row : row + 2].tolist())
-        image_id, _ = json.loads(Texts(self.arrays, "images")[row])
+        texts = Texts(self.arrays, "segmentations")
+        image_id, _, numbers = json.loads(Texts(self.arrays, "images")[row])
         records = []
         for number, segmentation, box, category, crowd, area in zip(
-            *json.loads(Texts(self.arrays, "segmentations")[row]),
+            numbers,
+            (msgspec.msgpack.decode(texts[each]) for each in range(rows.start, rows.stop)),
             *(
                 self.arrays[name][rows].tolist()
                 for name in ("boxes", "category_index", "crowds", "areas")
