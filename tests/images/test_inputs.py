@@ -41,7 +41,7 @@ def of_mode(mode):
     ("mode", "name"),
     [
         *(("RGB", "a.png"), ("L", "a.png"), ("1", "a.png"), ("1", "a.tif")),
-        *(("I;16", "a.png"), ("I;16", "a.tif"), ("P", "a.png"), ("P", "a.gif")),
+        *(("I;16", "a.png"), ("I;16", "a.tif"), ("P", "a.png"), ("L", "a.gif")),
         *(("RGBA", "a.png"), ("LA", "a.png"), ("CMYK", "a.jpg"), ("CMYK", "a.tif")),
         *(("YCbCr", "a.jpg"), ("LAB", "a.tif")),
     ],
@@ -235,6 +235,6 @@ def test_an_image_that_is_truncated(tmp_path):
     path.write_bytes(path.read_bytes()[:-80])
     with (
         Image.open(path) as image,
-        pytest.raises(BotvisionError, match="image: cannot be decoded .*truncated"),
+        pytest.raises(BotvisionError, match=r"image: cannot be decoded .*truncated"),
     ):
         to_rgb(image)
