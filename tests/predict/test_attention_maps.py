@@ -1,16 +1,16 @@
-"""Where a pixel looks."""
+"""Attention maps of a pixel."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms.v2 import functional as F
 
 import botvision
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_image
 from botvision.predict.attention_maps import attention_maps, draw_attention_maps
+from botvision.tasks.detection.build import build_detector
 from botvision.weights.file import save_weights
 
 
@@ -42,7 +42,7 @@ def test_the_pixel_is_the_one_asked_for(at, place, predictor, image):
     layer = predictor.model.get_submodule(first.layer)
     seen = []
     hook = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    predictor.detect(F.pil_to_tensor(image), score=1.0)
+    predictor.predict([image], threshold=1.0)
     hook.remove()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         expected = layer.attention_map(seen[0], *place)[0].float()
@@ -64,22 +64,16 @@ def test_padding_is_cut_off(predictor):
 
 @pytest.mark.parametrize("at", [(64, 0), (0, 64), (-1, 0), (0, -1)])
 def test_pixel_outside(at, predictor, image):
-    with pytest.raises(BotvisionError, match="expected a pixel of the 64 x 64 image"):
+    with pytest.raises(BotvisionError, match="expected one of the 64 x 64 image"):
         attention_maps(predictor, image, at)
 
 
-def test_model_without_attention(make_recipe, image, tmp_path):
-    from botvision.tasks.detection.build import build_detector
-
+def test_model_without_attention(make_recipe, describe_detector, image, tmp_path):
     recipe = make_recipe("model.backbone=resnet18")
-    description = {
-        "model": recipe.model.model_dump(mode="json", exclude={"backbone_weights"}),
-        "categories": [{"id": 7, "name": "thing"}],
-        "recipe": recipe.model_dump(mode="json"),
-    }
-    save_weights(tmp_path / "w.safetensors", build_detector(recipe.model, 2), description)
+    model = build_detector(recipe.model, 2)
+    save_weights(tmp_path / "w.safetensors", model, describe_detector(recipe))
     predictor = botvision.load(tmp_path / "w.safetensors")
-    with pytest.raises(BotvisionError, match="resnet18: expected a network with attention"):
+    with pytest.raises(BotvisionError, match=r"resnet18: expected a network with attention$"):
         attention_maps(predictor, image, (0, 0))
 
 
@@ -122,7 +116,7 @@ def test_classifiers_look_at_the_middle(size, at, place, classifier):
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
     image = Image.fromarray(noise)
     (first, *_) = attention_maps(classifier, image, at)
-    assert classifier.preparation.crop_pct == 1
+    assert classifier.description.input.crop == 1
     left = (size[0] - size[1]) / 2
     assert first.box == (left, 0, left + size[1], size[1])
     name, expected = of_classifier(classifier, image, place)
@@ -133,7 +127,7 @@ def test_classifiers_look_at_the_middle(size, at, place, classifier):
 @pytest.mark.parametrize("width", [90, 91])
 def test_pixel_that_a_classifier_does_not_see(width, classifier, tmp_path):
     image = Image.new("RGB", (width, 60))
-    expected = "--at {},0: expected a pixel of the middle .* x of 15 to 74 and y of 0 to 59$"
+    expected = r"pixel {},0: expected one of the part .* x from 15 to 74 and y from 0 to 59$"
     for x in (14, 75):
         with pytest.raises(BotvisionError, match=expected.format(x)):
             attention_maps(classifier, image, (x, 0))

@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from botvision.predict.result_files import predict_files
 from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
 from botvision.errors import BotvisionError
 from botvision.images.decode import find_images
-from botvision.predict.result_files import predict_files
 
 
 def quiet(done, total):

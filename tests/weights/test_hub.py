@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 import botvision
 from botvision.errors import BotvisionError
-from botvision.weights.file import read_description
-from botvision.weights.hub import from_pretrained, pretrained_file, push_to_hub, save_pretrained
+from botvision.tasks.publish import save_pretrained
+from botvision.weights.file import read_description, read_tensors
+from botvision.weights.hub import from_pretrained, pretrained_file, push_to_hub
 
 LABELS = ["cat", "dog", "/m/01yrx"]  # a name that looks like a path
 
@@ -38,8 +39,11 @@ def test_a_network_comes_back(folder, tmp_path):
     assert torch.equal(loaded(x), model(x))
     assert loaded.pretrained_cfg["label_names"] == LABELS
     again = save_pretrained(loaded, tmp_path / "again", labels=LABELS)
-    for name in ("config.json", "model.safetensors"):
-        assert (again / name).read_bytes() == (folder / name).read_bytes()
+    assert (again / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+    ours, theirs = again / "model.safetensors", folder / "model.safetensors"
+    assert read_description(ours) == read_description(theirs)
+    tensors = read_tensors(theirs)
+    assert all(torch.equal(value, tensors[name]) for name, value in read_tensors(ours).items())
 
 
 def test_timm_reads_it(folder):
@@ -67,7 +71,9 @@ def test_what_is_written(folder):
     assert prepared["input_size"] == [3, 64, 96]
     assert prepared["mean"] == [0.485, 0.456, 0.406]
     assert prepared["std"] == [0.229, 0.224, 0.225]
-    assert read_description(folder / "model.safetensors")["architecture"] == "botnet_tiny"
+    description = read_description(folder / "model.safetensors")
+    assert description.model["classifier"] == "botnet_tiny"
+    assert description.class_names == tuple(LABELS)
 
 
 def test_a_head_that_was_reset_and_other_preprocessing(tmp_path):
@@ -147,7 +153,8 @@ def edit(folder, **changes):
         ({"model_args": {"checkpoint_path": "x.pth"}}, "got 'checkpoint_path', which would read"),
         ({"model_args": {"pretrained": True}}, "got 'pretrained'"),
         ({"model_args": {"nonsense": 1}}, "botnet_tiny: TypeError: .*nonsense"),
-        ({"model_args": []}, "expected objects"),
+        ({"model_args": []}, "expected an object in model_args"),
+        ({"pretrained_cfg": []}, "expected an object in pretrained_cfg"),
         ({"model_args": {"num_classes": 9}}, "size mismatch"),
         ({"botify": {}}, "attends already"),
     ],

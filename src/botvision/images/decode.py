@@ -147,6 +147,8 @@ def rgb_of(image: Image.Image, name: str) -> Image.Image:
             f"{name}: expected 8 or 16 bits per channel, got 32 with an unknown value range; "
             "convert the image"
         )
+    if isinstance(image.info.get("transparency"), bytes):
+        image = image.convert("RGBA")  # Pillow warns of a palette with alpha otherwise
     return image.convert("RGB")
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from botvision.errors import BotvisionError
 from botvision.images.decode import read_image, rgb_of
 
 ImageInput = str | Path | Image.Image | NDArray[np.generic] | Tensor
@@ -28,15 +29,18 @@ def to_rgb(image: ImageInput) -> Image.Image:
             [3, H, W]. Arrays and tensors are uint8, uint16 or float in 0..1.
 
     Raises:
-        BotvisionError: If a file cannot be read.
+        BotvisionError: If an image cannot be decoded, or has 32 bits per channel.
         TypeError: If the image is of another type.
         ValueError: If its shape, dtype or range is another one.
     """
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        # The user's image stays as it is.
-        return rgb_of(ImageOps.exif_transpose(image), "image")
+        try:
+            # The user's image stays as it is.
+            return rgb_of(ImageOps.exif_transpose(image), "image")
+        except OSError as error:  # Pillow decodes what it opened when it is first needed
+            raise BotvisionError(f"image: cannot be decoded ({error}); replace the file") from error
     if isinstance(image, Tensor):
         shape = tuple(image.shape)
         if len(shape) != 3 or shape[0] not in _CHANNELS:

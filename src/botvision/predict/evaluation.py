@@ -76,7 +76,7 @@ def evaluate_predictor(
         BotvisionError: If the data cannot be used, its classes are others, or an option does not
             apply.
     """
-    trained = predictor.description.recipe.get("data", {})
+    trained = predictor.description.recipe_group("data")
     source = data or trained.get("folder")
     if source is None:
         raise BotvisionError("data: expected a data folder, for the weights name none")

@@ -35,19 +35,25 @@ def load(
 
     Raises:
         BotvisionError: If the weights are missing or describe no model.
-        ValueError: If there is no such device.
+        ValueError: If there is no such device, or ``image_size`` is less than 1.
     """
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size: expected 1 or more pixels, got {image_size}")
     target = _device(device)
     path = Path(weights)
     if path.is_dir() or str(weights).startswith(HUB):
         path = pretrained_file(weights)
-        if not has_description(path):  # timm's own
-            config = path.with_name(CONFIG)
+        config = path.with_name(CONFIG)
+        if has_description(path):
+            description = read_description(path)
+        else:  # timm's own
             description = network_description(read_config(config), config)
-            task = find_task(description.task)
-            return task.predictor(path, description, device=target, image_size=image_size)
-    description = read_description(path)
-    task = find_task(description.task)
+    else:
+        description = read_description(path)
+    try:
+        task = find_task(description.task)
+    except BotvisionError as error:
+        raise BotvisionError(f"{path}: {error}") from error
     return task.predictor(path, description, device=target, image_size=image_size)
 
 
@@ -60,6 +66,6 @@ def _device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BotvisionError(
-            f"device: expected one that torch can use, got {device!r} ({reason})"
+            f"device: expected one that torch can use, got {str(device)!r} ({reason})"
         ) from error
     return chosen

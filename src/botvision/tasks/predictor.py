@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, overload
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -21,7 +22,6 @@ from botvision.weights.file import Description
 Box = tuple[float, float, float, float]
 Result = TypeVar("Result")
 WrittenResult = TypeVar("WrittenResult", contravariant=True)
-_SINGLE_IMAGE = (str, Path, Image.Image, torch.Tensor)
 
 
 class Predictor(ABC, Generic[Result]):
@@ -183,7 +183,8 @@ class ResultWriter(Protocol[WrittenResult]):
 
 def _images_of(source: str | Path | Iterable[ImageInput]) -> Iterator[ImageInput]:
     if not isinstance(source, str | Path):
-        if isinstance(source, _SINGLE_IMAGE):
+        single = isinstance(source, Image.Image | np.ndarray | torch.Tensor)
+        if single and getattr(source, "ndim", 2) < 4:  # its rows would pass for gray images
             raise TypeError("source: expected a path or an iterable of images, got one image")
         yield from source
         return

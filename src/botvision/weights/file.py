@@ -95,6 +95,11 @@ class Description(BaseModel):
         """Names of the classes, in the order of the model's outputs."""
         return tuple(each.name for each in self.classes)
 
+    def recipe_group(self, key: str) -> dict[str, Any]:
+        """Return a group of the recipe, such as "training"; empty if there is none."""
+        group = self.recipe.get(key)
+        return group if isinstance(group, dict) else {}
+
 
 def save_weights(path: Path, model: nn.Module, description: Description | None = None) -> None:
     """Write the parameters and buffers of a model with its description, all or nothing.

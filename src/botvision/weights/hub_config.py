@@ -109,13 +109,14 @@ def network_description(config: dict[str, Any], path: Path) -> Description:
     Raises:
         BotvisionError: If it lacks what is needed to use the network.
     """
+    arguments = _network_arguments(config, path)
     try:
         prepared = {**config, **config.get("pretrained_cfg", {})}
-        count = int(config.get("num_classes", 1000))
+        count = int(arguments.pop("num_classes", config.get("num_classes", 1000)))
         names = config.get("label_names") or prepared.get("label_names")
         model: dict[str, Any] = {
             "classifier": config["architecture"],
-            "classifier_arguments": _network_arguments(config, path),
+            "classifier_arguments": arguments,
             "image_size": prepared["input_size"][-1],
         }
         if "botify" in config:
@@ -137,9 +138,10 @@ def network_description(config: dict[str, Any], path: Path) -> Description:
                 memory_format="contiguous_format",
             ),
         )
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        reason = " ".join(repr(error).split())
         raise BotvisionError(
-            f"{path}: expected a config.json as timm writes it ({error!r})"
+            f"{path}: expected a config.json as timm writes it ({reason})"
         ) from error
 
 
@@ -213,4 +215,4 @@ def _network_arguments(config: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path}: model_args: expected arguments of {config['architecture']}, got "
             f"{barred[0]!r}, which would read other weights"
         )
-    return {key: value for key, value in arguments.items() if key != "num_classes"}
+    return dict(arguments)

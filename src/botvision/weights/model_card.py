@@ -61,7 +61,7 @@ def model_card(
     ]
     if run is not None:
         sections += [
-            _data(description.recipe),
+            _data(description),
             _command(run),
             _recipe(description.recipe),
             _figures(run),
@@ -97,8 +97,8 @@ def _metrics(metrics: dict[str, Any], step: int | None) -> str:
     return "\n".join([f"## Metrics\n\n{after}| metric | value |\n|---|---|", *rows])
 
 
-def _data(recipe: dict[str, Any]) -> str:
-    folder = recipe.get("data", {}).get("folder")
+def _data(description: Description) -> str:
+    folder = description.recipe_group("data").get("folder")
     return f"## Data\n\nThe folder `{folder}`." if folder else ""
 
 

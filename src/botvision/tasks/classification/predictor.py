@@ -133,7 +133,10 @@ def classification_predictor(
     # The file holds all weights; none are to be fetched.
     arguments = {k: v for k, v in settings.classifier_arguments.items() if k != "pretrained"}
     changes = {"classifier_arguments": arguments, "image_size": given.size}
-    model = build_classifier(settings.model_copy(update=changes), len(description.classes))
+    try:
+        model = build_classifier(settings.model_copy(update=changes), len(description.classes))
+    except BotvisionError as error:
+        raise BotvisionError(f"{path}: {error}") from error
     load_tensors(model, read_tensors(path), path)
     if given.memory_format == "channels_last":  # as in training, so that the metrics agree
         model = model.to(memory_format=torch.channels_last)

@@ -105,7 +105,7 @@ class ClassificationTask:
             skip_bad=options.skip_bad,
         )
         images.transform = predictor.transform
-        training = predictor.description.recipe.get("training", {})
+        training = predictor.description.recipe_group("training")
         workers = options.num_workers
         predictions = classify(
             predictor.model,

@@ -94,7 +94,10 @@ def detection_predictor(
     # The file holds all weights; none are to be fetched.
     arguments = {k: v for k, v in settings.backbone_arguments.items() if k != "pretrained"}
     settings = settings.model_copy(update={"backbone_arguments": arguments})
-    model: Any = build_detector(settings, len(description.classes) + 1)
+    try:
+        model: Any = build_detector(settings, len(description.classes) + 1)
+    except BotvisionError as error:
+        raise BotvisionError(f"{path}: {error}") from error
     load_tensors(model, read_tensors(path), path)
     given = description.input
     model.transform.image_mean, model.transform.image_std = list(given.mean), list(given.std)

@@ -122,7 +122,7 @@ class DetectionTask:
                 f"{coco.annotations.path}: categories: expected those of the weights, "
                 f"{_names(trained)}, got {_names(coco.categories)}"
             )
-        training = predictor.description.recipe.get("training", {})
+        training = predictor.description.recipe_group("training")
         metrics, _ = evaluate_detector(
             predictor.model,
             coco,
