@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import botvision
-from botvision.datasets.coco.annotations import read_annotations
+from botvision.datasets.coco.file import read_annotations
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_image
 from botvision.predict.evaluation import evaluate, evaluate_predictor
