@@ -69,17 +69,18 @@ def test_classification(cli, tmp_path):
         (("--output", "none/a.jpg"), "none/a.jpg: no such folder"),
         (("--set", "data.copy_paste=1.5"), "data.copy_paste: "),
         (("--set", "data.color_jitter=-1"), "data.color_jitter: "),
-        (("--set", "data.folder=none"), ""),
     ],
 )
 def test_errors(preview, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    if "data.folder=none" in arguments:  # --data is stronger
-        assert preview(*arguments)[0] == 0
-        return
     status, out, error = preview(*arguments)
     assert (status, out) == (2, "")
     assert error.startswith("error: ")
     assert words in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_the_option_for_the_data_wins_over_an_override(preview, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert preview("--set", "data.folder=none")[0] == 0
