@@ -34,7 +34,7 @@ def predict_files(
 
     Args:
         predictor: See ``load``.
-        paths: Image files, at least one, see ``find_images``.
+        paths: Image files, at least one, see ``find_images``; one given twice is predicted once.
         output: Folder to write to; made if it is missing.
         threshold: Smallest score to keep; None: the default of the task.
         tta: Whether to average over horizontally flipped images (classifiers).
@@ -48,11 +48,15 @@ def predict_files(
     Raises:
         BotvisionError: If an image cannot be read, with ``skip_bad`` if none can, or a file that
             would be written is one of the images.
+        ValueError: If there are no paths.
     """
+    if not paths:
+        raise ValueError("paths: expected one image or more, got none")
     if output.exists() and not output.is_dir():
         raise BotvisionError(f"output {output}: expected a folder, got a file")
     # Folders are resolved and images are not: a link is an image of the folder it lies in.
-    places = [path.parent.resolve() / path.name for path in paths]
+    given = {path.parent.resolve() / path.name: path for path in paths}
+    places, paths = [*given], [*given.values()]
     root = Path(os.path.commonpath([place.parent for place in places]))
     names = [place.relative_to(root) for place in places]
     writer = find_task(predictor.description.task).writer(predictor, output, names)
