@@ -58,15 +58,16 @@ def limited(size):
 
 @pytest.mark.parametrize("room", [0, 4096, 300_000])
 @pytest.mark.parametrize("kind", ["state", "weights"])
-def test_row_35_no_room_for_state_or_weights(kind, room, forked, tmp_path):
+def test_row_35_no_room_for_state_or_weights(kind, room, forked, trained_run, tmp_path):
     model = torch.nn.Linear(400, 500)
     path = tmp_path / kind
     progressed = {"step": 1, "evaluated": 0, "best": None, "since_best": 0}
     state = {"average": None, "optimizer": {}, "batch_size": 1, "recipe": {}}
+    description = read_description(trained_run.best)
 
     def write(step):
         if kind == "weights":
-            save_weights(path, model, {"step": step})
+            save_weights(path, model, description.model_copy(update={"made_by": {"step": step}}))
         else:
             now = {**progressed, "step": step}
             write_state(path, {**state, "model": model.state_dict(), "progressed": now})
@@ -85,7 +86,7 @@ def test_row_35_no_room_for_state_or_weights(kind, room, forked, tmp_path):
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == [kind]
     if kind == "weights":
-        assert read_description(path) == {"step": 1}
+        assert read_description(path).made_by == {"step": 1}
     else:
         assert read_state(path)["progressed"] == progressed
 
