@@ -109,7 +109,7 @@ def test_attention_table(printed):
     group = {"height": 96, "width": 96, "dtype": "bfloat16", "operations": 1}
     report = AttentionReport(
         describe_machine("cpu"),
-        AttentionSettings.checked(device="cpu"),
+        AttentionSettings(device="cpu"),
         [
             AttentionGroup("forward", 31, None, [*results[:3], fast], **group),
             AttentionGroup("forward+backward", 3, None, results, **group),

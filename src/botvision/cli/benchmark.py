@@ -62,14 +62,14 @@ def attention(
     from botvision.benchmark.attention_benchmark import AttentionSettings, benchmark_attention
     from botvision.cli.benchmark_tables import attention_table
 
-    settings = AttentionSettings.checked(
+    settings = AttentionSettings(
         sizes=size or (),
         dtypes=dtype or (),
         layers=layer or (),
         batch=batch,
         heads=heads,
         head_dim=head_dim,
-        device=device,
+        device=device or "",
         seconds=seconds,
     )
     output.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def backbone(
     from botvision.cli.benchmark_tables import backbone_table
 
     settings = BackboneSettings.checked(
-        models=model or (), dtype=dtype, batch=batch, device=device, seconds=seconds
+        models=model or (), dtype=dtype, batch=batch, device=device or "", seconds=seconds
     )
     output.mkdir(parents=True, exist_ok=True)
     _measure(partial(benchmark_backbones, settings), backbone_table, output, as_json=as_json)
