@@ -39,13 +39,6 @@ def plain(text):
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
 
 
-@pytest.mark.parametrize("name", ["attention", "backbone"])
-def test_help_shows_an_example(name, cli):
-    status, out, error = cli("benchmark", name, "--help")
-    assert (status, error) == (0, "")
-    assert f"Example: botvision benchmark {name} --" in plain(out)
-
-
 def test_attention(cli, no_processes, tmp_path):
     status, out, error = cli(*ATTENTION)
     assert (status, error) == (0, "")
