@@ -130,7 +130,8 @@ def benchmark_attention(
             device=settings.device,
             dtype=dtype_named(dtype),
             seconds=settings.seconds,
-            progress=progress and partial(_titled, progress, f"{word} {dtype} {pass_name}"),
+            title=f"{word} {dtype} {pass_name}: ",
+            progress=progress,
         )
         height, width = size
         work = WORK[pass_name] * operations
@@ -138,7 +139,3 @@ def benchmark_attention(
             AttentionGroup(**vars(group), height=height, width=width, dtype=dtype, operations=work)
         )
     return AttentionReport(machine, settings, groups)
-
-
-def _titled(progress: Callable[[str], None], title: str, step: str) -> None:
-    progress(f"{title}: {step}")

@@ -115,6 +115,7 @@ def measure_group(
     device: str,
     dtype: torch.dtype,
     seconds: float,
+    title: str = "",
     progress: Callable[[str], None] | None = None,
 ) -> Group:
     """Measure memory and time of cases, which take turns with a large matrix product.
@@ -125,6 +126,7 @@ def measure_group(
         device: "cpu" or "cuda".
         dtype: Dtype of the matrix product.
         seconds: Budget of the timed rounds.
+        title: Text before each step.
         progress: Called with the current step.
     """
     turns: dict[str, Timing | str] = {}
@@ -132,7 +134,7 @@ def measure_group(
     prepared: dict[str, Prepared] = {}
     for case in cases:
         if progress is not None:
-            progress(f"memory of {case.name}")
+            progress(f"{title}memory of {case.name}")
         try:
             run_pass(*case.warm_up(), pass_name)
             if device == "cpu":
@@ -141,7 +143,7 @@ def measure_group(
         except Exception as error:
             turns[case.name] = reason_of(error)
     if progress is not None:
-        progress(f"time of {', '.join(prepared)}")
+        progress(f"{title}time of {', '.join(prepared)}")
     product = MatrixProduct(device, dtype)
     if prepared:
         passes = {name: partial(run_pass, *pair, pass_name) for name, pair in prepared.items()}

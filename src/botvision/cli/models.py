@@ -65,7 +65,8 @@ def _table(rows: "list[ListedModel]") -> Table:
             shown.insert(0, (row.costs, None))
         for index, (ours, paper) in enumerate(shown):
             form = _form(paper) if index else row.costs.name
-            table.add_row(escape(form), *_figures(ours), *_published(paper, notes))
+            figures = f"{ours.parameters / 1e6:.2f}M", f"{ours.multiply_adds / 1e9:.2f}G"
+            table.add_row(escape(form), f"{ours.input_size}", *figures, *_published(paper, notes))
     legend = [f"{number}: {note}" for number, note in enumerate(notes, 1)]
     table.caption = "\n".join(map(escape, legend)) or None
     table.caption_justify = "left"
@@ -77,14 +78,6 @@ def _form(paper: "PaperCosts | None") -> str:
     arguments = paper.arguments.items() if paper else ()
     shown = [(name, value) for name, value in arguments if name != "img_size"]
     return ", ".join(f"  {name}" if value is True else f"  {name}={value}" for name, value in shown)
-
-
-def _figures(costs: "ModelCosts") -> tuple[str, str, str]:
-    return (
-        f"{costs.input_size}",
-        f"{costs.parameters / 1e6:.2f}M",
-        f"{costs.multiply_adds / 1e9:.2f}G",
-    )
 
 
 def _published(paper: "PaperCosts | None", notes: list[str]) -> tuple[str, str, str]:
