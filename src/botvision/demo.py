@@ -99,52 +99,42 @@ def run_demo(
 
 
 def _make_room(folder: Path, scenes: dict[str, int], *, overwrite: bool) -> None:
-    """Make the folder, or see that it is one to go on with; only what a demo wrote is removed."""
+    """Make the folder, or see that it is one to go on with; remove only what a demo wrote."""
     mark = folder / _MARK
     if folder.exists() and not mark.is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise BotvisionError(f"{folder}: expected a new folder or an earlier demo's")
     if mark.is_file() and overwrite:
-        for name in _WRITTEN:
-            path = folder / name
+        for path in (folder / name for name in _WRITTEN):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-    elif (folder / "summary.json").exists():
-        raise BotvisionError(
-            f"{folder}: holds a finished demo; overwrite it, or choose another folder"
-        )
-    elif mark.is_file() and json.loads(mark.read_text()) != scenes:
-        raise BotvisionError(
-            f"{folder}: holds an unfinished demo of other sizes (quick or not); "
-            "overwrite it, or choose another folder"
-        )
+    elif mark.is_file():
+        advice = "overwrite it, or choose another folder"
+        if (folder / "summary.json").exists():
+            raise BotvisionError(f"{folder}: holds a finished demo; {advice}")
+        if json.loads(mark.read_text()) != scenes:
+            raise BotvisionError(
+                f"{folder}: holds an unfinished demo of other sizes (quick or not); {advice}"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(mark, scenes)
 
 
 def _draw(folder: Path, data: Path, weights: Path, progress: Callable[[int, int], None]) -> None:
-    """Predictions and an attention map of validation scenes."""
     predictor = load(weights)
     where = find_coco_split(data, "val")
     truth = read_annotations(where.annotations)
-    names = [record["file_name"] for record in truth.images[:_PREDICTED]]
-    predict_files(
-        predictor,
-        [where.images / name for name in names],
-        folder / "predictions",
-        progress=progress,
-    )
-    first = truth.images[0]
-    x, y, width, height = truth.instances[first["id"]][0]["bbox"]
+    paths = [where.images / record["file_name"] for record in truth.images[:_PREDICTED]]
+    predict_files(predictor, paths, folder / "predictions", progress=progress)
+    x, y, width, height = truth.instances[truth.images[0]["id"]][0]["bbox"]
     at = (int(x + width / 2), int(y + height / 2))
-    image = read_image(where.images / first["file_name"])
+    image = read_image(paths[0])
     draw_attention_maps(image, at, attention_maps(predictor, image, at), folder / "attention.png")
 
 
 @contextmanager
 def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
-    """Add the seconds of the block to ``parts``."""
     started = time.perf_counter()
     yield
     parts[name] = round(time.perf_counter() - started, 1)

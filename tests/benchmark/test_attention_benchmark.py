@@ -50,7 +50,7 @@ def test_a_group_for_each_dtype_map_and_pass(attention_report, round_trip):
 
 
 def test_defaults():
-    settings = AttentionSettings.checked(device="cpu")
+    settings = AttentionSettings(device="cpu")
     assert settings.sizes == ["32x32", "64x64"]
     assert settings.dtypes == ["float32"]
     assert settings.layers == layer_names()
@@ -58,7 +58,7 @@ def test_defaults():
 
 
 def test_named_twice_is_measured_once():
-    settings = AttentionSettings.checked(sizes=["4x4", "4x4"], layers=["timm", "timm"])
+    settings = AttentionSettings(sizes=["4x4", "4x4"], layers=["timm", "timm"])
     assert (settings.sizes, settings.layers) == (["4x4"], ["timm"])
 
 
@@ -96,14 +96,14 @@ def test_what_is_unavailable_is_listed(attention_report, round_trip, monkeypatch
 )
 def test_mistakes(settings, message):
     with pytest.raises(BotvisionError, match=message):
-        AttentionSettings.checked(**settings)
+        AttentionSettings(**settings)
 
 
 def test_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert AttentionSettings.checked().device == "cpu"
+    assert AttentionSettings().device == "cpu"
     with pytest.raises(BotvisionError, match="device: torch finds no CUDA device"):
-        AttentionSettings.checked(device="cuda")
+        AttentionSettings(device="cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

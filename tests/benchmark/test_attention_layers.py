@@ -14,9 +14,8 @@ from botvision.benchmark.attention_layers import (
     layer_names,
     layer_title,
     prepare_layer,
-    why_unavailable,
 )
-from botvision.benchmark.measuring import FORWARD, PASSES
+from botvision.benchmark.measuring import FORWARD, PASSES, reason_of, run_pass
 
 prepare = partial(prepare_layer, batch=2, heads=2, head_dim=8, dtype=torch.float64, device="cpu")
 
@@ -62,14 +61,16 @@ def test_available_in_half_precision(name, pass_name):
     assert {p.dtype for p in layer.parameters()} == {x.dtype} == {torch.bfloat16}
     assert x.shape == (2, 16, 3, 5)
     assert x.requires_grad
-    assert why_unavailable(partial(prepare, name, dtype=torch.bfloat16), pass_name) is None
+    run_pass(layer, x, pass_name)
 
 
 def test_not_installed(monkeypatch):
     package = "bottleneck_transformer_pytorch"
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"{package}.{package}", raising=False)
-    assert why_unavailable(partial(prepare, package.replace("_", "-")), FORWARD) == "not installed"
+    with pytest.raises(ModuleNotFoundError) as caught:
+        prepare(package.replace("_", "-"), (4, 4))
+    assert reason_of(caught.value) == "not installed"
 
 
 def test_not_available_here(monkeypatch):
@@ -78,8 +79,9 @@ def test_not_available_here(monkeypatch):
 
     monkeypatch.setitem(IMPLEMENTATIONS, "gpu", gpu_only)
     assert "gpu" in layer_names()
-    reason = why_unavailable(partial(prepare, "gpu"), FORWARD)
-    assert reason == "not available: impl 'gpu': expected a CUDA device, got cpu"
+    with pytest.raises(ValueError, match="gpu") as caught:
+        run_pass(*prepare("gpu", (4, 4)), FORWARD)
+    assert reason_of(caught.value) == "not available: impl 'gpu': expected a CUDA device, got cpu"
 
 
 def counted(function):

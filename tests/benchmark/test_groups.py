@@ -21,7 +21,7 @@ from botvision.benchmark.measuring import (
 def test_ratios_and_shares():
     timings = {"ours": Timing(0.5, 0.1, 7), "theirs": Timing(2.0, 0.2, 7)}
     ours, theirs = figures(
-        {"ours": 10, "theirs": 20}, timings, {"ours": 100, "theirs": 300}, {}, peak=80.0
+        {"ours": 10, "theirs": 20}, timings, {"ours": 100, "theirs": 300}, peak=80.0
     )
     assert ours == Measured("ours", 0.5, 0.1, 1.0, 0.25, 100)
     assert theirs == Measured("theirs", 2.0, 0.2, 4.0, 0.125, 300)
@@ -30,23 +30,27 @@ def test_ratios_and_shares():
 def test_no_baseline_no_ratio():
     ours, theirs = figures(
         {"ours": 1, "theirs": 1},
-        {"theirs": Timing(2.0, 0.0, 3)},
+        {"ours": "out of memory", "theirs": Timing(2.0, 0.0, 3)},
         {},
-        {"ours": "out of memory"},
         peak=None,
     )
     assert ours == Measured("ours", unavailable="out of memory")
     assert theirs == Measured("theirs", seconds=2.0, spread=0.0)
 
 
-def make_case(name, made, **more):
+def make_case(name, made):
+    def warm_up():
+        if name == "missing":
+            raise ModuleNotFoundError("No module named 'missing'")
+        return torch.nn.Linear(2, 2), torch.randn(1, 2)
+
     def prepare():
         made.append(name)
         if name == "huge":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return torch.nn.Linear(2, 2), torch.randn(1, 2)
 
-    return Case(name, 1000, prepare, prepare, **more)
+    return Case(name, 1000, prepare, warm_up)
 
 
 @pytest.fixture
@@ -79,12 +83,12 @@ def test_work_is_measured_by_the_product_of_the_same_rounds(
 
 def test_what_is_missing_is_not_made(small, measure):
     made = []
-    cases = [make_case("a", made), make_case("b", made, unavailable="not installed")]
+    cases = [make_case("a", made), make_case("missing", made)]
     group = measure(cases, FORWARD)
     assert made == ["a"]
     assert group.rounds == 3
     assert group.results[0].seconds > 0
-    assert group.results[1] == Measured("b", unavailable="not installed")
+    assert group.results[1] == Measured("missing", unavailable="not installed")
 
 
 def test_what_cannot_be_made_is_a_result(small, measure):
@@ -96,7 +100,10 @@ def test_what_cannot_be_made_is_a_result(small, measure):
 
 def test_no_memory_no_time(small, measure, monkeypatch):
     # What the system killed for its memory would take this process with it.
-    monkeypatch.setattr(measuring, "memory_on_cpu", lambda *_: "out of memory")
+    def killed(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(measuring, "memory_on_cpu", killed)
     made = []
     group = measure([make_case("a", made)], FORWARD)
     assert made == []

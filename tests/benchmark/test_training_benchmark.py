@@ -6,9 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from botvision.benchmark import training_benchmark, training_steps
-from botvision.benchmark.training_benchmark import WARM_UP, benchmark_training
-from botvision.benchmark.training_steps import Clock
+from botvision.benchmark import training_benchmark
+from botvision.benchmark.training_benchmark import WARM_UP, Clock, benchmark_training
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.tasks.detection.training import DetectorTraining
 from botvision.training import speed
@@ -41,15 +40,14 @@ def kept(monkeypatch):
     """Keeps the turns of a benchmark, to be looked at."""
     found = []
 
-    class Kept(training_steps.Turns):
+    class Kept(training_benchmark.Turns):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
-            self.batches, self.prepared = options["batches"], self._bare
-            self.parts = []
+            self.prepared, self.parts = self._bare, []
             found.append(self)
 
         def step(self, each):
-            self.parts.append(list(self._batches.given))
+            self.parts.append(list(self.batches.given))
             super().step(each)
 
     monkeypatch.setattr(training_benchmark, "Turns", Kept)

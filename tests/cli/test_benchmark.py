@@ -39,13 +39,6 @@ def plain(text):
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
 
 
-@pytest.mark.parametrize("name", ["attention", "backbone"])
-def test_help_shows_an_example(name, cli):
-    status, out, error = cli("benchmark", name, "--help")
-    assert (status, error) == (0, "")
-    assert f"Example: botvision benchmark {name} --" in plain(out)
-
-
 def test_attention(cli, no_processes, tmp_path):
     status, out, error = cli(*ATTENTION)
     assert (status, error) == (0, "")
@@ -109,7 +102,7 @@ def test_attention_table(printed):
     group = {"height": 96, "width": 96, "dtype": "bfloat16", "operations": 1}
     report = AttentionReport(
         describe_machine("cpu"),
-        AttentionSettings.checked(device="cpu"),
+        AttentionSettings(device="cpu"),
         [
             AttentionGroup("forward", 31, None, [*results[:3], fast], **group),
             AttentionGroup("forward+backward", 3, None, results, **group),

@@ -90,9 +90,3 @@ def test_unknown_name_names_the_nearest(cli):
         "did you mean botnet50 or botnet_t5 or botnet152?\n"
     )
     assert cli("models", "vgg*")[0] == 2
-
-
-def test_help_has_an_example(cli):
-    status, out, _ = cli("models", "--help")
-    assert status == 0
-    assert "Example: botvision models 'botnet_t*' --json" in out

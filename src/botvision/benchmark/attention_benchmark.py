@@ -10,7 +10,6 @@ from botvision.benchmark.attention_layers import (
     attention_operations,
     layer_names,
     prepare_layer,
-    why_unavailable,
 )
 from botvision.benchmark.machine import Machine, describe_machine
 from botvision.benchmark.measuring import PASSES, WORK, Case, Group, measure_group
@@ -20,63 +19,44 @@ DEFAULT_SIZES = ("32x32", "64x64")
 DEFAULT_DTYPES = ("float32",)
 
 
-@dataclass(frozen=True)
+@dataclass
 class AttentionSettings:
     """Settings of the attention benchmark.
 
     Attributes:
-        sizes: Map sizes, as "64x64".
-        dtypes: Dtypes of parameters and input; there is no autocast.
-        layers: Names from ``layer_names()``; ratios are to the first.
+        sizes: Map sizes, as "64x64"; ``DEFAULT_SIZES`` if empty.
+        dtypes: Dtypes of parameters and input, without autocast; ``DEFAULT_DTYPES`` if empty.
+        layers: Names from ``layer_names()``, by default all; ratios are to the first.
         batch: Batch size.
         heads: Number of attention heads.
         head_dim: Channels per head.
-        device: "cpu" or "cuda".
+        device: "cpu" or "cuda"; by default a GPU if there is one.
         seconds: Budget to time each map, dtype and pass.
+
+    Raises:
+        BotvisionError: On an unknown size, dtype, layer or device.
     """
 
-    sizes: list[str]
-    dtypes: list[str]
-    layers: list[str]
-    batch: int
-    heads: int
-    head_dim: int
-    device: str
-    seconds: float
+    sizes: Sequence[str] = ()
+    dtypes: Sequence[str] = ()
+    layers: Sequence[str] = ()
+    batch: int = 1
+    heads: int = 4
+    head_dim: int = 128
+    device: str = ""
+    seconds: float = 8.0
 
-    @classmethod
-    def checked(
-        cls,
-        *,
-        sizes: Sequence[str] = (),
-        dtypes: Sequence[str] = (),
-        layers: Sequence[str] = (),
-        batch: int = 1,
-        heads: int = 4,
-        head_dim: int = 128,
-        device: str | None = None,
-        seconds: float = 8.0,
-    ) -> "AttentionSettings":
-        """Check the settings and fill in the defaults.
-
-        Raises:
-            BotvisionError: On an unknown size, dtype, layer or device.
-        """
+    def __post_init__(self) -> None:
+        sizes = [f"{h}x{w}" for h, w in map(check_size, self.sizes or DEFAULT_SIZES)]
         known = layer_names()
-        sizes = [f"{h}x{w}" for h, w in map(check_size, sizes or DEFAULT_SIZES)]
-        layers = [check_known("layer", layer, known) for layer in layers or known]
-        for dtype in dtypes:
+        for dtype in self.dtypes:
             dtype_named(dtype)
-        return cls(
-            sizes=list(dict.fromkeys(sizes)),
-            dtypes=list(dict.fromkeys(dtypes or DEFAULT_DTYPES)),
-            layers=list(dict.fromkeys(layers)),
-            batch=batch,
-            heads=heads,
-            head_dim=head_dim,
-            device=check_device(device),
-            seconds=seconds,
-        )
+        for layer in self.layers:
+            check_known("layer", layer, known)
+        self.sizes = list(dict.fromkeys(sizes))
+        self.dtypes = list(dict.fromkeys(self.dtypes or DEFAULT_DTYPES))
+        self.layers = list(dict.fromkeys(self.layers or known))
+        self.device = check_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -126,54 +106,36 @@ def benchmark_attention(
         progress: Called with the current step.
     """
     machine = describe_machine(settings.device)
-    if progress is not None:
-        progress("trying each layer on a small map")
-    prepare = {
-        (layer, dtype): partial(
-            prepare_layer,
-            layer,
-            batch=settings.batch,
-            heads=settings.heads,
-            head_dim=settings.head_dim,
-            dtype=dtype_named(dtype),
-            device=settings.device,
-        )
-        for layer, dtype in product(settings.layers, settings.dtypes)
-    }
-    reasons = {
-        (*key, pass_name): why_unavailable(prepare[key], pass_name)
-        for key, pass_name in product(prepare, PASSES)
-    }
     groups = []
     for dtype, word, pass_name in product(settings.dtypes, settings.sizes, PASSES):
         size = check_size(word)
         operations = attention_operations(settings.batch, settings.heads, settings.head_dim, size)
-        cases = [
-            Case(
+        cases = []
+        for layer in settings.layers:
+            prepare = partial(
+                prepare_layer,
                 layer,
-                operations,
-                prepare=partial(prepare[layer, dtype], size),
-                warm_up=partial(prepare[layer, dtype], SMALL_SIZE),
-                unavailable=reasons[layer, dtype, pass_name],
+                batch=settings.batch,
+                heads=settings.heads,
+                head_dim=settings.head_dim,
+                dtype=dtype_named(dtype),
+                device=settings.device,
             )
-            for layer in settings.layers
-        ]
+            cases.append(
+                Case(layer, operations, partial(prepare, size), partial(prepare, SMALL_SIZE))
+            )
         group = measure_group(
             cases,
             pass_name,
             device=settings.device,
             dtype=dtype_named(dtype),
             seconds=settings.seconds,
-            progress=progress and partial(_titled, progress, f"{word} {dtype} {pass_name}"),
+            title=f"{word} {dtype} {pass_name}: ",
+            progress=progress,
         )
+        height, width = size
         work = WORK[pass_name] * operations
         groups.append(
-            AttentionGroup(
-                **vars(group), height=size[0], width=size[1], dtype=dtype, operations=work
-            )
+            AttentionGroup(**vars(group), height=height, width=width, dtype=dtype, operations=work)
         )
     return AttentionReport(machine, settings, groups)
-
-
-def _titled(progress: Callable[[str], None], title: str, step: str) -> None:
-    progress(f"{title}: {step}")

@@ -1,15 +1,13 @@
 """Attention layers of the benchmark: ours and others that compute the same function."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from botvision.attention import IMPLEMENTATIONS, MultiHeadSelfAttention2d
-from botvision.benchmark.measuring import Prepared, reason_of, run_pass
+from botvision.benchmark.measuring import Prepared
 
 SMALL_SIZE = (4, 4)
 """Map on which a layer is tried and warmed up."""
@@ -41,28 +39,20 @@ class MaskedAttention(nn.Module):
         return out.mT.reshape(x.shape)
 
 
-def _ours(dim: int, heads: int, size: tuple[int, int], *, impl: str) -> nn.Module:
-    return MultiHeadSelfAttention2d(dim, heads, position_size=size, impl=impl)
-
-
 def _lucidrains(dim: int, heads: int, size: tuple[int, int]) -> nn.Module:
     from bottleneck_transformer_pytorch.bottleneck_transformer_pytorch import (  # type: ignore[import-untyped]
         Attention,
     )
 
-    layer: nn.Module = Attention(
-        dim=dim, fmap_size=size, heads=heads, dim_head=dim // heads, rel_pos_emb=True
-    )
-    return layer
+    return Attention(dim=dim, fmap_size=size, heads=heads, dim_head=dim // heads, rel_pos_emb=True)
 
 
 def _timm(dim: int, heads: int, size: tuple[int, int]) -> nn.Module:
     from timm.layers.bottleneck_attn import BottleneckAttn
 
-    layer: nn.Module = BottleneckAttn(
+    return BottleneckAttn(
         dim, feat_size=size, num_heads=heads, dim_head=dim // heads, scale_pos_embed=True
     )
-    return layer
 
 
 PEERS: dict[str, Callable[[int, int, tuple[int, int]], nn.Module]] = {
@@ -96,26 +86,13 @@ def prepare_layer(
 ) -> Prepared:
     """Return a layer with relative positions and its input, [B, C, H, W], which requires grad."""
     dim = heads * head_dim
-    make: Any = PEERS.get(name) or partial(_ours, impl=name)
-    layer: nn.Module = make(dim, heads, size).to(device, dtype)
+    layer = (
+        PEERS[name](dim, heads, size)
+        if name in PEERS
+        else MultiHeadSelfAttention2d(dim, heads, position_size=size, impl=name)
+    )
     x = torch.randn(batch, dim, *size, device=device).to(dtype)
-    return layer, x.requires_grad_()
-
-
-def why_unavailable(prepare: Callable[[tuple[int, int]], Prepared], pass_name: str) -> str | None:
-    """Run a layer once on a small map and return why it does not run, or None if it does.
-
-    Args:
-        prepare: ``prepare_layer`` with all arguments except the size bound.
-        pass_name: Pass to try.
-    """
-    try:
-        run_pass(*prepare(SMALL_SIZE), pass_name)
-    except ModuleNotFoundError:
-        return "not installed"
-    except Exception as error:
-        return reason_of(error)
-    return None
+    return layer.to(device, dtype), x.requires_grad_()
 
 
 def attention_operations(batch: int, heads: int, head_dim: int, size: tuple[int, int]) -> int:
@@ -131,9 +108,6 @@ def attention_operations(batch: int, heads: int, head_dim: int, size: tuple[int,
         head_dim: Channels per head.
         size: (H, W) of the map.
     """
-    height, width = size
-    n, dim = height * width, heads * head_dim
-    projection = 2 * n * dim * 3 * dim
-    products = 4 * n * n * dim
-    positions = 2 * n * dim * (height + width)
-    return batch * (projection + products + positions)
+    (height, width), dim = size, heads * head_dim
+    n = height * width
+    return batch * (2 * n * dim * 3 * dim + 4 * n * n * dim + 2 * n * dim * (height + width))

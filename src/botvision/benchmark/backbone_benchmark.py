@@ -52,7 +52,7 @@ class BackboneSettings:
         models: Sequence[str] = (),
         dtype: str = "float32",
         batch: int = 1,
-        device: str | None = None,
+        device: str = "",
         seconds: float = 8.0,
     ) -> "BackboneSettings":
         """Check the settings, fill in the defaults and count the models' costs.
@@ -69,8 +69,8 @@ class BackboneSettings:
         """
         dtype_named(dtype)
         device = check_device(device)
-        names = [(word, *check_model(word)) for word in models or DEFAULT_MODELS]
-        costs = [_count(word, name, side) for word, name, side in names]
+        names = {word: check_model(word) for word in models or DEFAULT_MODELS}
+        costs = [_count(word, *name) for word, name in names.items()]
         return cls(list(dict.fromkeys(costs)), dtype, batch, device, seconds)
 
 
@@ -101,8 +101,7 @@ def benchmark_backbones(
         settings: Settings of the benchmark.
         progress: Called with the current step.
     """
-    machine = describe_machine(settings.device)
-    groups = []
+    report = BackboneReport(describe_machine(settings.device), settings, [])
     for pass_name in PASSES:
         training = pass_name == FORWARD_BACKWARD
         cases = [
@@ -114,17 +113,16 @@ def benchmark_backbones(
             )
             for model in settings.models
         ]
-        groups.append(
-            measure_group(
-                cases,
-                pass_name,
-                device=settings.device,
-                dtype=dtype_named(settings.dtype),
-                seconds=settings.seconds,
-                progress=progress,
-            )
+        group = measure_group(
+            cases,
+            pass_name,
+            device=settings.device,
+            dtype=dtype_named(settings.dtype),
+            seconds=settings.seconds,
+            progress=progress,
         )
-    return BackboneReport(machine, settings, groups)
+        report.groups.append(group)
+    return report
 
 
 def model_title(model: ModelCosts) -> str:

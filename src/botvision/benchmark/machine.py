@@ -61,9 +61,10 @@ def describe_machine(device: str) -> Machine:
         device: "cpu" or "cuda".
     """
     on_gpu = device == "cuda"
+    affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     return Machine(
         cpu=_cpu_model(),
-        cores=_usable_cores(),
+        cores=len(affinity(0)) if affinity else os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         instruction_sets=torch.backends.cpu.get_cpu_capability(),
         gpu=torch.cuda.get_device_name() if on_gpu else None,
@@ -86,9 +87,3 @@ def _cpu_model(listing: Path = Path("/proc/cpuinfo")) -> str:
             if name.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -14,11 +14,10 @@ from botvision.processes import call_in_new_process, first_line, out_of_memory, 
 
 FORWARD = "forward"
 FORWARD_BACKWARD = "forward+backward"
-PASSES = (FORWARD, FORWARD_BACKWARD)
-
 # The backward pass has two products for each of the forward one. Recomputation, which saves memory,
 # is no work of the function and is not counted.
 WORK = {FORWARD: 1, FORWARD_BACKWARD: 3}
+PASSES = tuple(WORK)
 
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 100
@@ -38,15 +37,14 @@ class Case:
         name: Name of the layer or model.
         operations: Floating-point operations of the products in its forward pass.
         prepare: Makes the network and its input.
-        warm_up: Makes a small network of the kind and its input.
-        unavailable: Why it cannot be measured, if that is known already.
+        warm_up: Makes a small network of the kind and its input, to try it and to load all that a
+            first pass loads.
     """
 
     name: str
     operations: int
     prepare: Callable[[], Prepared]
     warm_up: Callable[[], Prepared]
-    unavailable: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +115,7 @@ def measure_group(
     device: str,
     dtype: torch.dtype,
     seconds: float,
+    title: str = "",
     progress: Callable[[str], None] | None = None,
 ) -> Group:
     """Measure memory and time of cases, which take turns with a large matrix product.
@@ -127,53 +126,47 @@ def measure_group(
         device: "cpu" or "cuda".
         dtype: Dtype of the matrix product.
         seconds: Budget of the timed rounds.
+        title: Text before each step.
         progress: Called with the current step.
     """
-    failures = {case.name: case.unavailable for case in cases if case.unavailable}
+    turns: dict[str, Timing | str] = {}
     memory: dict[str, int] = {}
     prepared: dict[str, Prepared] = {}
     for case in cases:
-        if case.name in failures:
-            continue
-        if device == "cpu":
-            if progress is not None:
-                progress(f"memory of {case.name}")
-            added = memory_on_cpu(case.prepare, case.warm_up, pass_name)
-            if isinstance(added, str):
-                failures[case.name] = added
-                continue
-            memory[case.name] = added
+        if progress is not None:
+            progress(f"{title}memory of {case.name}")
         try:
+            run_pass(*case.warm_up(), pass_name)
+            if device == "cpu":
+                memory[case.name] = memory_on_cpu(case.prepare, case.warm_up, pass_name)
             prepared[case.name] = case.prepare()
         except Exception as error:
-            failures[case.name] = reason_of(error)
+            turns[case.name] = reason_of(error)
     if progress is not None:
-        progress(f"time of {', '.join(prepared)}")
-    turns, product = {}, MatrixProduct(device, dtype)
+        progress(f"{title}time of {', '.join(prepared)}")
+    product = MatrixProduct(device, dtype)
     if prepared:
         passes = {name: partial(run_pass, *pair, pass_name) for name, pair in prepared.items()}
-        turns = take_turns({_PRODUCT: product, **passes}, seconds)
-    timings = {name: turn for name, turn in turns.items() if isinstance(turn, Timing)}
-    failures |= {name: turn for name, turn in turns.items() if isinstance(turn, str)}
+        turns |= take_turns({_PRODUCT: product, **passes}, seconds)
     if device == "cuda":
-        for name in timings.keys() & prepared.keys():
-            memory[name] = memory_on_gpu(*prepared[name], pass_name)
-    clock = timings.pop(_PRODUCT, None)
-    peak = None if clock is None else product.operations / clock.seconds
+        for name, pair in prepared.items():
+            if isinstance(turns[name], Timing):
+                memory[name] = memory_on_gpu(*pair, pass_name)
+    clock = turns.pop(_PRODUCT, None)
+    peak = product.operations / clock.seconds if isinstance(clock, Timing) else None
     work = {case.name: WORK[pass_name] * case.operations for case in cases}
     return Group(
         pass_name=pass_name,
-        rounds=max((timing.rounds for timing in timings.values()), default=0),
+        rounds=max((turn.rounds for turn in turns.values() if isinstance(turn, Timing)), default=0),
         peak_operations_per_second=peak,
-        results=figures(work, timings, memory, failures, peak=peak),
+        results=figures(work, turns, memory, peak=peak),
     )
 
 
 def figures(
     operations: Mapping[str, int],
-    timings: Mapping[str, Timing],
+    turns: Mapping[str, Timing | str],
     memory: Mapping[str, int],
-    failures: Mapping[str, str],
     *,
     peak: float | None,
 ) -> list[Measured]:
@@ -181,28 +174,26 @@ def figures(
 
     Args:
         operations: Operations of the pass by case; the first case is the baseline.
-        timings: Timings of the cases that were timed.
+        turns: Timing of each case, or why there is none.
         memory: Added bytes by case.
-        failures: Reasons of the cases without figures.
         peak: Operations per second of the matrix product.
     """
-    baseline = timings.get(next(iter(operations)))
+    baseline = turns[next(iter(operations))]
     results = []
     for name, count in operations.items():
-        timing = timings.get(name)
-        if timing is None:
-            results.append(Measured(name, unavailable=failures[name]))
+        timing = turns[name]
+        if isinstance(timing, str):
+            results.append(Measured(name, unavailable=timing))
             continue
-        results.append(
-            Measured(
-                name,
-                seconds=timing.seconds,
-                spread=timing.spread,
-                ratio=None if baseline is None else timing.seconds / baseline.seconds,
-                utilization=None if peak is None else count / timing.seconds / peak,
-                memory_bytes=memory.get(name),
-            )
+        measured = Measured(
+            name,
+            seconds=timing.seconds,
+            spread=timing.spread,
+            ratio=None if isinstance(baseline, str) else timing.seconds / baseline.seconds,
+            utilization=None if peak is None else count / timing.seconds / peak,
+            memory_bytes=memory.get(name),
         )
+        results.append(measured)
     return results
 
 
@@ -300,6 +291,8 @@ def take_turns(cases: Mapping[str, Callable[[], None]], seconds: float) -> dict[
 
 def reason_of(error: Exception) -> str:
     """Return why a case has no figures in one line; an error is a result as well."""
+    if isinstance(error, ModuleNotFoundError):
+        return "not installed"
     return "out of memory" if out_of_memory(error) else f"not available: {first_line(error)}"
 
 
@@ -316,18 +309,19 @@ def memory_on_gpu(network: nn.Module, x: Tensor, pass_name: str) -> int:
 
 def memory_on_cpu(
     prepare: Callable[[], Prepared], warm_up: Callable[[], Prepared], pass_name: str
-) -> int | str:
-    """Return the bytes that a pass adds to the peak memory of a new process, or why not.
+) -> int:
+    """Return the bytes that a pass adds to the peak memory of a new process.
 
     Args:
         prepare: Makes the network and its input, in the new process.
         warm_up: Makes a small network and input, to load all that a first pass loads.
         pass_name: One of ``PASSES``.
+
+    Raises:
+        MemoryError: If the process ran out of memory.
+        RuntimeError: If the pass failed.
     """
-    try:
-        return call_in_new_process(_added_memory, prepare, warm_up, pass_name)
-    except (MemoryError, RuntimeError) as error:
-        return reason_of(error)
+    return call_in_new_process(_added_memory, prepare, warm_up, pass_name)
 
 
 def _added_memory(

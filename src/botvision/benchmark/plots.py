@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -36,12 +37,13 @@ def write_report(report: Any, folder: Path) -> list[str]:
         Names of the files.
     """
     write_json(folder / "benchmark.json", asdict(report))
-    if isinstance(report, AttentionReport):
-        figure = _attention_figure(report)
-    elif isinstance(report, BackboneReport):
-        figure = _backbone_figure(report)
-    else:
-        return ["benchmark.json"]
+    with rc_context({"axes.spines.top": False, "axes.spines.right": False}):
+        if isinstance(report, AttentionReport):
+            figure = _attention_figure(report)
+        elif isinstance(report, BackboneReport):
+            figure = _backbone_figure(report)
+        else:
+            return ["benchmark.json"]
     save_figure(figure, folder / "benchmark.png", dpi=120)
     return ["benchmark.json", "benchmark.png"]
 
@@ -54,7 +56,9 @@ def _attention_figure(report: AttentionReport) -> Figure:
     settings = report.settings
     ran = {r.name for g in report.groups for r in g.results if r.seconds is not None}
     layers = [layer for layer in settings.layers if layer in ran]
-    colors = _layer_colors(settings.layers)
+    # Cold colors for our layers, warm ones and gray for the peers.
+    ours = (layer for layer in settings.layers if layer not in PEERS)
+    colors = dict(zip(ours, cycle(_OUR_COLORS))) | dict(zip(PEERS, _PEER_COLORS, strict=True))
     rows = 2 * len(settings.dtypes)
     width = min(30.0, max(15.0, 0.45 * len(layers) * len(settings.sizes)))
     figure = Figure(figsize=(width, 4.4 * rows + 1), layout="constrained")
@@ -101,12 +105,6 @@ def _backbone_figure(report: BackboneReport) -> Figure:
     return figure
 
 
-def _layer_colors(layers: Sequence[str]) -> dict[str, Any]:
-    """Cold colors for our layers, warm ones and gray for the peers."""
-    ours = (layer for layer in layers if layer not in PEERS)
-    return dict(zip(ours, cycle(_OUR_COLORS))) | dict(zip(PEERS, _PEER_COLORS, strict=True))
-
-
 def _draw_ratios(
     axes: Any, groups: Sequence[AttentionGroup], layers: Sequence[str], colors: dict[str, Any]
 ) -> None:
@@ -131,15 +129,13 @@ def _draw_ratios(
                 fontsize=8,
             )
     axes.axhline(1, color="lightgray", linewidth=0.8, zorder=0)
-    axes.set_xticks(range(len(groups)), [_bar_title(group) for group in groups])
+    titles = []
+    for group in groups:
+        seconds = group.results[0].seconds
+        time = "" if seconds is None else f"\n1 is\n{_short(1e3 * seconds)} ms"
+        titles.append(f"{group.height}x{group.width}{time}")
+    axes.set_xticks(range(len(groups)), titles)
     axes.margins(y=0.12)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _bar_title(group: AttentionGroup) -> str:
-    first = group.results[0]
-    time = "" if first.seconds is None else f"\n1 is\n{_short(1e3 * first.seconds)} ms"
-    return f"{group.height}x{group.width}{time}"
 
 
 def _draw_memory(
@@ -170,7 +166,6 @@ def _draw_memory(
     axes.xaxis.set_minor_locator(NullLocator())
     _plain_numbers(axes.yaxis)
     axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_compute_time(axes: Any, report: BackboneReport) -> None:
@@ -191,18 +186,12 @@ def _draw_compute_time(axes: Any, report: BackboneReport) -> None:
         fastest = [1e3 * work * end / peak for end in ends]
         axes.plot(ends, fastest, "--", color="gray", label="at the matrix product's rate")
         axes.legend(loc="upper left", fontsize="small")
-    axes.set(
-        title="Compute time: forward and backward",
-        xlabel="multiply-adds per image (G)",
-        ylabel="ms",
-        xscale="log",
-        yscale="log",
-    )
+    axes.set(xlabel="multiply-adds per image (G)", ylabel="ms", xscale="log", yscale="log")
+    axes.set_title("Compute time: forward and backward")
     axes.margins(x=0.2, y=0.2)
     _plain_numbers(axes.xaxis)
     _plain_numbers(axes.yaxis)
     axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_bars(
@@ -223,7 +212,6 @@ def _draw_bars(
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.margins(x=0.22)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _result(group: Group, name: str) -> Measured:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from botvision.benchmark.machine import Machine, describe_machine
+from botvision.benchmark.machine import describe_machine
 from botvision.errors import BotvisionError
 from botvision.files import write_json
 from botvision.images.figures import plain_text, save_figure
@@ -77,11 +78,16 @@ def repeat_recipes(
         Interrupted: If Ctrl-C or SIGTERM asked to stop; the same call resumes.
     """
     machine = describe_machine(processes().device.type)
-    runs = [(recipe, seed) for seed in range(seeds) for recipe in recipes]
-    for recipe, seed in runs:
-        _check_same(recipe, seed, folder)
-    for number, (recipe, seed) in enumerate(runs, start=1):
-        path = _path(folder, recipe, seed)
+    runs = {}
+    for seed in range(seeds):
+        for recipe in recipes:
+            training = recipe.training.model_copy(update={"seed": seed})
+            path = _path(folder, recipe, seed)
+            runs[path] = recipe.model_copy(update={"name": path.name, "training": training})
+    for path, recipe in runs.items():
+        if path.exists():
+            _check_same(path, recipe)
+    for number, (path, recipe) in enumerate(runs.items(), start=1):
         if path.exists() and read_run(path).state in _DONE:
             continue
         if note is not None:
@@ -90,26 +96,22 @@ def repeat_recipes(
             if path.exists():
                 resume_run(path, display=display)
             else:
-                train_recipe(_seeded(recipe, seed), path, display=display)
+                train_recipe(recipe, path, display=display)
         if processes().is_main_process:
-            _write_summary(machine, recipes, seeds, folder)
-    return _summary(recipes, seeds, folder)
-
-
-def _seeded(recipe: Recipe, seed: int) -> Recipe:
-    training = recipe.training.model_copy(update={"seed": seed})
-    return recipe.model_copy(update={"name": f"{recipe.name}_seed{seed}", "training": training})
+            finished = _finished(recipes, seeds, folder)
+            rows = _summary(finished)
+            content = {"machine": asdict(machine), "recipes": [asdict(row) for row in rows]}
+            write_json(folder / "summary.json", content)
+            save_figure(_figure(rows, finished), folder / "summary.png")
+    return _summary(_finished(recipes, seeds, folder))
 
 
 def _path(folder: Path, recipe: Recipe, seed: int) -> Path:
     return folder / recipe.kind / f"{recipe.name}_seed{seed}"
 
 
-def _check_same(recipe: Recipe, seed: int, folder: Path) -> None:
-    path = _path(folder, recipe, seed)
-    if not path.exists():
-        return
-    wanted = Run(path, recipe=_seeded(recipe, seed).model_dump(mode="json"))
+def _check_same(path: Path, recipe: Recipe) -> None:
+    wanted = Run(path, recipe=recipe.model_dump(mode="json"))
     different = differing_values([read_run(path), wanted]).keys() - FREE
     if different:
         raise BotvisionError(
@@ -134,72 +136,59 @@ def _timed(path: Path) -> Iterator[None]:
 
 def _time(path: Path) -> dict[str, float]:
     file = path / "time.json"
-    if not file.is_file():
-        return {"seconds": 0.0, "processor_seconds": 0.0}
-    seconds: dict[str, float] = json.loads(file.read_text())
-    return seconds
+    zero = {"seconds": 0.0, "processor_seconds": 0.0}
+    return {**zero, **json.loads(file.read_text())} if file.is_file() else zero
 
 
-def _finished(recipe: Recipe, seeds: int, folder: Path) -> dict[int, Run]:
-    found = {seed: read_run(_path(folder, recipe, seed)) for seed in range(seeds)}
-    return {seed: run for seed, run in found.items() if run.state in _DONE}
+def _finished(recipes: Sequence[Recipe], seeds: int, folder: Path) -> dict[str, dict[int, Run]]:
+    """Return the finished runs by recipe and seed, without recipes that have none."""
+    finished: dict[str, dict[int, Run]] = {}
+    for recipe, seed in product(recipes, range(seeds)):
+        run = read_run(_path(folder, recipe, seed))
+        if run.state in _DONE:
+            finished.setdefault(recipe.name, {})[seed] = run
+    return finished
 
 
-def _summary(recipes: Sequence[Recipe], seeds: int, folder: Path) -> list[Repeated]:
+def _summary(finished: dict[str, dict[int, Run]]) -> list[Repeated]:
     rows = []
-    for recipe in recipes:
-        runs = _finished(recipe, seeds, folder)
-        if not runs:
-            continue
+    for name, runs in finished.items():
         metric = next(iter(runs.values())).main_metric
         assert metric is not None
         values = [run.evaluations[-1]["metrics"][metric] for run in runs.values()]
         times = [_time(run.folder) for run in runs.values()]
-        rows.append(
-            Repeated(
-                recipe=recipe.name,
-                metric=metric,
-                seeds=tuple(runs),
-                values=tuple(values),
-                mean=statistics.mean(values),
-                deviation=statistics.stdev(values) if len(values) > 1 else None,
-                seconds=statistics.mean(each["seconds"] for each in times),
-                processor_seconds=statistics.mean(each["processor_seconds"] for each in times),
-            )
+        row = Repeated(
+            recipe=name,
+            metric=metric,
+            seeds=tuple(runs),
+            values=tuple(values),
+            mean=statistics.mean(values),
+            deviation=statistics.stdev(values) if len(values) > 1 else None,
+            seconds=statistics.mean(each["seconds"] for each in times),
+            processor_seconds=statistics.mean(each["processor_seconds"] for each in times),
         )
+        rows.append(row)
     return rows
 
 
-def _write_summary(machine: Machine, recipes: Sequence[Recipe], seeds: int, folder: Path) -> None:
-    rows = _summary(recipes, seeds, folder)
-    content = {"machine": asdict(machine), "recipes": [asdict(row) for row in rows]}
-    write_json(folder / "summary.json", content)
-    runs = {recipe.name: list(_finished(recipe, seeds, folder).values()) for recipe in recipes}
-    save_figure(_figure(rows, runs), folder / "summary.png")
-
-
-def _figure(rows: Sequence[Repeated], runs: dict[str, list[Run]]) -> Figure:
+def _figure(rows: Sequence[Repeated], finished: dict[str, dict[int, Run]]) -> Figure:
     """Plot mean and standard deviation over the epochs, and the last values."""
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     curves, ends = figure.subplots(1, 2, width_ratios=(3, 2))
-    for index, row in enumerate(rows):
-        series: list[list[Any]] = [
-            [(each["epoch"], each["metrics"][row.metric]) for each in run.evaluations]
-            for run in runs[row.recipe]
-        ]
-        shared = min(map(len, series))  # early stopping ends runs at different epochs
-        epochs = [epoch for epoch, _ in series[0][:shared]]
-        columns = [[value for _, value in column] for column in zip(*series, strict=False)]
-        means = [statistics.mean(column) for column in columns]
-        spread = [statistics.stdev(column) if len(column) > 1 else 0.0 for column in columns]
-        name = plain_text(row.recipe, longest=40)
-        (line,) = curves.plot(epochs, means, marker="o", markersize=4, label=name)
-        low = [mean - each for mean, each in zip(means, spread, strict=True)]
-        high = [mean + each for mean, each in zip(means, spread, strict=True)]
-        curves.fill_between(epochs, low, high, color=line.get_color(), alpha=0.2)
-        ends.plot([index] * len(row.values), row.values, "o", color=line.get_color(), alpha=0.5)
-        ends.errorbar(index, row.mean, row.deviation, fmt="_", color="black", capsize=6)
     names = [plain_text(row.recipe, longest=40) for row in rows]
+    for index, (row, name) in enumerate(zip(rows, names, strict=True)):
+        evaluations = [run.evaluations for run in finished[row.recipe].values()]
+        # Early stopping ends runs at different epochs.
+        columns = list(zip(*evaluations, strict=False))
+        epochs = [column[0]["epoch"] for column in columns]
+        values = np.array([[each["metrics"][row.metric] for each in column] for column in columns])
+        means = values.mean(1)
+        spread = values.std(1, ddof=1) if values.shape[1] > 1 else np.zeros_like(means)
+        (line,) = curves.plot(epochs, means, marker="o", markersize=4, label=name)
+        color = line.get_color()
+        curves.fill_between(epochs, means - spread, means + spread, color=color, alpha=0.2)
+        ends.plot([index] * len(row.values), row.values, "o", color=color, alpha=0.5)
+        ends.errorbar(index, row.mean, row.deviation, fmt="_", color="black", capsize=6)
     ends.set_xticks(range(len(rows)), names, rotation=15, fontsize=8)
     ends.margins(x=0.2)
     metrics = " and ".join(dict.fromkeys(row.metric for row in rows))

@@ -23,13 +23,13 @@ def check_known(name: str, word: str, known: Iterable[str]) -> str:
     return word
 
 
-def check_device(word: str | None) -> str:
-    """Return the device to measure on; by default a GPU if there is one.
+def check_device(word: str) -> str:
+    """Return the device to measure on; by default, "", a GPU if there is one.
 
     Raises:
         BotvisionError: If there is no such device.
     """
-    if word is None:
+    if not word:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if check_known("device", word, ("cpu", "cuda")) == "cuda" and not torch.cuda.is_available():
         raise BotvisionError("device: torch finds no CUDA device here, got cuda; use cpu")
@@ -54,6 +54,5 @@ def dtype_named(name: str) -> torch.dtype:
     Raises:
         BotvisionError: If it is another.
     """
-    dtype = getattr(torch, check_known("dtype", name, DTYPES))
-    assert isinstance(dtype, torch.dtype)
+    dtype: torch.dtype = getattr(torch, check_known("dtype", name, DTYPES))
     return dtype

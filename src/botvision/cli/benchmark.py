@@ -1,25 +1,28 @@
 """``botvision benchmark``."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from botvision.cli.display import open_console
+from botvision.cli.options import AsJson, Data, Overrides, with_keys
 
-app = typer.Typer(help="Measure speed, memory and costs.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure speed, memory and costs of attention layers, backbones and training.",
+    no_args_is_help=True,
+)
 
 Batch = Annotated[int, typer.Option(min=1, help="Batch size.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-
-
-@app.callback()
-def benchmark() -> None:
-    """Measure speed, memory and costs of attention layers, backbones and training."""
+Output = Annotated[Path, typer.Option(help="Folder for benchmark.json and benchmark.png.")]
+_DTYPES = "float32, bfloat16, float16 or float64"
+_ROOT = Path("runs/benchmark")
 
 
 @app.command()
@@ -29,10 +32,7 @@ def attention(
         typer.Option(help="Map, HEIGHTxWIDTH (repeatable); 32x32 and 64x64 by default."),
     ] = None,
     dtype: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="float32, bfloat16, float16 or float64 (repeatable); float32 by default."
-        ),
+        list[str] | None, typer.Option(help=f"{_DTYPES} (repeatable); float32 by default.")
     ] = None,
     layer: Annotated[
         list[str] | None,
@@ -48,9 +48,7 @@ def attention(
     seconds: Annotated[
         float, typer.Option(min=0, help="Budget to time one map, dtype and pass.")
     ] = 8.0,
-    output: Annotated[
-        Path, typer.Option(help="Folder for benchmark.json and benchmark.png.")
-    ] = Path("runs/benchmark/attention"),
+    output: Output = _ROOT / "attention",
     as_json: AsJson = False,
 ) -> None:
     """Time and memory of the attention layer, compared with other packages' layers.
@@ -64,14 +62,14 @@ def attention(
     from botvision.benchmark.attention_benchmark import AttentionSettings, benchmark_attention
     from botvision.cli.benchmark_tables import attention_table
 
-    settings = AttentionSettings.checked(
+    settings = AttentionSettings(
         sizes=size or (),
         dtypes=dtype or (),
         layers=layer or (),
         batch=batch,
         heads=heads,
         head_dim=head_dim,
-        device=device,
+        device=device or "",
         seconds=seconds,
     )
     output.mkdir(parents=True, exist_ok=True)
@@ -88,13 +86,11 @@ def backbone(
             "are to the first."
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32",
+    dtype: Annotated[str, typer.Option(help=f"{_DTYPES}.")] = "float32",
     batch: Batch = 1,
     device: Device = None,
     seconds: Annotated[float, typer.Option(min=0, help="Budget to time one pass.")] = 8.0,
-    output: Annotated[
-        Path, typer.Option(help="Folder for benchmark.json and benchmark.png.")
-    ] = Path("runs/benchmark/backbone"),
+    output: Output = _ROOT / "backbone",
     as_json: AsJson = False,
 ) -> None:
     """Compute time, memory, parameters and multiply-adds of botvision and timm models.
@@ -110,7 +106,7 @@ def backbone(
     from botvision.cli.benchmark_tables import backbone_table
 
     settings = BackboneSettings.checked(
-        models=model or (), dtype=dtype, batch=batch, device=device, seconds=seconds
+        models=model or (), dtype=dtype, batch=batch, device=device or "", seconds=seconds
     )
     output.mkdir(parents=True, exist_ok=True)
     _measure(partial(benchmark_backbones, settings), backbone_table, output, as_json=as_json)
@@ -118,19 +114,14 @@ def backbone(
 
 @app.command()
 def training(
-    data: Annotated[str, typer.Option(help="Data folder: COCO layout or class folders.")],
+    data: Data,
     split: Annotated[
         str | None, typer.Option(help="Split to train on; the recipe's by default.")
     ] = None,
     recipe: Annotated[str, typer.Option(help="Name of a recipe, or a YAML file.")] = "demo",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override: training.batch_size=2 (repeatable)."),
-    ] = None,
+    overrides: Overrides = None,
     steps: Annotated[int, typer.Option(min=2, help="Steps that are measured in each part.")] = 20,
-    output: Annotated[Path, typer.Option(help="Folder for benchmark.json.")] = Path(
-        "runs/benchmark/training"
-    ),
+    output: Annotated[Path, typer.Option(help="Folder for benchmark.json.")] = _ROOT / "training",
     as_json: AsJson = False,
 ) -> None:
     """Fraction of time that training waits for data, and the overhead of its loop.
@@ -140,37 +131,22 @@ def training(
 
     Example: botvision benchmark training --data COCO --split val --set training.batch_size=2
     """
-    import json
-
     from botvision.benchmark.training_benchmark import benchmark_training
     from botvision.cli.benchmark_tables import training_table
     from botvision.recipes.reading import read_recipe
 
-    changes = [*(overrides or ()), f"data.folder={json.dumps(data)}"]
-    if split is not None:
-        changes += [f"data.{key}_split={json.dumps(split)}" for key in ("train", "val")]
-    chosen = read_recipe(recipe, changes)
-    _measure(
-        partial(benchmark_training, chosen, steps=steps), training_table, output, as_json=as_json
+    changes = with_keys(
+        overrides, data__folder=data, data__train_split=split, data__val_split=split
     )
+    run = partial(benchmark_training, read_recipe(recipe, changes), steps=steps)
+    _measure(run, training_table, output, as_json=as_json)
 
 
 def _measure(
-    run: Callable[..., Any], table: Callable[[Any], "Table"], output: Path, *, as_json: bool
+    run: Callable[..., Any], table: Callable[[Any], Table], output: Path, *, as_json: bool
 ) -> None:
-    """Run a benchmark, write its report and print it.
-
-    Args:
-        run: Benchmark; its argument ``progress`` is called with the current step.
-        table: Makes the table of a report.
-        output: Folder of the report.
-        as_json: Whether to print JSON instead of the table.
-    """
-    import json
-    from dataclasses import asdict
-
+    """Run a benchmark, whose ``progress`` takes the current step; write and print its report."""
     from botvision.benchmark.plots import write_report
-    from botvision.cli.display import open_console
 
     console = open_console(as_json=as_json)
     with console.status("") as status:

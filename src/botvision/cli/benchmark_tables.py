@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
+
+from botvision.cli.display import figure_columns
 
 if TYPE_CHECKING:
     from botvision.benchmark.attention_benchmark import AttentionReport
@@ -94,25 +96,22 @@ def _cost(cost: "Cost") -> str:
     return f"{cost.median:.1%} ({cost.low:.1%} to {cost.high:.1%})"
 
 
-def _table(title: str, name: str, *columns: str) -> Table:
-    """Return a table with a column of names and columns of figures."""
-    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), caption_justify="left")
-    table.add_column(name, no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+def _table(title: str, name: str, *figures: str) -> Table:
+    columns = (Column(name, no_wrap=True), *figure_columns(*figures))
+    return Table(
+        *columns, title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), caption_justify="left"
+    )
 
 
 def _cells(result: "Measured") -> list[str]:
     if result.seconds is None or result.spread is None:
         return ["-"] * len(_COLUMNS)
-    milliseconds = 1e3 * result.seconds
-    ratio, utilization, memory = result.ratio, result.utilization, result.memory_bytes
+    milliseconds, memory = 1e3 * result.seconds, result.memory_bytes
     return [
         f"{milliseconds:.0f}" if milliseconds >= 1000 else f"{milliseconds:.4g}",
         f"{result.spread:.0%}",
-        "-" if ratio is None else f"{ratio:.2f}",
-        "-" if utilization is None else f"{utilization:.0%}",
+        "-" if result.ratio is None else f"{result.ratio:.2f}",
+        "-" if result.utilization is None else f"{result.utilization:.0%}",
         "-" if memory is None else f"{memory / 2**20:.0f}",
     ]
 

@@ -1,13 +1,14 @@
 """``botvision data``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
+from rich.console import Console
 
 from botvision.cli.data_check import check
-from botvision.cli.data_preview import preview
-from botvision.cli.data_shard import shard
+from botvision.cli.display import counting, counting_steps
+from botvision.cli.options import Data, Overrides, with_keys
 from botvision.errors import BotvisionError, nearest
 
 if TYPE_CHECKING:
@@ -15,13 +16,63 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make, get, check, convert and shard data sets.", no_args_is_help=True)
 app.command("check")(check)
-app.command("preview")(preview)
-app.command("shard")(shard)
 
 
-@app.callback()
-def data() -> None:
-    """Make, get, check, convert and shard data sets."""
+@app.command()
+def preview(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")],
+    data: Data,
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option(help="Image to write.")] = Path("preview.jpg"),
+    count: Annotated[int, typer.Option(min=1, max=16, help="Images.")] = 16,
+    epoch: Annotated[int, typer.Option(min=0, help="Epoch that begins with them.")] = 0,
+) -> None:
+    """Draw what a model will see: images as a recipe augments them, with their targets.
+
+    They are the first ones of the epoch, exactly as the training gets them.
+
+    Example: botvision data preview finetune --data my_set --set data.copy_paste=0.5
+    """
+    from botvision.recipes.preview import draw_preview
+    from botvision.recipes.reading import read_recipe
+
+    chosen = read_recipe(recipe, with_keys(overrides, data__folder=data))
+    drawn = draw_preview(chosen, output, count=count, epoch=epoch)
+    print(f"{drawn} images of epoch {epoch} are in {output}")
+
+
+@app.command()
+def shard(
+    folder: Annotated[str, typer.Argument(help="COCO folder or class folders.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    shard_mib: Annotated[
+        int, typer.Option(min=1, help="Size after which a shard ends, in MiB.")
+    ] = 64,  # object storage is read at full speed, and a training begins soon
+) -> None:
+    """Write a data set as WebDataset shards, to be trained on from here or from an address.
+
+    Images are copied as they are, beside their labels; nothing in FOLDER
+    is changed. Put OUT into object storage or behind a web server, and give
+    its address as --data: shards are fetched when they are needed.
+
+    Example: botvision data shard coco coco_shards
+
+    Example: botvision train finetune --data s3://bucket/coco_shards
+    """
+    from botvision.datasets.coco.sharding import shard_coco
+    from botvision.datasets.folders.sharding import shard_classes
+    from botvision.datasets.layouts import find_layouts
+
+    found = find_layouts(Path(folder)) if Path(folder).is_dir() else []
+    size = shard_mib * 2**20
+    with counting_steps(Console()) as progress:
+        if found:
+            counts = shard_coco(Path(folder), out, shard_size=size, progress=progress)
+        else:
+            counts = shard_classes(folder, out, shard_size=size, progress=progress)
+    for split, (images, shards) in counts.items():
+        print(f"{split}: {images:,} images in {shards:,} shards")
+    print(f"the shards are in {out}")
 
 
 @app.command()
@@ -36,9 +87,6 @@ def handwriting(
 
     Example: botvision data handwriting digits --train 500
     """
-    from rich.console import Console
-
-    from botvision.cli.display import counting
     from botvision.datasets.handwriting import write_handwriting
 
     with counting(Console(), "write scenes") as progress:
@@ -65,11 +113,6 @@ def convert(
 
     Example: botvision data convert my_yolo_set my_coco_set --link
     """
-    from typing import cast, get_args
-
-    from rich.console import Console
-
-    from botvision.cli.display import counting_steps
     from botvision.datasets.formats.convert import convert as convert_folder
     from botvision.datasets.layouts import Format
 
@@ -105,9 +148,6 @@ def get(
 
     Example: botvision data get penn-fudan penn-fudan
     """
-    from rich.console import Console
-
-    from botvision.cli.display import counting_steps
     from botvision.datasets.download import PUBLIC_SETS, get_public_set
 
     if name == "imagenet":
@@ -133,18 +173,13 @@ def get(
 
 
 def _imagenet(folder: Path) -> None:
-    from rich.console import Console
-
-    from botvision.cli.display import counting_steps
     from botvision.datasets.download import IMAGENET_INSTRUCTIONS, check_imagenet
 
     if not folder.is_dir():
         print(IMAGENET_INSTRUCTIONS.format(folder=folder))
         return
-    with counting_steps(Console()) as progress:
-        counts = check_imagenet(
-            folder, progress=lambda done, total: progress("count class folders", done, total)
-        )
+    with counting(Console(), "count class folders") as progress:
+        counts = check_imagenet(folder, progress=progress)
     for split, images in counts.items():
         print(f"{split}: {images:,} images of 1,000 classes, complete")
 

@@ -1,9 +1,13 @@
 """``botvision data check``."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from botvision.cli.display import counting_steps, open_console
+from botvision.cli.options import AsJson
 
 if TYPE_CHECKING:
     from botvision.datasets.check.report import DataReport
@@ -29,10 +33,9 @@ def check(
         Path | None, typer.Option(help="Folder for figures of counts and samples.")
     ] = None,
     num_workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Worker processes; one per processor if none is given."),
+        int | None, typer.Option(min=0, help="Worker processes; one per processor if none.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List all that is wrong with a COCO folder, and count what it holds.
 
@@ -42,14 +45,10 @@ def check(
 
     Example: botvision data check my_coco_set --output report
     """
-    import json
-
-    from botvision.cli.display import counting_steps, open_console
-    from botvision.datasets.check.report import check_folder
+    from botvision.datasets.check.report import check_folder, save_figures
     from botvision.shards.mirror import open_data_folder
 
-    console = open_console(as_json=as_json)
-    with counting_steps(console) as progress:
+    with counting_steps(open_console(as_json=as_json)) as progress:
         report = check_folder(
             open_data_folder(folder),
             split or (),
@@ -59,11 +58,7 @@ def check(
             num_workers=num_workers,
             progress=progress,
         )
-    written = []
-    if output is not None:
-        from botvision.datasets.check.report import save_figures
-
-        written = save_figures(report, output)
+    written = [] if output is None else save_figures(report, output)
     if as_json:
         print(json.dumps(report.as_json()))
     else:
@@ -76,8 +71,7 @@ def check(
 
 def _print(report: "DataReport") -> None:
     for name, split in report.splits.items():
-        for line in _summary_lines(name, split.summary()):
-            print(line)
+        _print_summary(name, split.summary())
     findings = report.all_findings()
     for severity in ("counted", "clipped", "skipped", "error"):
         own = [finding for finding in findings if finding.severity == severity]
@@ -89,24 +83,22 @@ def _print(report: "DataReport") -> None:
     print(f"{errors:,} errors: training would refuse this" if errors else "ready to train on")
 
 
-def _summary_lines(name: str, summary: dict[str, Any]) -> list[str]:
-    lines = [f"{name}: {summary['file']}"]
+def _print_summary(name: str, summary: dict[str, Any]) -> None:
+    print(f"{name}: {summary['file']}")
     for what, key in (("images", "image_files"), ("annotations", "annotations")):
         parts = summary[key]
-        lines.append(
+        print(
             f"  {what}: {parts['accepted']:,} accepted + {parts['skipped']:,} skipped + "
             f"{parts['refused']:,} refused = {parts['total']:,}"
         )
-    lines += [
-        f"  {summary['instances']:,} instances, {summary['crowds']:,} crowds besides",
-        f"  {summary['images_without_instances']:,} images without an instance",
-        "  sizes: " + ", ".join(f"{count:,} {size}" for size, count in summary["sizes"].items()),
-        "  classes: "
-        + ", ".join(f"{each} {n:,}" for each, n in summary["instances_per_class"].items()),
-    ]
+    print(f"  {summary['instances']:,} instances, {summary['crowds']:,} crowds besides")
+    print(f"  {summary['images_without_instances']:,} images without an instance")
+    print("  sizes:", ", ".join(f"{count:,} {size}" for size, count in summary["sizes"].items()))
+    classes = summary["instances_per_class"]
+    print("  classes:", ", ".join(f"{each} {count:,}" for each, count in classes.items()))
     if not summary["images_read"]:
-        lines.append("  the images were not read (--fast)")
-    lines += [f"  skipped: {n:,}: {reason}" for reason, n in summary["skipped"].items()]
+        print("  the images were not read (--fast)")
+    for reason, count in summary["skipped"].items():
+        print(f"  skipped: {count:,}: {reason}")
     if summary["clipped"]:
-        lines.append(f"  clipped at the edge: {summary['clipped']:,}")
-    return lines
+        print(f"  clipped at the edge: {summary['clipped']:,}")

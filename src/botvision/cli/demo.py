@@ -1,10 +1,23 @@
 """``botvision demo``."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from botvision.cli.display import TrainingDisplay, counting, metrics_table, open_console
+from botvision.cli.options import AsJson
+
+_WRITTEN = {
+    "data": "the scenes, a COCO folder",
+    "run": "the run: recipe, metrics, curves, weights",
+    "run/val_predictions.jpg": "truth (left) and predictions (right)",
+    "predictions": "predictions drawn on validation scenes",
+    "attention.png": "where a position looks, a head each",
+    "summary.json": "the figures and what made them",
+}
 
 
 def demo(
@@ -17,15 +30,12 @@ def demo(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier demo in the folder.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """The main job end to end: write real handwriting scenes, train, evaluate, draw.
 
     Example: botvision demo --quick --output runs/try
     """
-    import json
-
-    from botvision.cli.display import TrainingDisplay, counting, metrics_table, open_console
     from botvision.demo import run_demo
 
     console = open_console(as_json=as_json)
@@ -44,12 +54,5 @@ def demo(
         f"box AP {summary['box_ap']:.3f}, mask AP {summary['mask_ap']:.3f} "
         f"in {summary['seconds']:.0f} s"
     )
-    for name, what in {
-        "data": "the scenes, a COCO folder",
-        "run": "the run: recipe, metrics, curves, weights",
-        "run/val_predictions.jpg": "truth (left) and predictions (right)",
-        "predictions": "predictions drawn on validation scenes",
-        "attention.png": "where a position looks, a head each",
-        "summary.json": "the figures and what made them",
-    }.items():
+    for name, what in _WRITTEN.items():
         console.print(f"  {output / name}: {what}")

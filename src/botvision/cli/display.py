@@ -15,7 +15,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -31,12 +30,28 @@ _SECONDS_BETWEEN_LINES = 60.0
 
 
 def open_console(*, as_json: bool) -> Console:
-    """The terminal, or standard error where standard output is JSON; quiet in worker processes."""
+    """Return the terminal, or standard error beside JSON; quiet in all processes but the first."""
     return Console(stderr=as_json, quiet=os.environ.get("RANK", "0") != "0")
 
 
-def bar(console: Console) -> Progress:
-    """A progress bar with a note, a count, the time passed and the time left."""
+def print_plain(console: Console, text: str) -> None:
+    """Print a line in which nothing is taken for markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def figure_columns(*headings: str) -> list[Column]:
+    """Return columns for figures: aligned to the right and never cut short."""
+    return [Column(heading, justify="right", no_wrap=True) for heading in headings]
+
+
+def figure(value: float | None) -> str:
+    """Return three decimals; a metric of -1 has no truth to be measured by."""
+    if value is None or value == -1:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),
@@ -44,10 +59,7 @@ def bar(console: Console) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        # The last and only one to be cut short: count and time left show on any terminal.
-        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)),
         console=console,
-        expand=True,
         # A step of a large model takes many seconds on a CPU, an evaluation between them minutes.
         speed_estimate_period=600,
     )
@@ -55,9 +67,9 @@ def bar(console: Console) -> Progress:
 
 @contextlib.contextmanager
 def counting(console: Console, description: str) -> Iterator[Any]:
-    """A bar for a function that reports (done, total)."""
-    progress = bar(console)
-    task = progress.add_task(description, total=None, note="")
+    """Show a bar for a function that reports (done, total)."""
+    progress = _bar(console)
+    task = progress.add_task(description, total=None)
 
     def report(done: int, total: int) -> None:
         progress.start()  # not before: an error should stand alone
@@ -72,7 +84,7 @@ def counting(console: Console, description: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def counting_steps(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar a step, for a function that reports (what, done, total)."""
+    """Show a bar per step, for a function that reports (what, done, total)."""
     with contextlib.ExitStack() as bars:
         shown = ""
         report: Any = None
@@ -91,25 +103,22 @@ class TrainingDisplay:
     """Shows a run: live on a terminal, as lines elsewhere.
 
     On a terminal a table of the last evaluations stands above a bar, the losses and the speed. In
-    a log there is a line an evaluation, and at most one a minute in between.
+    a log there is one line per evaluation, and at most one a minute in between.
 
     Args:
-        console: Where to.
-        done: Steps done before.
-        total: Steps of the run.
-        headlines: Names of the metrics to show of an evaluation, the first ones first where there
-            is no room for all.
+        console: Terminal or log.
+        done: Number of steps done before.
+        total: Number of steps of the run.
+        headlines: Names of the metrics to show, the most important first.
     """
 
     def __init__(self, console: Console, done: int, total: int, headlines: Sequence[str]) -> None:
-        self._console = console
-        self._total = total
-        self._headlines = headlines
+        self._console, self._total, self._headlines = console, total, headlines
         self._average: dict[str, float] = {}
         self._figures: StepFigures | None = None
         self._evaluations: deque[tuple[str, ...]] = deque(maxlen=_SHOWN_EVALUATIONS)
-        self._progress = bar(console)
-        self._task: TaskID = self._progress.add_task("train", total=total, completed=done, note="")
+        self._progress = _bar(console)
+        self._task = self._progress.add_task("train", total=total, completed=done)
         self._next_line = 0.0
 
     @classmethod
@@ -117,7 +126,7 @@ class TrainingDisplay:
     def showing(
         cls, console: Console, done: int, total: int, headlines: Sequence[str]
     ) -> Iterator[Self]:
-        """The display of a run while the block lasts."""
+        """Show a run while the block lasts."""
         shown = cls(console, done, total, headlines)
         if not console.is_interactive:
             yield shown
@@ -127,7 +136,7 @@ class TrainingDisplay:
 
     def note(self, text: str) -> None:
         """Show a line that is worth reading once."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_plain(self._console, text)
 
     def step(self, figures: "StepFigures") -> None:
         """Show a step; losses are smoothed."""
@@ -142,8 +151,8 @@ class TrainingDisplay:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[Callable[[int, int], None]]:
-        """A second bar while an evaluation goes on."""
-        task = self._progress.add_task("evaluate", total=None, note="")
+        """Show a second bar while an evaluation goes on."""
+        task = self._progress.add_task("evaluate", total=None)
 
         def report(done: int, total: int) -> None:
             self._progress.update(task, completed=done, total=total)
@@ -155,7 +164,7 @@ class TrainingDisplay:
 
     def evaluated(self, epoch: int, metrics: dict[str, Any], *, best: bool) -> None:
         """Show an evaluation's headline figures."""
-        values = [_figure(metrics.get(name)) for name in self._headlines]
+        values = [figure(metrics.get(name)) for name in self._headlines]
         loss = f"{sum(self._average.values()):.3f}" if self._average else "-"
         self._evaluations.append((str(epoch), *values, loss, "best" if best else ""))
         if not self._console.is_interactive:
@@ -163,9 +172,7 @@ class TrainingDisplay:
             self.note(f"epoch {epoch}: {figures}  loss {loss}{'  best' if best else ''}")
 
     def _render(self) -> RenderableType:
-        parts: list[RenderableType] = []
-        if self._evaluations:
-            parts.append(self._table())
+        parts: list[RenderableType] = [self._table()] if self._evaluations else []
         parts.append(self._progress.get_renderable())
         if self._figures is not None:
             parts += [Text(self._losses()), Text(_speed(self._figures))]
@@ -177,11 +184,9 @@ class TrainingDisplay:
         for name in self._headlines:
             room -= max(len(name), 5) + 3
             shown += room >= 0
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
-        table.add_column("epoch", justify="right", no_wrap=True)
-        for name in (*self._headlines[:shown], "loss"):
-            table.add_column(escape(name), justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True, min_width=4)
+        columns = figure_columns("epoch", *map(escape, self._headlines[:shown]), "loss")
+        columns.append(Column(no_wrap=True, min_width=4))
+        table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
         for epoch, *values, loss, best in self._evaluations:
             mark = f"[green]{best}[/green]" if best else ""
             table.add_row(epoch, *values[:shown], loss, mark)
@@ -207,11 +212,10 @@ def metrics_table(task: str, metrics: dict[str, Any], title: str) -> Table:
 
     content = find_task(task).tabulate(metrics)
     table = Table("metric", *content.columns, title=title)
-    for name, values in content.rows:
-        table.add_row(escape(name), *map(_figure, values))
-    table.add_section()
-    for name, values in content.per_class:
-        table.add_row(escape(name), *map(_figure, values))
+    for section in (content.rows, content.per_class):
+        for name, values in section:
+            table.add_row(escape(name), *map(figure, values))
+        table.add_section()
     return table
 
 
@@ -224,8 +228,3 @@ def _speed(figures: "StepFigures") -> str:
     if figures.memory is not None:
         parts.append(f"memory {figures.memory:.1f} GiB")
     return "  ".join(parts)
-
-
-def _figure(value: float | None) -> str:
-    """Three decimals; a metric of -1 has no truth to be measured by."""
-    return "-" if value is None or value == -1 else f"{value:.3f}"

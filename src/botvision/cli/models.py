@@ -1,12 +1,19 @@
 """``botvision models``."""
 
+import json
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from botvision.cli.display import figure_columns, open_console
+from botvision.cli.options import AsJson
+from botvision.errors import BotvisionError, nearest
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from botvision.models.costs import ListedModel, ModelCosts
     from botvision.models.paper_costs import PaperCosts
 
@@ -15,7 +22,7 @@ def models(
     pattern: Annotated[
         str, typer.Argument(help="Names to list; * and ? stand for letters, as in a shell.")
     ] = "*",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the networks: default input, parameters, multiply-adds, and the paper's beside ours.
 
@@ -26,11 +33,6 @@ def models(
 
     Example: botvision models 'botnet_t*' --json
     """
-    import json
-    from fnmatch import fnmatchcase
-
-    from botvision.cli.display import open_console
-    from botvision.errors import BotvisionError, nearest
     from botvision.models.costs import listed_model
     from botvision.models.variants import VARIANTS
 
@@ -50,15 +52,11 @@ def models(
         console.print(_table(rows))
 
 
-def _table(rows: "list[ListedModel]") -> "Table":
+def _table(rows: "list[ListedModel]") -> Table:
     """A row for each network and, where the paper counted another form of it, for each form."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("model", title="Networks, and the paper's figures", box=box.SIMPLE_HEAD)
-    for heading in ("input", "params", "mult-adds", "paper:\nparams", "paper:\nmult-adds", "note"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("input", "params", "mult-adds", "paper:\nparams", "paper:\nmult-adds", "note")
+    table = Table("model", *figure_columns(*headings), box=box.SIMPLE_HEAD)
+    table.title = "Networks, and the paper's figures"
     notes: list[str] = []
     for row in rows:
         compared = [(each.ours, each.paper) for each in row.compared]
@@ -67,7 +65,8 @@ def _table(rows: "list[ListedModel]") -> "Table":
             shown.insert(0, (row.costs, None))
         for index, (ours, paper) in enumerate(shown):
             form = _form(paper) if index else row.costs.name
-            table.add_row(escape(form), *_figures(ours), *_published(paper, notes))
+            figures = f"{ours.parameters / 1e6:.2f}M", f"{ours.multiply_adds / 1e9:.2f}G"
+            table.add_row(escape(form), f"{ours.input_size}", *figures, *_published(paper, notes))
     legend = [f"{number}: {note}" for number, note in enumerate(notes, 1)]
     table.caption = "\n".join(map(escape, legend)) or None
     table.caption_justify = "left"
@@ -76,19 +75,9 @@ def _table(rows: "list[ListedModel]") -> "Table":
 
 def _form(paper: "PaperCosts | None") -> str:
     """The arguments with which the paper counted a network; the image size has its own column."""
-    arguments = paper.arguments if paper else {}
-    shown = [name for name in arguments if name != "img_size"]
-    return ", ".join(
-        f"  {name}" if arguments[name] is True else f"  {name}={arguments[name]}" for name in shown
-    )
-
-
-def _figures(costs: "ModelCosts") -> tuple[str, str, str]:
-    return (
-        f"{costs.input_size}",
-        f"{costs.parameters / 1e6:.2f}M",
-        f"{costs.multiply_adds / 1e9:.2f}G",
-    )
+    arguments = paper.arguments.items() if paper else ()
+    shown = [(name, value) for name, value in arguments if name != "img_size"]
+    return ", ".join(f"  {name}" if value is True else f"  {name}={value}" for name, value in shown)
 
 
 def _published(paper: "PaperCosts | None", notes: list[str]) -> tuple[str, str, str]:

@@ -1,16 +1,18 @@
 """``botvision predict``."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from botvision.cli.display import counting, open_console, print_plain
+from botvision.cli.options import WEIGHTS_HELP, AsJson, Device, SkipBad, Tta
+
 
 def predict(
     source: Annotated[Path, typer.Argument(help="Image, or folder of images.")],
-    weights: Annotated[
-        str, typer.Option(help="Weights file of a run, a published folder, or hf-hub:owner/name.")
-    ],
+    weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)],
     output: Annotated[Path, typer.Option(help="Folder for images and predictions.json.")] = Path(
         "predictions"
     ),
@@ -18,24 +20,15 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, help="Smallest score to keep; 0.5 for detectors."),
     ] = None,
-    tta: Annotated[
-        bool, typer.Option("--tta", help="Horizontal-flip test-time augmentation (classifiers).")
-    ] = False,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Skip images that cannot be read.")
-    ] = False,
-    device: Annotated[
-        str | None, typer.Option(help="Device, such as cpu or cuda:0; the best one if none.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
+    tta: Tta = False,
+    skip_bad: SkipBad = False,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Detect objects in images, or classify them; write images and JSON.
 
     Example: botvision predict photos --weights runs/demo/run/best.safetensors
     """
-    import json
-
-    from botvision.cli.display import counting, open_console
     from botvision.images.decode import find_images
     from botvision.predict.files import predict_files
     from botvision.predict.loading import load
@@ -57,6 +50,6 @@ def predict(
         print(json.dumps(content))
         return
     for line in writer.summary():
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_plain(console, line)
     if content["skipped"]:
         console.print(f"{len(content['skipped'])} images could not be read")

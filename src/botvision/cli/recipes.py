@@ -1,10 +1,16 @@
 """The output of ``botvision train --list`` and ``--show``."""
 
+import json
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.table import Table
+import yaml
+from rich import box
+from rich.markup import escape
+from rich.table import Column, Table
 
+from botvision.cli.display import open_console
+
+if TYPE_CHECKING:
     from botvision.recipes.schema import Recipe
 
 
@@ -14,34 +20,32 @@ def print_recipes(*, as_json: bool) -> None:
     Args:
         as_json: Whether to print JSON with all of ``about`` instead of a table.
     """
-    import json
-
-    from botvision.cli.display import open_console
     from botvision.recipes.reading import read_recipe, recipe_names
 
     recipes = [read_recipe(name) for name in recipe_names()]
     if as_json:
-        print(json.dumps([_listed(recipe) for recipe in recipes]))
+        contents = [recipe.model_dump(mode="json") for recipe in recipes]
+        rows = [
+            {"name": each["name"], "task": each["task"], **(each["about"] or {})}
+            for each in contents
+        ]
+        print(json.dumps(rows))
     else:
         open_console(as_json=False).print(recipes_table(recipes))
 
 
-def recipes_table(recipes: "list[Recipe]") -> "Table":
+def recipes_table(recipes: "list[Recipe]") -> Table:
     """Return a table with one row per recipe."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title="Recipes", box=box.SIMPLE_HEAD)
-    table.add_column("name", no_wrap=True)
-    for heading in ("title", "source", "paper", "measured"):
-        table.add_column(heading)
+    columns = (Column("name", no_wrap=True), "title", "source", "paper", "measured")
+    table = Table(*columns, title="Recipes", box=box.SIMPLE_HEAD)
     for recipe in recipes:
         about = recipe.about
         if about is None:
             table.add_row(escape(recipe.name))
         else:
-            figures = ", ".join(f"{name} {value:.3f}" for name, value in _main(about.paper).items())
+            # Those at single IoU thresholds would take a line each.
+            main = {name: v for name, v in about.paper.items() if name[-2:] not in ("50", "75")}
+            figures = ", ".join(f"{name} {value:.3f}" for name, value in main.items())
             cells = (recipe.name, about.title, about.source or "", figures, about.measured)
             table.add_row(*map(escape, cells))
     return table
@@ -49,17 +53,5 @@ def recipes_table(recipes: "list[Recipe]") -> "Table":
 
 def print_recipe(recipe: "Recipe") -> None:
     """Print a recipe as YAML with its bases resolved, as a run folder holds it."""
-    import yaml
-
     content = recipe.model_dump(mode="json")
     print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000), end="")
-
-
-def _listed(recipe: "Recipe") -> dict[str, object]:
-    about = {} if recipe.about is None else recipe.about.model_dump(mode="json")
-    return {"name": recipe.name, "task": recipe.task, **about}
-
-
-def _main(figures: dict[str, float]) -> dict[str, float]:
-    """Figures without those at single IoU thresholds, which would take a line each."""
-    return {name: value for name, value in figures.items() if name[-2:] not in ("50", "75")}

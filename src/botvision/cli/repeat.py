@@ -1,29 +1,32 @@
 """``botvision repeat``."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from botvision.cli.display import TrainingDisplay, figure_columns, open_console, print_plain
+from botvision.cli.options import AsJson, Data, Overrides, with_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.table import Table
-
     from botvision.benchmark.repetition import Repeated
 
 
 def repeat(
     recipes: Annotated[list[str], typer.Argument(help="Names of recipes, or YAML files.")],
-    data: Annotated[str, typer.Option(help="Data folder: COCO's layout, or class folders.")],
+    data: Data,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each recipe, seeds 0 and up.")] = 3,
     output: Annotated[
         Path, typer.Option(help="Folder of the runs, summary.json and summary.png.")
     ] = Path("runs/repeat"),
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override: training.epochs=3 (repeatable).")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train recipes with several seeds each; mean and standard deviation of what they reach.
 
@@ -32,23 +35,16 @@ def repeat(
 
     Example: botvision repeat small_cifar_resnet small_cifar_botnet --data CIFAR --seeds 3
     """
-    import json
-    from dataclasses import asdict
-    from functools import partial
-
     from botvision.benchmark.repetition import repeat_recipes
-    from botvision.cli.display import TrainingDisplay, open_console
     from botvision.recipes.reading import read_recipe
 
-    changes = [*(overrides or ()), f"data.folder={json.dumps(data)}"]
-    chosen = [read_recipe(name, changes) for name in recipes]
     console = open_console(as_json=as_json)
     rows = repeat_recipes(
-        chosen,
+        [read_recipe(name, with_keys(overrides, data__folder=data)) for name in recipes],
         seeds,
         output,
         display=partial(TrainingDisplay.showing, console),
-        note=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+        note=partial(print_plain, console),
     )
     if as_json:
         print(json.dumps([asdict(row) for row in rows]))
@@ -57,14 +53,9 @@ def repeat(
         console.print(f"summary.json and summary.png are in {output}")
 
 
-def _table(rows: "Sequence[Repeated]") -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title="At the end of each run")
-    table.add_column("recipe", overflow="fold")
-    for heading in ("metric", "runs", "mean", "deviation", "minutes"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def _table(rows: "Sequence[Repeated]") -> Table:
+    figures = figure_columns("metric", "runs", "mean", "deviation", "minutes")
+    table = Table(Column("recipe", overflow="fold"), *figures, title="At the end of each run")
     for row in rows:
         table.add_row(
             escape(row.recipe),

@@ -1,14 +1,20 @@
 """``botvision runs``."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Column, Table
+
+from botvision.cli.display import figure, figure_columns, open_console
+from botvision.cli.options import AsJson
+from botvision.errors import BotvisionError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from botvision.training.runs import Run
 
 
@@ -23,7 +29,7 @@ def runs(
     plot: Annotated[
         Path | None, typer.Option(help="PNG to write: the runs' curves over each other.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List runs with their best and last metrics, or compare some.
 
@@ -34,9 +40,6 @@ def runs(
 
     Example: botvision runs runs/detection/first runs/detection/second --plot curves.png
     """
-    import json
-
-    from botvision.cli.display import open_console
     from botvision.training.runs import (
         compared_metrics,
         differing_values,
@@ -53,15 +56,15 @@ def runs(
     if plot is not None:
         _plot(found, plot)
     console = open_console(as_json=as_json)
+    summaries = [run.summary() for run in found]
     if comparing:
         recipe, metrics = differing_values(found), compared_metrics(found)
         if as_json:
-            summaries = [run.summary() for run in found]
             print(json.dumps({"runs": summaries, "recipe": recipe, "metrics": metrics}))
         else:
             console.print(_comparison(found, recipe, metrics))
     elif as_json:
-        print(json.dumps([run.summary() for run in found]))
+        print(json.dumps(summaries))
     elif found:
         console.print(_list(found, chosen[0], sort))
     else:
@@ -69,7 +72,6 @@ def runs(
 
 
 def _plot(found: "Sequence[Run]", path: Path) -> None:
-    from botvision.errors import BotvisionError
     from botvision.training.curves import overlay_curves
     from botvision.training.runs import headline_metrics, run_names
 
@@ -78,20 +80,20 @@ def _plot(found: "Sequence[Run]", path: Path) -> None:
         raise BotvisionError(f"{path}: nothing to draw; no run has begun")
     if not path.parent.is_dir():
         raise BotvisionError(f"{path}: no such folder as {path.parent}")
-    shown = headline_metrics(drawn)
     histories = (run.history for run in drawn)
-    overlay_curves(dict(zip(run_names(drawn), histories, strict=True)), path, shown)
+    named = dict(zip(run_names(drawn), histories, strict=True))
+    overlay_curves(named, path, headline_metrics(drawn))
 
 
-def _list(found: "Sequence[Run]", folder: Path, metric: str | None) -> "Table":
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("run", overflow="fold")
-    for heading in ("steps", "state", "metric", "best", "last"):
-        table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
+def _list(found: "Sequence[Run]", folder: Path, metric: str | None) -> Table:
+    table = Table(
+        Column("run", overflow="fold"),
+        *figure_columns("steps"),
+        Column("state", no_wrap=True),
+        *figure_columns("metric", "best", "last"),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for run in found:
         name = escape(str(run.folder.relative_to(folder) if run.folder != folder else folder))
         if run.fault is not None:
@@ -101,7 +103,7 @@ def _list(found: "Sequence[Run]", folder: Path, metric: str | None) -> "Table":
         shown = metric or run.main_metric
         figures = ["", "", ""]
         if shown is not None:
-            figures = [shown, _figure(run.best_value(shown)), _figure(run.last_value(shown))]
+            figures = [shown, figure(run.best_value(shown)), figure(run.last_value(shown))]
         about = f"[dim]{run.kind}: {escape(run.network)}[/dim]"
         state = run.state + (f"\n[dim]{run.written:%Y-%m-%d}[/dim]" if run.written else "")
         table.add_row(f"{name}\n  {about}", steps, state, *map(escape, figures))
@@ -110,31 +112,21 @@ def _list(found: "Sequence[Run]", folder: Path, metric: str | None) -> "Table":
 
 def _comparison(
     found: "Sequence[Run]", recipe: dict[str, list[Any]], metrics: dict[str, list[float | None]]
-) -> "Table":
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
+) -> Table:
     from botvision.training.runs import run_names
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
+    table = Table(Column(no_wrap=True), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in run_names(found):
         table.add_column(escape(name), overflow="fold", justify="right")
     table.add_row("task", *(run.kind for run in found))
     table.add_row("network", *(escape(run.network) for run in found))
     table.add_row("state", *(run.state for run in found))
     table.add_row("steps", *(str(run.steps) for run in found), end_section=True)
-    for number, (key, values) in enumerate(recipe.items(), start=1):
+    for key, values in recipe.items():
         cells = ("-" if value is None else escape(str(value)) for value in values)
-        table.add_row(escape(key), *cells, end_section=number == len(recipe))
+        table.add_row(escape(key), *cells)
+    table.add_section()
     for name, figures in metrics.items():
         label = "step of the best" if name == "step" else escape(name)
-        table.add_row(label, *map(_figure, figures))
+        table.add_row(label, *map(figure, figures))
     return table
-
-
-def _figure(value: float | None) -> str:
-    if value is None or value == -1:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"

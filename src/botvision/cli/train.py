@@ -1,28 +1,29 @@
 """``botvision train``."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from botvision.cli.display import TrainingDisplay, metrics_table, open_console
+from botvision.cli.options import DATA_HELP, AsJson, Overrides, SkipBad, with_keys
+from botvision.errors import BotvisionError, nearest
+
 
 def train(
     recipe: Annotated[
         str | None, typer.Argument(help="Name of a recipe, or a YAML file; see --list.")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Data folder: COCO's layout, or class folders.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     backbone_weights: Annotated[
         str | None, typer.Option(help="Weights to start the backbone from; or a timm model's name.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; the recipe's if none.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="Run folder to go on with.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override: training.epochs=3 (repeatable).")
-    ] = None,
+    overrides: Overrides = None,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="A dry run: so many steps and an evaluation.")
     ] = None,
@@ -32,15 +33,13 @@ def train(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Run the backbone through torch.compile.")
     ] = False,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")
-    ] = False,
+    skip_bad: SkipBad = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Write a trace of steps 4 to 6, profile.json.")
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the whole recipe; no run.")] = False,
     list_recipes: Annotated[bool, typer.Option("--list", help="List the recipes; no run.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a network as a recipe says, or go on with a run.
 
@@ -50,9 +49,7 @@ def train(
 
     On 8 GPUs: torchrun --nproc-per-node 8 --no-python botvision train table5_botnet101 --data COCO
     """
-    from botvision.cli.display import TrainingDisplay, open_console
     from botvision.cli.recipes import print_recipe, print_recipes
-    from botvision.errors import BotvisionError, nearest
     from botvision.recipes.reading import read_recipe, recipe_names
 
     if list_recipes:
@@ -62,13 +59,13 @@ def train(
         raise BotvisionError("train: expected a recipe or --resume RUN, and not both")
     console = open_console(as_json=as_json)
     display = partial(TrainingDisplay.showing, console)
-    changes = _changes(
+    changes = with_keys(
         overrides,
-        data=data,
-        backbone_weights=backbone_weights,
-        max_steps=max_steps,
-        compiled=compiled,
-        skip_bad=skip_bad,
+        data__folder=data,
+        model__backbone_weights=backbone_weights,
+        training__max_steps=max_steps,
+        training__compile=compiled or None,
+        data__skip_bad=skip_bad or None,
     )
     if resume is not None:
         if name is not None or auto_batch:
@@ -87,11 +84,11 @@ def train(
             "--list lists the recipes; a file ends in .yaml"
         )
     chosen = read_recipe(recipe, changes)
-    if chosen.data.folder is None and not show:
-        raise BotvisionError("train: expected a data folder, got none; give --data FOLDER")
     if show:
         print_recipe(chosen)
         return
+    if chosen.data.folder is None:
+        raise BotvisionError("train: expected a data folder, got none; give --data FOLDER")
     # Accelerate and the loop, not needed to say that a recipe is wrong.
     from botvision.recipes.running import new_run_path, train_recipe
 
@@ -103,34 +100,8 @@ def train(
     _report(path, train_recipe(chosen, path, display=display, profile=profile), as_json=as_json)
 
 
-def _changes(
-    overrides: list[str] | None,
-    *,
-    data: str | None,
-    backbone_weights: str | None,
-    max_steps: int | None,
-    compiled: bool,
-    skip_bad: bool,
-) -> tuple[str, ...]:
-    """Options that stand for keys of the recipe, as overrides."""
-    import json
-
-    keys: dict[str, Any] = {
-        "data.folder": data,
-        "model.backbone_weights": backbone_weights,
-        "training.max_steps": max_steps,
-        "training.compile": compiled or None,
-        "data.skip_bad": skip_bad or None,
-    }
-    given = (f"{key}={json.dumps(value)}" for key, value in keys.items() if value is not None)
-    return (*(overrides or ()), *given)
-
-
 def _report(path: Path, metrics: dict[str, Any], *, as_json: bool) -> None:
     """Print the last metrics, once however many processes there are."""
-    import json
-
-    from botvision.cli.display import metrics_table, open_console
     from botvision.processes import processes
     from botvision.recipes.reading import read_recipe
 

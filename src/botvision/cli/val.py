@@ -1,15 +1,17 @@
 """``botvision val``."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from botvision.cli.display import counting, metrics_table, open_console
+from botvision.cli.options import WEIGHTS_HELP, AsJson, Device, Tta
+
 
 def val(
-    weights: Annotated[
-        str, typer.Argument(help="Weights file of a run, a published folder, or hf-hub:owner/name.")
-    ],
+    weights: Annotated[str, typer.Argument(help=WEIGHTS_HELP)],
     data: Annotated[
         str | None,
         typer.Option(help="COCO folder or class folders; those of the training if none."),
@@ -21,20 +23,15 @@ def val(
         int | None, typer.Option(min=1, help="Images per batch; as in the training if none.")
     ] = None,
     image_size: Annotated[
-        int | None,
-        typer.Option(min=32, help="Side of the images in pixels; that of the training if none."),
+        int | None, typer.Option(min=32, help="Side in pixels; that of the training if none.")
     ] = None,
-    tta: Annotated[
-        bool, typer.Option("--tta", help="Horizontal-flip test-time augmentation (classifiers).")
-    ] = False,
+    tta: Tta = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out unreadable images (classifiers).")
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Folder for figures (classifiers).")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Device, such as cpu or cuda:0; the best one if none.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Evaluate a detector with COCO metrics, or a classifier with its accuracy and calibration.
 
@@ -42,9 +39,6 @@ def val(
 
     Example: botvision val runs/classification/NAME/best.safetensors --tta --output figures
     """
-    import json
-
-    from botvision.cli.display import counting, metrics_table, open_console
     from botvision.predict.evaluation import evaluate_predictor
     from botvision.predict.loading import load
 
