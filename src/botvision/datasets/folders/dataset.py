@@ -12,11 +12,10 @@ from torch.utils.data import Dataset
 from botvision.datasets.folders.hub import HUB_PREFIX, hub_split
 from botvision.datasets.folders.splits import LabeledImages, find_split, read_split
 from botvision.errors import BotvisionError
-from botvision.images.sources import Shards
 from botvision.seeds import all_seeded, derived_seed
 from botvision.shards.mirror import open_data_folder
 from botvision.shards.prefetch import shard_lengths
-from botvision.shards.read import ShardError
+from botvision.shards.read import ShardError, ShardFiles
 
 Transform = Callable[[Image.Image], Tensor]
 Key = tuple[int, int]
@@ -102,7 +101,7 @@ class ClassImages(Dataset[Item]):
             self.shard_lengths = shard_lengths(self._shards)
 
     @property
-    def shard_files(self) -> Shards | None:
+    def shard_files(self) -> ShardFiles | None:
         """Shards of the images; None if they are not in shards."""
         return self._images.files
 

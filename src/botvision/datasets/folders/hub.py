@@ -5,7 +5,7 @@ from typing import Any
 
 from botvision.datasets.folders.splits import LabeledImages, in_order, split_words
 from botvision.errors import BotvisionError
-from botvision.images.sources import ImageSource
+from botvision.shards.read import ImageSource
 from botvision.texts import Names
 
 HUB_PREFIX = "hfds/"  # timm's
@@ -29,7 +29,7 @@ class HubImages(ImageSource):
     def __init__(self, rows: Any, column: str, source: str) -> None:
         from datasets import Image as ImageFeature
 
-        super().__init__(source)
+        self.folder = source
         encoded = rows.select_columns(column).cast_column(column, ImageFeature(decode=False))
         self._files = encoded.flatten()
         self._content, self._path = f"{column}.bytes", f"{column}.path"

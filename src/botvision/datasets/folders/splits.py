@@ -18,9 +18,8 @@ from botvision.datasets.folders.tar_files import tar_shard
 from botvision.datasets.layouts import SPLIT_WORDS
 from botvision.errors import BotvisionError
 from botvision.images.decode import IMAGE_SUFFIXES
-from botvision.images.sources import ImageSource
 from botvision.shards.index import Shard
-from botvision.shards.read import ShardedImages, open_images
+from botvision.shards.read import ImageSource, ShardedImages, open_images
 from botvision.texts import Names
 
 _LAST_NUMBER = re.compile(r"\d+$")
