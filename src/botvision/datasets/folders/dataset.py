@@ -95,10 +95,8 @@ class ClassImages(Dataset[Item]):
             )
         self.labels = torch.tensor([index[name] for name in own])[found.labels[kept]]
         self._images, self._names, self._kept = found.images, found.names, kept
-        self.shard_lengths: tuple[int, ...] = ()
         self._shards = None if found.shards is None else found.shards[kept]
-        if self._shards is not None:
-            self.shard_lengths = shard_lengths(self._shards)
+        self.shard_lengths = () if self._shards is None else shard_lengths(self._shards)
 
     @property
     def shard_files(self) -> ShardFiles | None:
@@ -149,16 +147,15 @@ def open_split(folder: str, split: str) -> LabeledImages:
 def _readable(found: LabeledImages) -> tuple[list[int], tuple[str, ...]]:
     """Indices of the images that can be read, and a message about each of the others."""
 
-    def fault(name: str) -> str | None:
+    def fault(name: str) -> str:
         try:
             found.images.read(name)
         except ShardError:
             raise  # the image itself may be sound
         except BotvisionError as error:
             return str(error)
-        return None
+        return ""
 
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         faults = [*pool.map(fault, found.names)]
-    kept = [index for index, each in enumerate(faults) if each is None]
-    return kept, tuple(each for each in faults if each is not None)
+    return [index for index, each in enumerate(faults) if not each], tuple(filter(None, faults))

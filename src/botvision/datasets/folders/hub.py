@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from botvision.datasets.folders.splits import LabeledImages, in_order, split_words
+from botvision.datasets.folders.splits import LabeledImages
+from botvision.datasets.layouts import SPLIT_WORDS
 from botvision.errors import BotvisionError
 from botvision.shards.read import ImageSource
 from botvision.texts import Names
@@ -43,16 +44,11 @@ class HubImages(ImageSource):
         return f"{self.folder}: {name}"
 
     def content(self, name: str) -> bytes:
-        """Return the bytes of an image file.
-
-        Raises:
-            BotvisionError: If the row holds no image, or its file cannot be read.
-        """
+        """Return the bytes of an image file."""
         row = self._files[int(name.split()[1])]
         content, path = row[self._content], row[self._path]
         if content is not None:
-            encoded: bytes = content
-            return encoded
+            return content
         if path is None:
             raise BotvisionError(f"{self.where(name)}: expected an image, got none")
         try:
@@ -89,17 +85,16 @@ def hub_split(folder: str, split: str) -> LabeledImages:
             "name of a data set on the Hugging Face Hub, which needs the network the first time, "
             "or the path of a folder"
         ) from error
-    word = next((word for word in split_words(split) if word in tables), None)
+    word = next((word for word in SPLIT_WORDS.get(split, (split,)) if word in tables), None)
     if word is None:
         raise BotvisionError(
             f"{folder}: no split {split!r}, got {', '.join(map(str, tables))}; say which with "
             "data.train_split, data.val_split or --split"
         )
     source, rows = f"{folder}, split {word}", tables[word]
-    column = _image_column(rows.features, source)
+    images = HubImages(rows, _image_column(rows.features, source), source)
     image_classes, classes = _classes(rows, source)
-    images = HubImages(rows, column, source)
-    return LabeledImages.of(source, images, images.names, image_classes, classes=classes)
+    return LabeledImages(source, images, images.names, image_classes, classes=classes)
 
 
 def _image_column(features: Any, source: str) -> str:
@@ -116,8 +111,8 @@ def _image_column(features: Any, source: str) -> str:
     return found[0]
 
 
-def _classes(rows: Any, source: str) -> tuple[list[str], tuple[str, ...]]:
-    """Name of each row's class, and all names in order."""
+def _classes(rows: Any, source: str) -> tuple[list[str], list[str] | None]:
+    """Name of each row's class, and all names if they have an order of their own."""
     column = _label_column(rows.features, source)
     values = rows[column][:]
     for index, value in enumerate(values):
@@ -128,9 +123,8 @@ def _classes(rows: Any, source: str) -> tuple[list[str], tuple[str, ...]]:
             )
     known = getattr(rows.features[column], "names", None)
     if known is not None:
-        return [known[value] for value in values], tuple(known)
-    names = [str(value) for value in values]
-    return names, in_order(names)
+        return [known[value] for value in values], known
+    return [str(value) for value in values], None
 
 
 def _label_column(features: Any, source: str) -> str:

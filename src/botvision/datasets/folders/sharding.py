@@ -57,7 +57,7 @@ def shard_classes(
     with new_folder(out) as written:
         (written / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
         counts = {
-            name: _write(name, found, classes, written / name, shard_size, progress)
+            name: _write(found, classes, written / name, shard_size, progress)
             for name, found in splits.items()
         }
         write_manifest(written)
@@ -65,7 +65,6 @@ def shard_classes(
 
 
 def _write(
-    name: str,
     found: LabeledImages,
     classes: Sequence[str],
     folder: Path,
@@ -73,7 +72,7 @@ def _write(
     progress: Progress | None,
 ) -> tuple[int, int]:
     folder.mkdir()
-    order = stored_order(name, len(found.names))
+    order = stored_order(folder.name, len(found.names))
     numbers = [str(classes.index(each)).encode() for each in found.classes]
     samples = (
         Sample(
@@ -83,10 +82,12 @@ def _write(
         )
         for index in order
     )
-
-    def written(done: int) -> None:
-        if progress is not None:
-            progress(f"write {name}", done, len(order))
-
-    shards = write_shards(folder, samples, shard_size=shard_size, progress=written)
+    shards = write_shards(
+        folder,
+        samples,
+        shard_size=shard_size,
+        progress=lambda done: (
+            progress(f"write {folder.name}", done, len(order)) if progress else None
+        ),
+    )
     return len(order), shards

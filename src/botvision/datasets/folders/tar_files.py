@@ -50,13 +50,15 @@ def tar_shard(path: Path, folder: str = "") -> Shard:
                 raise tarfile.ReadError("its end is missing")
             size = file.tell()
             classes = {
-                _key(each.name): _class(file, each, path) for each in members if _is_class(each)
+                _key(each.name): _class(file, each, path)
+                for each in members
+                if each.name.endswith(_CLASS_SUFFIX)
             }
     except (OSError, tarfile.TarError) as error:
         raise BotvisionError(f"{path}: expected an uncompressed tar file ({error})") from error
     images = []
     for member in members:
-        if _is_class(member):
+        if member.name.endswith(_CLASS_SUFFIX):
             continue
         name = posixpath.normpath(member.name)
         if classes:
@@ -84,10 +86,6 @@ def _members(archive: tarfile.TarFile, folder: str, start: int) -> Iterator[_Mem
             inner: Any = archive.extractfile(member)
             with inner, tarfile.open(fileobj=inner, mode="r:") as nested:
                 yield from _members(nested, f"{folder}{stem}/", begin)
-
-
-def _is_class(member: _Member) -> bool:
-    return member.name.endswith(_CLASS_SUFFIX)
 
 
 def _key(name: str) -> str:
