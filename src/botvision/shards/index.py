@@ -67,28 +67,25 @@ def read_index(folder: Path) -> list[Shard]:
     path = folder / INDEX
     try:
         index = msgspec.json.decode(path.read_bytes(), type=ShardIndex)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise _damaged(path, str(error)) from error
-    if index.format != FORMAT:
-        raise _damaged(path, f"format: expected {FORMAT!r}, got {index.format!r}")
-    seen: set[str] = set()
-    for shard in index.shards:
-        if not _PLAIN_NAME.fullmatch(shard.name):
-            raise _damaged(path, f"shard {shard.name!r}: expected the name of a tar file here")
-        for name, start, size in shard.images:
-            if not 0 <= start <= start + size <= shard.size:
-                raise _damaged(
-                    path,
-                    f"image {name!r}: expected a range of the {shard.size:,} bytes of "
-                    f"{shard.name}, got {size:,} from {start:,}",
-                )
-            if name in seen:
-                raise _damaged(path, f"image {name!r}: occurs twice")
-            seen.add(name)
-    if not seen:
-        raise _damaged(path, "expected at least one image, got none")
+        if index.format != FORMAT:
+            raise ValueError(f"format: expected {FORMAT!r}, got {index.format!r}")
+        seen: set[str] = set()
+        for shard in index.shards:
+            if not _PLAIN_NAME.fullmatch(shard.name):
+                raise ValueError(f"shard {shard.name!r}: expected the name of a tar file here")
+            for name, start, size in shard.images:
+                if not 0 <= start <= start + size <= shard.size:
+                    raise ValueError(
+                        f"image {name!r}: expected a range of the {shard.size:,} bytes of "
+                        f"{shard.name}, got {size:,} from {start:,}"
+                    )
+                if name in seen:
+                    raise ValueError(f"image {name!r}: occurs twice")
+                seen.add(name)
+        if not seen:
+            raise ValueError("expected at least one image, got none")
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise BotvisionError(
+            f"{path}: {error}; write it anew with: botvision data shard"
+        ) from error
     return index.shards
-
-
-def _damaged(path: Path, reason: str) -> BotvisionError:
-    return BotvisionError(f"{path}: {reason}; write it anew with: botvision data shard")
