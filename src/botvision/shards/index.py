@@ -35,12 +35,7 @@ class Shard(msgspec.Struct, frozen=True):
 
 
 class ShardIndex(msgspec.Struct, frozen=True):
-    """Content of ``index.json``.
-
-    Attributes:
-        format: ``FORMAT``.
-        shards: In the order of the images.
-    """
+    """Content of ``index.json``: ``FORMAT``, and the shards in the order of the images."""
 
     format: str
     shards: list[Shard]
@@ -53,8 +48,7 @@ def is_sharded(folder: Path) -> bool:
 
 def write_index(folder: Path, shards: Sequence[Shard]) -> None:
     """Write ``index.json`` into a folder that nobody reads yet."""
-    content = msgspec.json.encode(ShardIndex(FORMAT, list(shards)))
-    (folder / INDEX).write_bytes(content)
+    (folder / INDEX).write_bytes(msgspec.json.encode(ShardIndex(FORMAT, list(shards))))
 
 
 def read_index(folder: Path) -> list[Shard]:

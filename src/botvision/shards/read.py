@@ -6,7 +6,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -222,11 +221,7 @@ class ShardedImages(ImageSource):
         self._order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
         spans = [(number, start, size) for number, _, start, size in images]
         self._spans = np.array(spans, np.int64).reshape(-1, 3)
-
-    @property
-    def numbers(self) -> Any:
-        """Number of each image's shard, int64 [n]."""
-        return self._spans[:, 0]
+        self.numbers = self._spans[:, 0]
 
     def where(self, name: str) -> str:
         """Return the path of the shard and the name of the image."""

@@ -18,12 +18,7 @@ _SEED = 0
 
 
 class FileDigest(msgspec.Struct, frozen=True):
-    """Size and checksum of a file of a sharded data set.
-
-    Attributes:
-        size: Size in bytes.
-        sha256: SHA-256, in hexadecimal.
-    """
+    """Size in bytes and hexadecimal SHA-256 of a file of a sharded data set."""
 
     size: int
     sha256: str

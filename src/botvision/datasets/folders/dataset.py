@@ -15,7 +15,7 @@ from botvision.errors import BotvisionError
 from botvision.seeds import all_seeded, derived_seed
 from botvision.shards.mirror import open_data_folder
 from botvision.shards.prefetch import shard_lengths
-from botvision.shards.read import ShardError, ShardFiles
+from botvision.shards.read import ShardError
 
 Transform = Callable[[Image.Image], Tensor]
 Key = tuple[int, int]
@@ -47,6 +47,7 @@ class ClassImages(Dataset[Item]):
         skipped: Message about each image that was left out.
         classes: Names of the classes, in the order of the labels.
         labels: Labels of the images, int64 [n].
+        shard_files: Shards of the images; None if they are not in shards.
         shard_lengths: Number of items of each shard, in the order of the items; empty if the
             images are not in shards.
         transform: Transform of the images; to be set before the first item is read.
@@ -95,13 +96,9 @@ class ClassImages(Dataset[Item]):
             )
         self.labels = torch.tensor([index[name] for name in own])[found.labels[kept]]
         self._images, self._names, self._kept = found.images, found.names, kept
+        self.shard_files = found.images.files
         self._shards = None if found.shards is None else found.shards[kept]
         self.shard_lengths = () if self._shards is None else shard_lengths(self._shards)
-
-    @property
-    def shard_files(self) -> ShardFiles | None:
-        """Shards of the images; None if they are not in shards."""
-        return self._images.files
 
     def shard(self, index: int) -> int:
         """Return the number of the shard that holds an item; 0 without shards."""

@@ -100,15 +100,10 @@ def hub_split(folder: str, split: str) -> LabeledImages:
 def _image_column(features: Any, source: str) -> str:
     from datasets import Image as ImageFeature
 
-    found = [name for name, feature in features.items() if isinstance(feature, ImageFeature)]
-    if "image" in found:
+    if isinstance(features.get("image"), ImageFeature):
         return "image"
-    if len(found) != 1:
-        raise BotvisionError(
-            f"{source}: expected one column of type Image, or one called 'image', got "
-            f"{_listed(features)}; cast or rename it with the library datasets"
-        )
-    return found[0]
+    expected = "one column of type Image, or one called 'image'"
+    return _only_column(features, ImageFeature, source, expected)
 
 
 def _classes(rows: Any, source: str) -> tuple[list[str], list[str] | None]:
@@ -134,14 +129,15 @@ def _label_column(features: Any, source: str) -> str:
         feature = features.get(name)
         if isinstance(feature, ClassLabel | Value) and feature.dtype.startswith(_LABEL_TYPES):
             return name
-    found = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
+    expected = "classes in a column called 'label', or one column of type ClassLabel"
+    return _only_column(features, ClassLabel, source, expected)
+
+
+def _only_column(features: Any, kind: type, source: str, expected: str) -> str:
+    found = [name for name, feature in features.items() if isinstance(feature, kind)]
     if len(found) != 1:
+        got = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
         raise BotvisionError(
-            f"{source}: expected classes in a column called 'label', or one column of type "
-            f"ClassLabel, got {_listed(features)}; rename it with the library datasets"
+            f"{source}: expected {expected}, got {got}; cast or rename it with the library datasets"
         )
     return str(found[0])
-
-
-def _listed(features: Any) -> str:
-    return ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
