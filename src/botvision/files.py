@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,15 +59,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
     if folder.exists() or folder.is_symlink():
         raise BotvisionError(f"{folder}: already exists; choose another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        # A folder in the temporary one, since mkdtemp's own is private whatever the umask.
-        written = staging / folder.name
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
+    ) as staging:
+        # A folder in the temporary one, which is private whatever the umask.
+        written = Path(staging, folder.name)
         written.mkdir()
         yield written
         written.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -18,9 +18,7 @@ from botvision.shards.read import ShardFiles
 AHEAD = 16
 """Number of shards that a machine holds beyond those that its batches have needed."""
 
-AT_ONCE = 8
-"""Number of shards that a machine fetches at a time."""
-
+_AT_ONCE = 8  # shards that a machine fetches at a time
 _CACHE_FRACTION = 0.25  # of a limited cache, for shards that are not needed yet
 _PAUSE = 0.1  # seconds between two looks at how many batches were read
 
@@ -86,7 +84,7 @@ def _fetch(
     parent = multiprocessing.parent_process()
     assert parent is not None
     needed_by: list[int] = []  # first batch that needs each of the shards asked for
-    with ThreadPoolExecutor(-(-AT_ONCE // processes_here())) as pool:
+    with ThreadPoolExecutor(-(-_AT_ONCE // processes_here())) as pool:
         for number, shard in _first_uses(data, batches):
             while len(needed_by) - bisect.bisect_left(needed_by, done.value) >= ahead:
                 if not parent.is_alive():

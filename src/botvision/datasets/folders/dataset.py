@@ -71,19 +71,17 @@ class ClassImages(Dataset[Item]):
     ) -> None:
         found = open_split(folder, split)
         self.source, own = found.source, found.classes
-        kept = torch.arange(len(found.labels))
-        self.skipped: tuple[str, ...] = ()
-        if skip_bad:
-            good, self.skipped = _readable(found)
-            if not good:
-                raise BotvisionError(f"{self.source}: none of the images can be read")
-            kept = torch.tensor(good)
-            lost = set(range(len(own))) - set(found.labels[kept].tolist())
-            if lost and classes is None:
-                raise BotvisionError(
-                    f"{self.source}: class {own[min(lost)]!r}: none of its images can be read; "
-                    "replace them, or remove the class"
-                )
+        faults = _faults(found) if skip_bad else [""] * len(found.names)
+        self.skipped = tuple(fault for fault in faults if fault)
+        kept = torch.tensor([index for index, fault in enumerate(faults) if not fault])
+        if not len(kept):
+            raise BotvisionError(f"{self.source}: none of the images can be read")
+        lost = set(range(len(own))) - set(found.labels[kept].tolist())
+        if lost and classes is None:
+            raise BotvisionError(
+                f"{self.source}: class {own[min(lost)]!r}: none of its images can be read; "
+                "replace them, or remove the class"
+            )
         self.classes = own if classes is None else tuple(classes)
         self._seed = seed
         index = {name: label for label, name in enumerate(self.classes)}
@@ -141,8 +139,8 @@ def open_split(folder: str, split: str) -> LabeledImages:
     return read_split(find_split(str(open_data_folder(folder)), split))
 
 
-def _readable(found: LabeledImages) -> tuple[list[int], tuple[str, ...]]:
-    """Indices of the images that can be read, and a message about each of the others."""
+def _faults(found: LabeledImages) -> list[str]:
+    """Message about each image that cannot be read, "" for the others."""
 
     def fault(name: str) -> str:
         try:
@@ -154,5 +152,4 @@ def _readable(found: LabeledImages) -> tuple[list[int], tuple[str, ...]]:
         return ""
 
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        faults = [*pool.map(fault, found.names)]
-    return [index for index, each in enumerate(faults) if not each], tuple(filter(None, faults))
+        return [*pool.map(fault, found.names)]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import msgspec
 import torch
 from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.utils import natural_key
@@ -16,7 +17,6 @@ from botvision.datasets.folders.tar_files import tar_shard
 from botvision.datasets.layouts import SPLIT_WORDS
 from botvision.errors import BotvisionError
 from botvision.images.decode import IMAGE_SUFFIXES
-from botvision.shards.index import Shard
 from botvision.shards.read import ImageSource, ShardedImages, open_images
 from botvision.texts import Names
 
@@ -157,19 +157,20 @@ def read_split(path: Path) -> LabeledImages:
 def _tar_images(path: Path) -> tuple[ImageSource, list[str]]:
     """Images of a tar file, of those that match a pattern, or of those in a folder."""
     if path.is_dir():
-        shards = [tar_shard(each, f"{each.stem}/") for each in sorted(path.glob("*.tar"))]
+        found = [tar_shard(each, f"{each.stem}/") for each in sorted(path.glob("*.tar"))]
     else:
         archives = [path] if path.is_file() else sorted(path.parent.glob(path.name))
-        shards = [tar_shard(each) for each in archives]
+        found = [tar_shard(each) for each in archives]
     seen: set[str] = set()
-    for number, shard in enumerate(shards):
+    shards = []
+    for shard in found:
         images = []
         for name, start, size in shard.images:
             while name in seen:  # in another archive, or a second time in this one
                 name = f"{Path(shard.name).stem}/{name}"
             seen.add(name)
             images.append((name, start, size))
-        shards[number] = Shard(shard.name, shard.size, shard.sha256, images)
+        shards.append(msgspec.structs.replace(shard, images=images))
     folder = path if path.is_dir() else path.parent
     return ShardedImages(folder, shards), list(seen)
 
