@@ -42,13 +42,13 @@ class Sample:
 
     Attributes:
         name: Unique name of the image.
-        read: Function that returns the bytes of the image file.
+        content: Bytes of the image file.
         beside: Suffix and bytes of the file beside it, which holds its labels for other readers of
             WebDataset's shards.
     """
 
     name: str
-    read: Callable[[], bytes]
+    content: bytes
     beside: tuple[str, bytes]
 
 
@@ -77,7 +77,7 @@ def write_shards(
 
     Args:
         folder: Empty folder that nobody reads yet.
-        samples: Images to write; at least one.
+        samples: Images to write; at least one. A generator keeps one in memory at a time.
         shard_size: Size in bytes at which a shard ends.
         progress: Called with the number of images written.
 
@@ -92,10 +92,10 @@ def write_shards(
         # USTAR headers are one block each as long as names are short, which ours are.
         with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
             for number, sample in itertools.chain([first], numbered):
-                content = sample.read()
-                images.append((sample.name, archive.offset + tarfile.BLOCKSIZE, len(content)))
+                start = archive.offset + tarfile.BLOCKSIZE
+                images.append((sample.name, start, len(sample.content)))
                 suffix = PurePosixPath(sample.name).suffix.lower()
-                for ending, stored in ((suffix, content), sample.beside):
+                for ending, stored in ((suffix, sample.content), sample.beside):
                     member = tarfile.TarInfo(f"{number:09d}{ending}")
                     member.size = len(stored)
                     archive.addfile(member, io.BytesIO(stored))

@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ def _shard_split(
     samples = (
         Sample(
             image["file_name"],
-            partial(source.content, image["file_name"]),
+            source.content(image["file_name"]),
             (".json", _as_json({"image": image, "annotations": labels[image["id"]]})),
         )
         for image in images

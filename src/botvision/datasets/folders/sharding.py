@@ -1,7 +1,6 @@
 """Writing class folders as shards."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from botvision.datasets.folders.dataset import open_split
@@ -77,7 +76,7 @@ def _write(
     samples = (
         Sample(
             found.names[index],
-            partial(found.images.content, found.names[index]),
+            found.images.content(found.names[index]),
             (".cls", numbers[found.labels[index]]),
         )
         for index in order
