@@ -96,7 +96,7 @@ def _write(folder: Path, shards: int) -> None:
     size = 2**20 // _IMAGES - 3 * 512
     noise = random.Random(0)
     samples = (
-        Sample(f"{number}.jpg", partial(noise.randbytes, size), (".cls", b"0"))
+        Sample(f"{number}.jpg", noise.randbytes(size), (".cls", b"0"))
         for number in range(shards * _IMAGES)
     )
     write_shards(folder, samples, shard_size=2**20)

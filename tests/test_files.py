@@ -66,8 +66,13 @@ def test_a_writer_that_renames_onto_the_temporary_path(target):
     with replacing(target) as temporary:
         own = temporary.with_suffix(".own")
         own.write_bytes(b"new")
+        own.chmod(0o600)
         own.replace(temporary)
+        public = target.with_name("public")
+        public.touch()
     assert target.read_bytes() == b"new"
+    assert target.stat().st_mode == public.stat().st_mode
+    public.unlink()
     assert list(target.parent.iterdir()) == [target]
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-import shutil
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,13 +25,13 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields:
         The path to write to.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+    temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode
     try:
         yield temporary
         _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode)  # safetensors puts a private file of its own here
         temporary.replace(path)
         _flush(path.parent)
     finally:
@@ -59,15 +59,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
     if folder.exists() or folder.is_symlink():
         raise BotvisionError(f"{folder}: already exists; choose another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        # A folder in the temporary one, since mkdtemp's own is private whatever the umask.
-        written = staging / folder.name
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
+    ) as staging:
+        # A folder in the temporary one, which is private whatever the umask.
+        written = Path(staging, folder.name)
         written.mkdir()
         yield written
         written.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -113,9 +112,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -5,6 +5,7 @@ import http.server
 import re
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -49,6 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         end = begin + 700_000 if action == "cut" else len(content)
         self.wfile.write(content[begin:end])
+        if action == "cut":
+            time.sleep(0.3)  # a client drops what it has not read when the connection ends
 
     def log_message(self, *arguments):
         pass

@@ -1,6 +1,7 @@
 """Public data sets, downloaded from their official addresses into folders to train on."""
 
 import gzip
+import itertools
 import os
 import shutil
 import stat
@@ -100,20 +101,30 @@ def get_public_set(chosen: PublicSet, folder: Path, *, progress: Progress | None
     if folder.exists():
         raise BotvisionError(f"{folder}: already exists; choose another folder or remove it")
     downloads = folder.with_name(f"{folder.name}.download")
-    _check_disk(folder, chosen, downloads)
+    size = sum(remote.size for remote in chosen.files)
+    have = sum(path.stat().st_size for path in downloads.glob("*"))
+    needed = 2 * size - have  # the archives and, about as large, their content
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed:
+        raise BotvisionError(
+            f"{folder.parent}: expected {needed / 1e9:.1f} GB of free disk for the archives and "
+            f"their content, got {free / 1e9:.1f} GB"
+        )
     downloads.mkdir(parents=True, exist_ok=True)
 
     def megabytes(step: str) -> Callable[[int, int], None]:
         return lambda done, total: told(f"{step}, MB", done // 10**6, -(-total // 10**6))
 
     with locked(downloads / ".lock"), new_folder(folder) as written:
-        archives = [downloads / remote.name for remote in chosen.files]
-        for remote, path in zip(chosen.files, archives, strict=True):
+        for remote in chosen.files:
+            path = downloads / remote.name
             if not path.is_file():
                 step = megabytes(f"download {path.name}")
                 fetch(remote.url, path, size=remote.size, checksum=remote.checksum, progress=step)
         unpacked = written.with_name("unpacked")
-        for path in archives:
+        for remote in chosen.files:
+            path = downloads / remote.name
             try:
                 unpack(path, unpacked, progress=megabytes(f"unpack {path.name}"))
             except BotvisionError:
@@ -147,16 +158,16 @@ def unpack(
         with archive.open("rb") as file:
             for name, size, plain, content in _members(file):
                 place = PureWindowsPath(name)  # which splits at "/" as well
-                if place.drive or place.root or ".." in place.parts or "\0" in name:
-                    raise _refused(archive, name, "expected a path inside the archive's folder")
-                if not plain:
-                    raise _refused(
-                        archive, name, "expected plain files and folders, got a link or a device"
-                    )
                 unpacked += size
-                if unpacked > allowed:
-                    said = f"expected at most {allowed:,} bytes unpacked, got {unpacked:,} so far"
-                    raise _refused(archive, name, said)
+                fault = None
+                if place.drive or place.root or ".." in place.parts or "\0" in name:
+                    fault = "expected a path inside the archive's folder"
+                elif not plain:
+                    fault = "expected plain files and folders, got a link or a device"
+                elif unpacked > allowed:
+                    fault = f"expected at most {allowed:,} bytes unpacked, got {unpacked:,} so far"
+                if fault is not None:
+                    raise BotvisionError(f"{archive}: member {name!r}: {fault}; not unpacked")
                 target = folder / PurePosixPath(*place.parts)
                 (target if content is None else target.parent).mkdir(parents=True, exist_ok=True)
                 if content is not None:
@@ -192,23 +203,6 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, int, bool, IO[bytes] | None
         rest = archive.fileobj
         while rest is not None and rest.read(2**20):
             pass  # tarfile stops at the last member; the checksum of gzip comes after it
-
-
-def _refused(archive: Path, name: str, said: str) -> BotvisionError:
-    return BotvisionError(f"{archive}: member {name!r}: {said}; not unpacked")
-
-
-def _check_disk(folder: Path, chosen: PublicSet, downloads: Path) -> None:
-    size = sum(remote.size for remote in chosen.files)
-    have = sum(path.stat().st_size for path in downloads.glob("*"))
-    needed = 2 * size - have  # the archives and, about as large, their content
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed:
-        raise BotvisionError(
-            f"{folder.parent}: expected {needed / 1e9:.1f} GB of free disk for the archives and "
-            f"their content, got {free / 1e9:.1f} GB"
-        )
 
 
 def _move(*names: str) -> Callable[[Path, Path, Progress], None]:
@@ -249,19 +243,18 @@ def _arrange_cifar10(unpacked: Path, folder: Path, progress: Progress) -> None:
     """Read the version for C programs: records of a class and 32 x 32 pixels, with no pickles."""
     source = _expected(unpacked / "cifar-10-batches-bin")
     classes = _CIFAR10_CLASSES.split()
-    for name in classes:
-        (folder / "train" / name).mkdir(parents=True)
-        (folder / "val" / name).mkdir(parents=True)
+    for split, name in itertools.product(("train", "val"), classes):
+        (folder / split / name).mkdir(parents=True)
     batches = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
     done = 0
     for number, name in enumerate(batches, start=1):
         content = np.fromfile(_expected(source / name), np.uint8)
         if len(content) % _CIFAR10_RECORD or (content[::_CIFAR10_RECORD] > 9).any():
             raise BotvisionError(f"{name}: expected records of a class from 0 to 9 and an image")
-        split = folder / ("val" if name == batches[-1] else "train")
+        split = "val" if name == batches[-1] else "train"
         for record in content.reshape(-1, _CIFAR10_RECORD):
             pixels = record[1:].reshape(3, 32, 32).transpose(1, 2, 0)
-            Image.fromarray(pixels).save(split / classes[record[0]] / f"{done:05d}.png")
+            Image.fromarray(pixels).save(folder / split / classes[record[0]] / f"{done:05d}.png")
             done += 1
         progress("write images of batches", number, len(batches))
 

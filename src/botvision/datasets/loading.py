@@ -106,15 +106,13 @@ def _one_line_errors(num_workers: int) -> Iterator[None]:
         raise BotvisionError(_ERROR_NAME.sub("", line)) from error
     except (RuntimeError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())
-        # If a worker dies while it hands over a batch, only its cut connection is noticed.
-        cut = (
-            num_workers > 0
-            and not isinstance(error, RuntimeError)
-            and not reason.startswith("Caught ")
-        )
-        if not cut and not reason.startswith("DataLoader worker"):
+        if isinstance(error, RuntimeError):
+            died = reason.startswith("DataLoader worker")
+        else:  # a worker that dies while it hands over a batch cuts its connection
+            died = num_workers > 0 and not reason.startswith("Caught ")
+        if not died:
             raise
-        reason = reason or type(error).__name__
         raise DataWorkerError(
-            f"a data worker died, possibly out of memory ({reason}); lower training.num_workers"
+            f"a data worker died, possibly out of memory ({reason or type(error).__name__}); lower "
+            "training.num_workers"
         ) from error

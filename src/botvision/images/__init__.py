@@ -1,1 +1,1 @@
-"""Images: decoding, sources of images, drawing."""
+"""Images: decoding, drawing."""

@@ -55,15 +55,12 @@ def draw_instances(
     """
     height, width = image.shape[-2:]
     canvas = _canvas(image, max_side)
-    drawn_height, drawn_width = canvas.shape[1:]
     colors = [class_color(label) for label in reversed(labels)]
     if masks is not None and colors:
-        rows = np.arange(drawn_height) * height // drawn_height
-        columns = np.arange(drawn_width) * width // drawn_width
-        _tint(canvas, masks, colors, rows, columns)
+        _tint(canvas, masks, colors, (height, width))
     drawn = Image.fromarray(np.ascontiguousarray(canvas.transpose(1, 2, 0)))
     draw = ImageDraw.Draw(drawn)
-    scale = np.array([drawn_width / width, drawn_height / height] * 2, np.float32)
+    scale = np.array([drawn.width / width, drawn.height / height] * 2, np.float32)
     scaled = torch.as_tensor(boxes).detach().cpu().float().numpy()[::-1] * scale
     scaled[:, 2:] = np.maximum(scaled[:, 2:], scaled[:, :2])
     for box, color in zip(scaled.astype(int).tolist(), colors, strict=True):
@@ -93,21 +90,20 @@ def _tint(
     canvas: NDArray[np.uint8],
     masks: "Tensor | NDArray[np.bool_] | CompactMask",
     colors: Sequence[tuple[int, int, int]],
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
+    size: tuple[int, int],
 ) -> None:
-    """Blend masks into a canvas, the last one first, each in its own window.
-
-    Args:
-        canvas: [3, height, width].
-        masks: Binary [n, H, W].
-        colors: Color of each mask, the last one first.
-        rows: Row of the masks that each row of the canvas shows.
-        columns: Column of the masks that each column of the canvas shows.
-    """
+    """Blend masks of a height and width into a canvas, the last one first, each in its window."""
+    # The row and column of the masks that each row and column of the canvas shows.
+    rows, columns = (
+        np.arange(shown) * whole // shown
+        for shown, whole in zip(canvas.shape[1:], size, strict=True)
+    )
     blended = canvas.astype(np.float32)  # rounded once, however many masks share a pixel
     for index, color in zip(reversed(range(len(masks))), colors, strict=True):
-        mask, left, top = _crop(masks, index)
+        if isinstance(masks, Tensor | np.ndarray):
+            mask, left, top = torch.as_tensor(masks[index]).cpu().bool().numpy(), 0, 0
+        else:
+            mask, (left, top) = masks.crop(index), masks.offsets[index].tolist()
         first, last = np.searchsorted(rows, (top, top + mask.shape[0]))
         begin, end = np.searchsorted(columns, (left, left + mask.shape[1]))
         shown = mask
@@ -119,16 +115,6 @@ def _tint(
             tint *= shown
             channel += tint
     canvas[:] = np.rint(blended, out=blended)
-
-
-def _crop(
-    masks: "Tensor | NDArray[np.bool_] | CompactMask", index: int
-) -> tuple[NDArray[np.bool_], int, int]:
-    """Return a mask's pixels around its object, and the column and row where they begin."""
-    if isinstance(masks, Tensor | np.ndarray):
-        return torch.as_tensor(masks[index]).cpu().bool().numpy(), 0, 0
-    left, top = masks.offsets[index].tolist()
-    return masks.crop(index), left, top
 
 
 def _caption(

@@ -54,7 +54,15 @@ def fetch(
     while True:
         before = _size(part)
         try:
-            _append(url, part, size, progress)
+            for position, chunk in _chunks(url, before) if before < size else ():
+                with part.open("ab") as file:
+                    file.truncate(position)
+                    file.write(chunk)
+                done = position + len(chunk)
+                if progress is not None:
+                    progress(min(done, size), size)
+                if done > size:
+                    break
             break
         except _CutError as error:
             failures = 1 if _size(part) > before else failures + 1
@@ -62,7 +70,8 @@ def fetch(
                 raise BotvisionError(f"{url}: cannot be fetched ({error}); start again") from error
             time.sleep(_WAIT * failures)
     algorithm, _, expected = checksum.partition(":")
-    with part.open("rb+") as file:
+    with part.open("ab+") as file:
+        file.seek(0)
         digest = hashlib.file_digest(file, algorithm).hexdigest() if expected else ""
         os.fsync(file.fileno())
     got = _size(part)
@@ -90,27 +99,6 @@ def fetch_small(url: str, *, limit: int = 2**24) -> bytes:
     except _CutError as error:
         raise BotvisionError(f"{url}: cannot be fetched ({error})") from error
     return content
-
-
-def _append(url: str, part: Path, size: int, progress: Callable[[int, int], None] | None) -> None:
-    """Append to a part what it lacks, and at most a chunk more than the expected size."""
-    part.touch()
-    try:
-        with part.open("rb+") as file:
-            begun = file.seek(0, os.SEEK_END)
-            for position, chunk in _chunks(url, begun) if begun < size else ():
-                file.seek(position)
-                file.truncate()
-                file.write(chunk)
-                done = position + len(chunk)
-                if progress is not None:
-                    progress(min(done, size), size)
-                if done > size:
-                    break
-    except BaseException:
-        if not _size(part):
-            part.unlink()
-        raise
 
 
 def _chunks(url: str, start: int) -> Iterator[tuple[int, bytes]]:

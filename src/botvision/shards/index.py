@@ -35,12 +35,7 @@ class Shard(msgspec.Struct, frozen=True):
 
 
 class ShardIndex(msgspec.Struct, frozen=True):
-    """Content of ``index.json``.
-
-    Attributes:
-        format: ``FORMAT``.
-        shards: In the order of the images.
-    """
+    """Content of ``index.json``: ``FORMAT``, and the shards in the order of the images."""
 
     format: str
     shards: list[Shard]
@@ -53,8 +48,7 @@ def is_sharded(folder: Path) -> bool:
 
 def write_index(folder: Path, shards: Sequence[Shard]) -> None:
     """Write ``index.json`` into a folder that nobody reads yet."""
-    content = msgspec.json.encode(ShardIndex(FORMAT, list(shards)))
-    (folder / INDEX).write_bytes(content)
+    (folder / INDEX).write_bytes(msgspec.json.encode(ShardIndex(FORMAT, list(shards))))
 
 
 def read_index(folder: Path) -> list[Shard]:
@@ -67,28 +61,25 @@ def read_index(folder: Path) -> list[Shard]:
     path = folder / INDEX
     try:
         index = msgspec.json.decode(path.read_bytes(), type=ShardIndex)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise _damaged(path, str(error)) from error
-    if index.format != FORMAT:
-        raise _damaged(path, f"format: expected {FORMAT!r}, got {index.format!r}")
-    seen: set[str] = set()
-    for shard in index.shards:
-        if not _PLAIN_NAME.fullmatch(shard.name):
-            raise _damaged(path, f"shard {shard.name!r}: expected the name of a tar file here")
-        for name, start, size in shard.images:
-            if not 0 <= start <= start + size <= shard.size:
-                raise _damaged(
-                    path,
-                    f"image {name!r}: expected a range of the {shard.size:,} bytes of "
-                    f"{shard.name}, got {size:,} from {start:,}",
-                )
-            if name in seen:
-                raise _damaged(path, f"image {name!r}: occurs twice")
-            seen.add(name)
-    if not seen:
-        raise _damaged(path, "expected at least one image, got none")
+        if index.format != FORMAT:
+            raise ValueError(f"format: expected {FORMAT!r}, got {index.format!r}")
+        seen: set[str] = set()
+        for shard in index.shards:
+            if not _PLAIN_NAME.fullmatch(shard.name):
+                raise ValueError(f"shard {shard.name!r}: expected the name of a tar file here")
+            for name, start, size in shard.images:
+                if not 0 <= start <= start + size <= shard.size:
+                    raise ValueError(
+                        f"image {name!r}: expected a range of the {shard.size:,} bytes of "
+                        f"{shard.name}, got {size:,} from {start:,}"
+                    )
+                if name in seen:
+                    raise ValueError(f"image {name!r}: occurs twice")
+                seen.add(name)
+        if not seen:
+            raise ValueError("expected at least one image, got none")
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise BotvisionError(
+            f"{path}: {error}; write it anew with: botvision data shard"
+        ) from error
     return index.shards
-
-
-def _damaged(path: Path, reason: str) -> BotvisionError:
-    return BotvisionError(f"{path}: {reason}; write it anew with: botvision data shard")

@@ -7,34 +7,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.sharedctypes import RawValue
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from botvision.images.sources import Shards
 from botvision.processes import ignore_interruptions, processes_here
+from botvision.shards.read import ShardFiles
 
 AHEAD = 16
 """Number of shards that a machine holds beyond those that its batches have needed."""
 
-AT_ONCE = 8
-"""Number of shards that a machine fetches at a time."""
-
+_AT_ONCE = 8  # shards that a machine fetches at a time
 _CACHE_FRACTION = 0.25  # of a limited cache, for shards that are not needed yet
 _PAUSE = 0.1  # seconds between two looks at how many batches were read
-
-
-@runtime_checkable
-class ShardedData(Protocol):
-    """A data set whose items may be in shards; the keys of items are (epoch, index)."""
-
-    @property
-    def shard_files(self) -> Shards | None:
-        """Shards of the items; None if they are not in shards."""
-
-    def shard(self, index: int) -> int:
-        """Return the number of the shard that holds an item."""
 
 
 def shard_lengths(shards: Tensor) -> tuple[int, ...]:
@@ -59,18 +45,19 @@ def shards_ahead(data: Any, batches: Iterable[list[Any]]) -> Iterator[Callable[[
     Errors are left to the reader of the items, who meets them again.
 
     Args:
-        data: Data set; its shards are fetched if it is ``ShardedData`` and they come from an
-            address.
-        batches: Lists of keys of its items; iterated over once more than by their reader.
+        data: Data set. If it has ``shard_files`` that come from an address, they are fetched; its
+            ``shard(index)`` returns the number of the shard that holds an item.
+        batches: Lists of keys (epoch, index) of its items; iterated over once more than by their
+            reader.
 
     Yields:
         A function to call after each batch that was read.
     """
-    files = data.shard_files if isinstance(data, ShardedData) else None
-    ahead = (
-        0 if files is None or not files.fetched else int(min(AHEAD, _CACHE_FRACTION * files.room()))
-    )
-    if files is None or not ahead:
+    files: ShardFiles | None = getattr(data, "shard_files", None)
+    ahead = 0
+    if files is not None and files.fetched:
+        ahead = int(min(AHEAD, _CACHE_FRACTION * files.room()))
+    if not ahead:
         yield lambda: None
         return
     done = RawValue("q", 0)  # has one writer
@@ -90,14 +77,14 @@ def shards_ahead(data: Any, batches: Iterable[list[Any]]) -> Iterator[Callable[[
 
 
 def _fetch(
-    data: ShardedData, files: Shards, batches: Iterable[list[Any]], done: Any, ahead: int
+    data: Any, files: ShardFiles, batches: Iterable[list[Any]], done: Any, ahead: int
 ) -> None:
     ignore_interruptions()
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     parent = multiprocessing.parent_process()
     assert parent is not None
     needed_by: list[int] = []  # first batch that needs each of the shards asked for
-    with ThreadPoolExecutor(-(-AT_ONCE // processes_here())) as pool:
+    with ThreadPoolExecutor(-(-_AT_ONCE // processes_here())) as pool:
         for number, shard in _first_uses(data, batches):
             while len(needed_by) - bisect.bisect_left(needed_by, done.value) >= ahead:
                 if not parent.is_alive():
@@ -107,7 +94,7 @@ def _fetch(
             pool.submit(files.fetch, shard)  # its error is the reader's
 
 
-def _first_uses(data: ShardedData, batches: Iterable[list[Any]]) -> Iterator[tuple[int, int]]:
+def _first_uses(data: Any, batches: Iterable[list[Any]]) -> Iterator[tuple[int, int]]:
     """Yield numbers of batches and of the shards that they are the first of an epoch to need."""
     seen: set[tuple[int, int]] = set()
     for number, keys in enumerate(batches):

@@ -1,36 +1,24 @@
-"""Reading images out of shards, which are fetched when they are first needed."""
+"""Reading images by name: files of a folder, or parts of shards that are fetched when needed."""
 
 import bisect
-import contextlib
-import math
+import io
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from botvision.errors import BotvisionError
-from botvision.files import cache_folder, locked
-from botvision.images.sources import FolderImages, ImageSource
+from botvision.files import locked
+from botvision.images.decode import decode_image, read_image
 from botvision.shards.fetch import fetch
 from botvision.shards.index import INDEX, Shard, is_sharded, read_index
+from botvision.shards.mirror import LIMIT_VARIABLE, cache_limit, make_room, origin_of
 from botvision.texts import Names
 
-ORIGIN = "origin.txt"
-"""File beside the index of fetched shards; holds the address of their folder."""
-
-_LIMIT_VARIABLE = "BOTVISION_CACHE_GIB"
 _ATTEMPTS = 10
-
-
-def open_images(folder: Path) -> ImageSource:
-    """Return the images of a folder, which are files of it or in its shards.
-
-    Raises:
-        BotvisionError: If the index of the shards is damaged.
-    """
-    return ShardedImages(folder, read_index(folder)) if is_sharded(folder) else FolderImages(folder)
 
 
 class ShardError(BotvisionError):
@@ -43,16 +31,17 @@ class ShardFiles:
     Args:
         folder: Folder of the shards; missing ones are fetched only if ``open_data_folder`` made it.
         shards: Shards of the folder.
+
+    Attributes:
+        paths: Paths of the shards, which may not have been fetched yet.
+        fetched: Whether the shards come from an address.
     """
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
-        self._folder = folder
-        self._shards = [(shard.name, shard.size, shard.sha256) for shard in shards]
-        self._origin = _origin(folder)
-
-    def path(self, number: int) -> Path:
-        """Return the path of a shard, which may not have been fetched yet."""
-        return self._folder / self._shards[number][0]
+        self.paths = [folder / shard.name for shard in shards]
+        self._digests = [(shard.size, shard.sha256) for shard in shards]
+        self._origin = origin_of(folder)
+        self.fetched = self._origin is not None
 
     def read(self, number: int, start: int, size: int) -> bytes:
         """Return bytes of a shard.
@@ -65,34 +54,29 @@ class ShardFiles:
         Raises:
             ShardError: If the shard is missing, cannot be fetched or is cut short.
         """
-        path = self.path(number)
+        path = self.paths[number]
         for _ in range(_ATTEMPTS):
             try:
                 # Opened each time: forked workers would share the position in an open file.
                 with path.open("rb") as file:
                     file.seek(start)
                     content = file.read(size)
-                    if self._origin is not None:
+                    if self.fetched:
                         os.utime(file.fileno())  # the least recently read shard is removed first
                 break
             except FileNotFoundError:
-                if self._origin is None:
+                if not self.fetched:
                     raise ShardError(f"{path}: no such shard; put it back") from None
                 # It may have been here: another process may have needed the room.
                 self.fetch(number)
             except OSError as error:
                 raise ShardError(f"{path}: {error.strerror}") from error
         else:
-            raise ShardError(f"{path}: removed as soon as it is fetched; raise {_LIMIT_VARIABLE}")
+            raise ShardError(f"{path}: removed as soon as it is fetched; raise {LIMIT_VARIABLE}")
         if len(content) < size:
-            whole = self._shards[number][1]
+            whole, _ = self._digests[number]
             raise ShardError(f"{path}: expected {whole:,} bytes, got fewer; put it back whole")
         return content
-
-    @property
-    def fetched(self) -> bool:
-        """Whether the shards come from an address."""
-        return self._origin is not None
 
     def room(self) -> float:
         """Return how many shards the cache may hold; infinite without a limit.
@@ -100,9 +84,7 @@ class ShardFiles:
         Raises:
             BotvisionError: If the user's limit is not a positive number.
         """
-        limit = _limit()
-        largest = max(size for _, size, _ in self._shards)
-        return math.inf if limit is None else limit / largest
+        return cache_limit() / max(size for size, _ in self._digests)
 
     def fetch(self, number: int) -> None:
         """Fetch a shard unless it is here.
@@ -110,19 +92,110 @@ class ShardFiles:
         Raises:
             ShardError: If it cannot be fetched.
         """
-        name, size, sha256 = self._shards[number]
-        path = self.path(number)
+        path, (size, sha256) = self.paths[number], self._digests[number]
         try:
             with locked(path.with_suffix(".lock")):
                 if path.exists():
                     os.utime(path)  # it is about to be read
                     return
-                fetch(f"{self._origin}/{name}", path, size=size, checksum=f"sha256:{sha256}")
-                _make_room(path)
+                fetch(f"{self._origin}/{path.name}", path, size=size, checksum=f"sha256:{sha256}")
+                make_room(path)
         except BotvisionError as error:
             raise ShardError(str(error)) from error
         except OSError as error:
             raise ShardError(f"{path}: {error.strerror}") from error
+
+
+class ImageSource(ABC):
+    """Images by name; for COCO data the ``file_name`` of their records.
+
+    Implementations are cheap to share with data-loading workers, and read in any order.
+
+    Attributes:
+        folder: Folder of the images, or another name of the source for messages.
+        files: Shards that hold the images; None if the images are not in shards.
+    """
+
+    folder: Path | str
+    files: ShardFiles | None = None
+
+    @abstractmethod
+    def where(self, name: str) -> str:
+        """Return what messages call an image."""
+
+    @abstractmethod
+    def content(self, name: str) -> bytes:
+        """Return the bytes of an image file.
+
+        Raises:
+            ShardError: If the shard is missing, cannot be fetched or is cut short.
+            BotvisionError: If there is no such image, or it cannot be read.
+        """
+
+    def read(self, name: str) -> Image.Image:
+        """Return an image as upright RGB, see ``read_image``.
+
+        Raises:
+            BotvisionError: If the image cannot be read or decoded.
+        """
+        return decode_image(io.BytesIO(self.content(name)), self.where(name))
+
+    def inside(self, name: str) -> bool:  # noqa: ARG002 - for implementations
+        """Return whether the name leads to no file outside the source."""
+        return True
+
+    def missing(self, name: str) -> str:  # noqa: ARG002 - for implementations
+        """Return why the image is missing or empty, without reading it; "" if it is neither."""
+        return ""
+
+    def shard(self, name: str) -> int:  # noqa: ARG002 - for implementations
+        """Return the number of the shard that holds the image; 0 without shards."""
+        return 0
+
+
+class FolderImages(ImageSource):
+    """Image files of a folder and its subfolders.
+
+    Args:
+        folder: Folder that names are relative to.
+    """
+
+    folder: Path
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._root = folder, folder.resolve()
+
+    def where(self, name: str) -> str:
+        """Return the path of an image."""
+        return str(self.folder / name)
+
+    def content(self, name: str) -> bytes:
+        """Return the bytes of an image file."""
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise BotvisionError(f"{self.where(name)}: {error.strerror}") from error
+
+    def read(self, name: str) -> Image.Image:
+        """Return an image as upright RGB, see ``read_image``."""
+        return read_image(self.folder / name)
+
+    def inside(self, name: str) -> bool:
+        """Return whether the name, and what it links to, is a path inside the folder."""
+        try:
+            return (self.folder / name).resolve().is_relative_to(self._root)
+        except (OSError, ValueError, RuntimeError):  # a circle of links, or not a file name
+            return False
+
+    def missing(self, name: str) -> str:
+        """Return why the image is missing or empty, without reading it; "" if it is neither."""
+        path = self.folder / name
+        try:
+            if not path.is_file():
+                return "no such image"
+            return "" if path.stat().st_size else "expected an image, got a file of zero bytes"
+        except (OSError, ValueError) as error:
+            return f"cannot be read ({error})"
 
 
 class ShardedImages(ImageSource):
@@ -133,7 +206,6 @@ class ShardedImages(ImageSource):
         shards: Shards of the folder; no two of their images have the same name.
 
     Attributes:
-        files: The shard files.
         names: Names of the images, in the order of the shards.
         numbers: Number of each image's shard, int64 [n].
     """
@@ -141,36 +213,23 @@ class ShardedImages(ImageSource):
     files: ShardFiles
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
-        super().__init__(folder)
+        self.folder, self._index = folder, folder / INDEX
         self.files = ShardFiles(folder, shards)
-        names = [name for shard in shards for name, _, _ in shard.images]
+        images = [(number, *image) for number, shard in enumerate(shards) for image in shard.images]
+        names = [name for _, name, _, _ in images]
         self.names = Names(names)
         self._order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
-        spans = [
-            (number, start, size)
-            for number, shard in enumerate(shards)
-            for _, start, size in shard.images
-        ]
+        spans = [(number, start, size) for number, _, start, size in images]
         self._spans = np.array(spans, np.int64).reshape(-1, 3)
-        self._index = Path(folder, INDEX)
-
-    @property
-    def numbers(self) -> Any:
-        """Number of each image's shard, int64 [n]."""
-        return self._spans[:, 0]
+        self.numbers = self._spans[:, 0]
 
     def where(self, name: str) -> str:
         """Return the path of the shard and the name of the image."""
         span = self._span(name)
-        return f"{self._index if span is None else self.files.path(span[0])}: {name}"
+        return f"{self._index if span is None else self.files.paths[span[0]]}: {name}"
 
     def content(self, name: str) -> bytes:
-        """Return the bytes of an image file.
-
-        Raises:
-            ShardError: If the shard is missing, cannot be fetched or is cut short.
-            BotvisionError: If there is no such image.
-        """
+        """Return the bytes of an image file."""
         span = self._span(name)
         if span is None:
             raise BotvisionError(f"{self.where(name)}: {self.missing(name)}")
@@ -197,55 +256,10 @@ class ShardedImages(ImageSource):
         return number, start, size
 
 
-def mirrors() -> Path:
-    """Return the folder of the data sets that come from addresses.
+def open_images(folder: Path) -> ImageSource:
+    """Return the images of a folder, which are files of it or in its shards.
 
     Raises:
-        BotvisionError: If there is no cache folder.
+        BotvisionError: If the index of the shards is damaged.
     """
-    folder = cache_folder()
-    if folder is None:
-        raise BotvisionError("no folder for a cache: set BOTVISION_CACHE to one with enough space")
-    return folder / "shards"
-
-
-def _origin(folder: Path) -> str | None:
-    """Address that the shards of a folder come from, if they do."""
-    # A folder from somebody else must not send the program to addresses of theirs.
-    cache = cache_folder()
-    if cache is None or not folder.is_relative_to(cache / "shards"):
-        return None
-    path = folder / ORIGIN
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def _make_room(fetched: Path) -> None:
-    """Remove the least recently read shards until the rest fit into the limit."""
-    limit = _limit()
-    if limit is None:
-        return
-    found = []
-    for path in mirrors().rglob("[!.]*.tar"):
-        with contextlib.suppress(FileNotFoundError):  # another process makes room, too
-            status = path.stat()
-            found.append((status.st_mtime_ns, status.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
-        if total <= limit:
-            break
-        if path != fetched:
-            path.unlink(missing_ok=True)
-            total -= size
-
-
-def _limit() -> float | None:
-    text = os.environ.get(_LIMIT_VARIABLE)
-    if text is None:
-        return None
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = 0.0
-    if not limit > 0:
-        raise BotvisionError(f"{_LIMIT_VARIABLE}: expected a number of GiB, got {text!r}")
-    return limit * 2**30
+    return ShardedImages(folder, read_index(folder)) if is_sharded(folder) else FolderImages(folder)

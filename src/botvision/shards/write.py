@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import random
 import tarfile
 from collections.abc import Callable, Iterable
@@ -17,12 +18,7 @@ _SEED = 0
 
 
 class FileDigest(msgspec.Struct, frozen=True):
-    """Size and checksum of a file of a sharded data set.
-
-    Attributes:
-        size: Size in bytes.
-        sha256: SHA-256, in hexadecimal.
-    """
+    """Size in bytes and hexadecimal SHA-256 of a file of a sharded data set."""
 
     size: int
     sha256: str
@@ -46,13 +42,13 @@ class Sample:
 
     Attributes:
         name: Unique name of the image.
-        read: Function that returns the bytes of the image file.
+        content: Bytes of the image file.
         beside: Suffix and bytes of the file beside it, which holds its labels for other readers of
             WebDataset's shards.
     """
 
     name: str
-    read: Callable[[], bytes]
+    content: bytes
     beside: tuple[str, bytes]
 
 
@@ -81,7 +77,7 @@ def write_shards(
 
     Args:
         folder: Empty folder that nobody reads yet.
-        samples: Images to write; at least one.
+        samples: Images to write; at least one. A generator keeps one in memory at a time.
         shard_size: Size in bytes at which a shard ends.
         progress: Called with the number of images written.
 
@@ -89,17 +85,25 @@ def write_shards(
         The number of shards.
     """
     shards: list[Shard] = []
-    writer: _ShardWriter | None = None
-    for number, sample in enumerate(samples):
-        writer = writer or _ShardWriter(folder / f"{len(shards):05d}.tar")
-        writer.add(number, sample)
-        if writer.size >= shard_size:
-            shards.append(writer.close())
-            writer = None
-        if progress is not None:
-            progress(number + 1)
-    if writer is not None:
-        shards.append(writer.close())
+    numbered = enumerate(samples)
+    for first in numbered:
+        path = folder / f"{len(shards):05d}.tar"
+        images: list[tuple[str, int, int]] = []
+        # USTAR headers are one block each as long as names are short, which ours are.
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+            for number, sample in itertools.chain([first], numbered):
+                start = archive.offset + tarfile.BLOCKSIZE
+                images.append((sample.name, start, len(sample.content)))
+                suffix = PurePosixPath(sample.name).suffix.lower()
+                for ending, stored in ((suffix, sample.content), sample.beside):
+                    member = tarfile.TarInfo(f"{number:09d}{ending}")
+                    member.size = len(stored)
+                    archive.addfile(member, io.BytesIO(stored))
+                if progress is not None:
+                    progress(number + 1)
+                if archive.offset >= shard_size:
+                    break
+        shards.append(Shard(path.name, path.stat().st_size, _sha256(path), images))
     write_index(folder, shards)
     return len(shards)
 
@@ -107,46 +111,13 @@ def write_shards(
 def write_manifest(folder: Path) -> None:
     """Write ``shards.json`` into a folder that is otherwise complete."""
     files = {
-        path.relative_to(folder).as_posix(): FileDigest(path.stat().st_size, sha256(path))
+        path.relative_to(folder).as_posix(): FileDigest(path.stat().st_size, _sha256(path))
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.suffix != ".tar"
     }
     (folder / MANIFEST).write_bytes(msgspec.json.encode(Manifest(FORMAT, files)))
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class _ShardWriter:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        # USTAR headers are one block each as long as names are short, which ours are.
-        self._archive = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        self._images: list[tuple[str, int, int]] = []
-
-    @property
-    def size(self) -> int:
-        return self._archive.offset
-
-    def add(self, number: int, sample: Sample) -> None:
-        content = sample.read()
-        suffix = PurePosixPath(sample.name).suffix.lower()
-        start = self._append(f"{number:09d}{suffix}", content)
-        self._images.append((sample.name, start, len(content)))
-        self._append(f"{number:09d}{sample.beside[0]}", sample.beside[1])
-
-    def close(self) -> Shard:
-        self._archive.close()
-        size = self._path.stat().st_size
-        return Shard(self._path.name, size, sha256(self._path), self._images)
-
-    def _append(self, name: str, content: bytes) -> int:
-        """Append a member and return the offset of its content."""
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        start = self._archive.offset + tarfile.BLOCKSIZE
-        self._archive.addfile(member, io.BytesIO(content))
-        return start

@@ -20,8 +20,7 @@ from botvision.datasets.loading import load_batches
 from botvision.errors import BotvisionError
 from botvision.images.decode import decode_image
 from botvision.images.draw import draw_instances, mosaic
-from botvision.images.sources import ImageSource, Shards
-from botvision.shards.read import ShardError
+from botvision.shards.read import ImageSource, ShardError, ShardFiles
 
 _READ_AT_ONCE = 8  # images a worker hands over together
 _SAMPLES = 16
@@ -156,7 +155,7 @@ class _Images(Dataset[SeenImage]):
         self._annotations, self._images, self._skip_bad = annotations, images, skip_bad
 
     @property
-    def shard_files(self) -> Shards | None:
+    def shard_files(self) -> ShardFiles | None:
         return self._images.files
 
     def shard(self, index: int) -> int:

@@ -18,8 +18,7 @@ from botvision.datasets.coco.store import CocoAnnotations
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
 from botvision.files import replacing
-from botvision.images.sources import ImageSource
-from botvision.shards.read import open_images
+from botvision.shards.read import ImageSource, open_images
 
 Progress = Callable[[str, int, int], None]
 

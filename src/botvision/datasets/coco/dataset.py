@@ -20,10 +20,9 @@ from botvision.datasets.coco.polygons import instance_mask
 from botvision.datasets.coco.store import Category, CocoAnnotations
 from botvision.datasets.layouts import find_coco_split
 from botvision.errors import BotvisionError
-from botvision.images.sources import ImageSource, Shards
 from botvision.seeds import derived_seed
 from botvision.shards.prefetch import shard_lengths
-from botvision.shards.read import open_images
+from botvision.shards.read import ImageSource, ShardFiles, open_images
 
 Target = dict[str, Any]
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
@@ -94,7 +93,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         return self.annotations.categories
 
     @property
-    def shard_files(self) -> Shards | None:
+    def shard_files(self) -> ShardFiles | None:
         """Shards of the images; None if the images are not in shards."""
         return self.images.files
 

@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from botvision.datasets.coco.store import CocoAnnotations
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
 from botvision.files import new_folder
-from botvision.images.sources import ImageSource
-from botvision.shards.read import open_images
+from botvision.shards.read import ImageSource, open_images
 from botvision.shards.write import Sample, stored_order, write_manifest, write_shards
 
 
@@ -71,7 +69,7 @@ def _shard_split(
     samples = (
         Sample(
             image["file_name"],
-            partial(source.content, image["file_name"]),
+            source.content(image["file_name"]),
             (".json", _as_json({"image": image, "annotations": labels[image["id"]]})),
         )
         for image in images

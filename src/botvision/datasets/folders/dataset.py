@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from botvision.datasets.folders.hub import HUB_PREFIX, hub_split
 from botvision.datasets.folders.splits import LabeledImages, find_split, read_split
 from botvision.errors import BotvisionError
-from botvision.images.sources import Shards
 from botvision.seeds import all_seeded, derived_seed
 from botvision.shards.mirror import open_data_folder
 from botvision.shards.prefetch import shard_lengths
@@ -48,6 +47,7 @@ class ClassImages(Dataset[Item]):
         skipped: Message about each image that was left out.
         classes: Names of the classes, in the order of the labels.
         labels: Labels of the images, int64 [n].
+        shard_files: Shards of the images; None if they are not in shards.
         shard_lengths: Number of items of each shard, in the order of the items; empty if the
             images are not in shards.
         transform: Transform of the images; to be set before the first item is read.
@@ -71,19 +71,17 @@ class ClassImages(Dataset[Item]):
     ) -> None:
         found = open_split(folder, split)
         self.source, own = found.source, found.classes
-        kept = torch.arange(len(found.labels))
-        self.skipped: tuple[str, ...] = ()
-        if skip_bad:
-            good, self.skipped = _readable(found)
-            if not good:
-                raise BotvisionError(f"{self.source}: none of the images can be read")
-            kept = torch.tensor(good)
-            lost = set(range(len(own))) - set(found.labels[kept].tolist())
-            if lost and classes is None:
-                raise BotvisionError(
-                    f"{self.source}: class {own[min(lost)]!r}: none of its images can be read; "
-                    "replace them, or remove the class"
-                )
+        faults = _faults(found) if skip_bad else [""] * len(found.names)
+        self.skipped = tuple(fault for fault in faults if fault)
+        kept = torch.tensor([index for index, fault in enumerate(faults) if not fault])
+        if not len(kept):
+            raise BotvisionError(f"{self.source}: none of the images can be read")
+        lost = set(range(len(own))) - set(found.labels[kept].tolist())
+        if lost and classes is None:
+            raise BotvisionError(
+                f"{self.source}: class {own[min(lost)]!r}: none of its images can be read; "
+                "replace them, or remove the class"
+            )
         self.classes = own if classes is None else tuple(classes)
         self._seed = seed
         index = {name: label for label, name in enumerate(self.classes)}
@@ -96,15 +94,9 @@ class ClassImages(Dataset[Item]):
             )
         self.labels = torch.tensor([index[name] for name in own])[found.labels[kept]]
         self._images, self._names, self._kept = found.images, found.names, kept
-        self.shard_lengths: tuple[int, ...] = ()
+        self.shard_files = found.images.files
         self._shards = None if found.shards is None else found.shards[kept]
-        if self._shards is not None:
-            self.shard_lengths = shard_lengths(self._shards)
-
-    @property
-    def shard_files(self) -> Shards | None:
-        """Shards of the images; None if they are not in shards."""
-        return self._images.files
+        self.shard_lengths = () if self._shards is None else shard_lengths(self._shards)
 
     def shard(self, index: int) -> int:
         """Return the number of the shard that holds an item; 0 without shards."""
@@ -147,19 +139,17 @@ def open_split(folder: str, split: str) -> LabeledImages:
     return read_split(find_split(str(open_data_folder(folder)), split))
 
 
-def _readable(found: LabeledImages) -> tuple[list[int], tuple[str, ...]]:
-    """Indices of the images that can be read, and a message about each of the others."""
+def _faults(found: LabeledImages) -> list[str]:
+    """Message about each image that cannot be read, "" for the others."""
 
-    def fault(name: str) -> str | None:
+    def fault(name: str) -> str:
         try:
             found.images.read(name)
         except ShardError:
             raise  # the image itself may be sound
         except BotvisionError as error:
             return str(error)
-        return None
+        return ""
 
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        faults = [*pool.map(fault, found.names)]
-    kept = [index for index, each in enumerate(faults) if each is None]
-    return kept, tuple(each for each in faults if each is not None)
+        return [*pool.map(fault, found.names)]

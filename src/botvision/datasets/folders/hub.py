@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from botvision.datasets.folders.splits import LabeledImages, in_order, split_words
+from botvision.datasets.folders.splits import LabeledImages
+from botvision.datasets.layouts import SPLIT_WORDS
 from botvision.errors import BotvisionError
-from botvision.images.sources import ImageSource
+from botvision.shards.read import ImageSource
 from botvision.texts import Names
 
 HUB_PREFIX = "hfds/"  # timm's
@@ -29,7 +30,7 @@ class HubImages(ImageSource):
     def __init__(self, rows: Any, column: str, source: str) -> None:
         from datasets import Image as ImageFeature
 
-        super().__init__(source)
+        self.folder = source
         encoded = rows.select_columns(column).cast_column(column, ImageFeature(decode=False))
         self._files = encoded.flatten()
         self._content, self._path = f"{column}.bytes", f"{column}.path"
@@ -43,16 +44,11 @@ class HubImages(ImageSource):
         return f"{self.folder}: {name}"
 
     def content(self, name: str) -> bytes:
-        """Return the bytes of an image file.
-
-        Raises:
-            BotvisionError: If the row holds no image, or its file cannot be read.
-        """
+        """Return the bytes of an image file."""
         row = self._files[int(name.split()[1])]
         content, path = row[self._content], row[self._path]
         if content is not None:
-            encoded: bytes = content
-            return encoded
+            return content
         if path is None:
             raise BotvisionError(f"{self.where(name)}: expected an image, got none")
         try:
@@ -89,35 +85,29 @@ def hub_split(folder: str, split: str) -> LabeledImages:
             "name of a data set on the Hugging Face Hub, which needs the network the first time, "
             "or the path of a folder"
         ) from error
-    word = next((word for word in split_words(split) if word in tables), None)
+    word = next((word for word in SPLIT_WORDS.get(split, (split,)) if word in tables), None)
     if word is None:
         raise BotvisionError(
             f"{folder}: no split {split!r}, got {', '.join(map(str, tables))}; say which with "
             "data.train_split, data.val_split or --split"
         )
     source, rows = f"{folder}, split {word}", tables[word]
-    column = _image_column(rows.features, source)
+    images = HubImages(rows, _image_column(rows.features, source), source)
     image_classes, classes = _classes(rows, source)
-    images = HubImages(rows, column, source)
-    return LabeledImages.of(source, images, images.names, image_classes, classes=classes)
+    return LabeledImages(source, images, images.names, image_classes, classes=classes)
 
 
 def _image_column(features: Any, source: str) -> str:
     from datasets import Image as ImageFeature
 
-    found = [name for name, feature in features.items() if isinstance(feature, ImageFeature)]
-    if "image" in found:
+    if isinstance(features.get("image"), ImageFeature):
         return "image"
-    if len(found) != 1:
-        raise BotvisionError(
-            f"{source}: expected one column of type Image, or one called 'image', got "
-            f"{_listed(features)}; cast or rename it with the library datasets"
-        )
-    return found[0]
+    expected = "one column of type Image, or one called 'image'"
+    return _only_column(features, ImageFeature, source, expected)
 
 
-def _classes(rows: Any, source: str) -> tuple[list[str], tuple[str, ...]]:
-    """Name of each row's class, and all names in order."""
+def _classes(rows: Any, source: str) -> tuple[list[str], list[str] | None]:
+    """Name of each row's class, and all names if they have an order of their own."""
     column = _label_column(rows.features, source)
     values = rows[column][:]
     for index, value in enumerate(values):
@@ -128,9 +118,8 @@ def _classes(rows: Any, source: str) -> tuple[list[str], tuple[str, ...]]:
             )
     known = getattr(rows.features[column], "names", None)
     if known is not None:
-        return [known[value] for value in values], tuple(known)
-    names = [str(value) for value in values]
-    return names, in_order(names)
+        return [known[value] for value in values], known
+    return [str(value) for value in values], None
 
 
 def _label_column(features: Any, source: str) -> str:
@@ -140,14 +129,15 @@ def _label_column(features: Any, source: str) -> str:
         feature = features.get(name)
         if isinstance(feature, ClassLabel | Value) and feature.dtype.startswith(_LABEL_TYPES):
             return name
-    found = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
+    expected = "classes in a column called 'label', or one column of type ClassLabel"
+    return _only_column(features, ClassLabel, source, expected)
+
+
+def _only_column(features: Any, kind: type, source: str, expected: str) -> str:
+    found = [name for name, feature in features.items() if isinstance(feature, kind)]
     if len(found) != 1:
+        got = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
         raise BotvisionError(
-            f"{source}: expected classes in a column called 'label', or one column of type "
-            f"ClassLabel, got {_listed(features)}; rename it with the library datasets"
+            f"{source}: expected {expected}, got {got}; cast or rename it with the library datasets"
         )
     return str(found[0])
-
-
-def _listed(features: Any) -> str:
-    return ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())

@@ -1,7 +1,6 @@
 """Writing class folders as shards."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from botvision.datasets.folders.dataset import open_split
@@ -57,7 +56,7 @@ def shard_classes(
     with new_folder(out) as written:
         (written / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
         counts = {
-            name: _write(name, found, classes, written / name, shard_size, progress)
+            name: _write(found, classes, written / name, shard_size, progress)
             for name, found in splits.items()
         }
         write_manifest(written)
@@ -65,7 +64,6 @@ def shard_classes(
 
 
 def _write(
-    name: str,
     found: LabeledImages,
     classes: Sequence[str],
     folder: Path,
@@ -73,20 +71,22 @@ def _write(
     progress: Progress | None,
 ) -> tuple[int, int]:
     folder.mkdir()
-    order = stored_order(name, len(found.names))
+    order = stored_order(folder.name, len(found.names))
     numbers = [str(classes.index(each)).encode() for each in found.classes]
     samples = (
         Sample(
             found.names[index],
-            partial(found.images.content, found.names[index]),
+            found.images.content(found.names[index]),
             (".cls", numbers[found.labels[index]]),
         )
         for index in order
     )
-
-    def written(done: int) -> None:
-        if progress is not None:
-            progress(f"write {name}", done, len(order))
-
-    shards = write_shards(folder, samples, shard_size=shard_size, progress=written)
+    shards = write_shards(
+        folder,
+        samples,
+        shard_size=shard_size,
+        progress=lambda done: (
+            progress(f"write {folder.name}", done, len(order)) if progress else None
+        ),
+    )
     return len(order), shards

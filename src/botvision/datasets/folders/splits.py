@@ -5,10 +5,9 @@ import os
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
+import msgspec
 import torch
 from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.utils import natural_key
@@ -18,38 +17,32 @@ from botvision.datasets.folders.tar_files import tar_shard
 from botvision.datasets.layouts import SPLIT_WORDS
 from botvision.errors import BotvisionError
 from botvision.images.decode import IMAGE_SUFFIXES
-from botvision.images.sources import ImageSource
-from botvision.shards.index import Shard
-from botvision.shards.read import ShardedImages, open_images
+from botvision.shards.read import ImageSource, ShardedImages, open_images
 from botvision.texts import Names
 
 _LAST_NUMBER = re.compile(r"\d+$")
 _READERS = ("hfids", "tfds", "torch", "wds")
 
 
-@dataclass(frozen=True, slots=True)
 class LabeledImages:
     """The images of a split and their classes.
 
-    Attributes:
+    Args:
         source: Path or address of the split, for messages.
         images: Source of the images.
         names: Names of the images; at least one.
+        image_classes: Name of each image's class.
+        classes: Names of the classes in order, including any without images; None sorts them, see
+            ``in_order``.
+        shards: Number of each image's shard, int64 [n]; None without indexed shards.
+
+    Attributes:
         labels: Index of each image's class in ``classes``, int64 [n].
         classes: Names of the classes that have images.
-        shards: Number of each image's shard, int64 [n]; None without indexed shards.
     """
 
-    source: str
-    images: ImageSource
-    names: Sequence[str]
-    labels: Tensor
-    classes: tuple[str, ...]
-    shards: Tensor | None = None
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         source: str,
         images: ImageSource,
         names: Sequence[str],
@@ -57,34 +50,20 @@ class LabeledImages:
         *,
         classes: Iterable[str] | None = None,
         shards: Tensor | None = None,
-    ) -> Self:
-        """Return images whose classes are known by name.
-
-        Args:
-            source: Path or address of the split, for messages.
-            images: Source of the images.
-            names: Names of the images; at least one.
-            image_classes: Name of each image's class.
-            classes: Names of the classes in order, including any without images; None sorts them,
-                see ``in_order``.
-            shards: Number of each image's shard, int64 [n]; None without indexed shards.
-        """
+    ) -> None:
+        self.source, self.images, self.names, self.shards = source, images, names, shards
         used = set(image_classes)
-        known = in_order(used) if classes is None else [name for name in classes if name in used]
-        index = {name: label for label, name in enumerate(known)}
-        labels = torch.tensor([index[name] for name in image_classes])
-        return cls(source, images, names, labels, tuple(known), shards)
+        self.classes = tuple(
+            in_order(used) if classes is None else (name for name in classes if name in used)
+        )
+        index = {name: label for label, name in enumerate(self.classes)}
+        self.labels = torch.tensor([index[name] for name in image_classes])
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Return names of classes in timm's order: numbers by value, letters in any case."""
     # timm leaves the order of "1" and "01" or "cat" and "Cat" to the hashes of the process.
     return tuple(sorted(set(names), key=lambda name: (natural_key(name), name)))
-
-
-def split_words(split: str) -> tuple[str, ...]:
-    """Return the usual names of a split, the given one first."""
-    return SPLIT_WORDS.get(split, (split,))
 
 
 def find_split(folder: str, split: str) -> Path:
@@ -112,7 +91,7 @@ def find_split(folder: str, split: str) -> Path:
             )
         inside = f"; give its folder {root.parent}" if root.suffix == ".tar" else ""
         raise BotvisionError(f"data.folder: {folder}: expected a folder{inside}")
-    words = split_words(split)
+    words = SPLIT_WORDS.get(split, (split,))
     for word in words:
         if (root / word).is_dir():
             return root / word
@@ -147,63 +126,54 @@ def read_split(path: Path) -> LabeledImages:
             a folder, or an archive or index cannot be read.
     """
     images = open_images(path)
+    names: Sequence[str]
     if isinstance(images, ShardedImages):
-        return _labeled(path, images, images.names, shards=torch.from_numpy(images.numbers))
-    names: list[str] = []
-    if path.is_dir():
-        files, _ = find_images_and_targets(str(path), types=IMAGE_SUFFIXES)
-        names = [os.path.relpath(file, path).replace(os.sep, "/") for file, _ in files]
-    if not names:
-        images, names = _tar_images(path)
-    names = sorted(name for name in names if not _hidden(name))
+        names, shards = images.names, torch.from_numpy(images.numbers)
+    else:
+        found: list[str] = []
+        if path.is_dir():
+            files, _ = find_images_and_targets(str(path), types=IMAGE_SUFFIXES)
+            found = [os.path.relpath(file, path).replace(os.sep, "/") for file, _ in files]
+        if not found:
+            images, found = _tar_images(path)
+        names, shards = Names(sorted(name for name in found if not _hidden(name))), None
     if not names:
         raise BotvisionError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    found = _labeled(path, images, Names(names))
-    if path.is_dir():
-        _check_folders(path, names)
-    return found
-
-
-def _labeled(
-    path: Path, images: ImageSource, names: Sequence[str], shards: Tensor | None = None
-) -> LabeledImages:
     classes = [posixpath.basename(posixpath.dirname(name)) for name in names]
     if "" in classes:
         raise BotvisionError(
             f"{path}: {names[classes.index('')]}: expected images in a folder for each class, got "
             "one in none"
         )
-    return LabeledImages.of(str(path), images, names, classes, shards=shards)
+    begun = {name.partition("/")[0] for name in names}
+    for folder in sorted(path.iterdir()) if shards is None and path.is_dir() else ():
+        if folder.is_dir() and folder.name not in begun and not _hidden(folder.name):
+            raise BotvisionError(
+                f"{folder}: the folder of a class holds no images; add some or remove it"
+            )
+    return LabeledImages(str(path), images, names, classes, shards=shards)
 
 
 def _tar_images(path: Path) -> tuple[ImageSource, list[str]]:
     """Images of a tar file, of those that match a pattern, or of those in a folder."""
     if path.is_dir():
-        shards = [tar_shard(each, f"{each.stem}/") for each in sorted(path.glob("*.tar"))]
+        found = [tar_shard(each, f"{each.stem}/") for each in sorted(path.glob("*.tar"))]
     else:
         archives = [path] if path.is_file() else sorted(path.parent.glob(path.name))
-        shards = [tar_shard(each) for each in archives]
+        found = [tar_shard(each) for each in archives]
     seen: set[str] = set()
-    for number, shard in enumerate(shards):
+    shards = []
+    for shard in found:
         images = []
         for name, start, size in shard.images:
             while name in seen:  # in another archive, or a second time in this one
                 name = f"{Path(shard.name).stem}/{name}"
             seen.add(name)
             images.append((name, start, size))
-        shards[number] = Shard(shard.name, shard.size, shard.sha256, images)
+        shards.append(msgspec.structs.replace(shard, images=images))
     folder = path if path.is_dir() else path.parent
     return ShardedImages(folder, shards), list(seen)
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or "/." in name
-
-
-def _check_folders(path: Path, names: Sequence[str]) -> None:
-    begun = {name.partition("/")[0] for name in names}
-    for folder in sorted(path.iterdir()):
-        if folder.is_dir() and folder.name not in begun and not _hidden(folder.name):
-            raise BotvisionError(
-                f"{folder}: the folder of a class holds no images; add some or remove it"
-            )

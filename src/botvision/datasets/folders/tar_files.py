@@ -8,21 +8,13 @@ import posixpath
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from botvision.errors import BotvisionError
 from botvision.images.decode import IMAGE_SUFFIXES
 from botvision.shards.index import Shard
 
 _CLASS_SUFFIX = ".cls"
-
-
-class _Member(NamedTuple):
-    """An image or a class file: its path in the archive, its offset in the file and its size."""
-
-    name: str
-    start: int
-    size: int
 
 
 def tar_shard(path: Path, folder: str = "") -> Shard:
@@ -49,56 +41,51 @@ def tar_shard(path: Path, folder: str = "") -> Shard:
             if file.read().strip(b"\0"):
                 raise tarfile.ReadError("its end is missing")
             size = file.tell()
-            classes = {
-                _key(each.name): _class(file, each, path) for each in members if _is_class(each)
-            }
+            classes = {}
+            for name, start, length in members:
+                if name.endswith(_CLASS_SUFFIX):
+                    file.seek(start)
+                    text = file.read(min(length, 100)).decode("ascii", "replace").strip()
+                    if not text.isdecimal():
+                        raise BotvisionError(
+                            f"{path}: {name}: expected the number of a class, got {text!r}"
+                        )
+                    classes[_key(name)] = int(text)
     except (OSError, tarfile.TarError) as error:
         raise BotvisionError(f"{path}: expected an uncompressed tar file ({error})") from error
     images = []
-    for member in members:
-        if _is_class(member):
+    for member, start, length in members:
+        if member.endswith(_CLASS_SUFFIX):
             continue
-        name = posixpath.normpath(member.name)
+        name = posixpath.normpath(member)
         if classes:
-            key = _key(member.name)
+            key = _key(member)
             if key not in classes:
                 beside = f"{posixpath.basename(key)}{_CLASS_SUFFIX}"
                 raise BotvisionError(
-                    f"{path}: {member.name}: expected {beside} beside it, as other images have"
+                    f"{path}: {member}: expected {beside} beside it, as other images have"
                 )
             name = f"{path.stem}/{classes[key]}/{posixpath.basename(name)}"
-        images.append((name, member.start, member.size))
+        images.append((name, start, length))
     return Shard(path.name, size, "", images)
 
 
-def _members(archive: tarfile.TarFile, folder: str, start: int) -> Iterator[_Member]:
-    """Yield the images and class files of an archive, with offsets in the outermost file."""
+def _members(archive: tarfile.TarFile, folder: str, start: int) -> Iterator[tuple[str, int, int]]:
+    """Yield names of images and class files, their offsets in the outermost file and sizes."""
     for member in archive:
         stem, suffix = posixpath.splitext(member.name)
         begin = start + member.offset_data
         if not member.isfile():
             continue
         if suffix.lower() in IMAGE_SUFFIXES or suffix == _CLASS_SUFFIX:
-            yield _Member(folder + member.name, begin, member.size)
+            yield folder + member.name, begin, member.size
         elif suffix.lower() == ".tar":
             inner: Any = archive.extractfile(member)
             with inner, tarfile.open(fileobj=inner, mode="r:") as nested:
                 yield from _members(nested, f"{folder}{stem}/", begin)
 
 
-def _is_class(member: _Member) -> bool:
-    return member.name.endswith(_CLASS_SUFFIX)
-
-
 def _key(name: str) -> str:
     """Key that WebDataset joins files by: the path up to the first dot of the file name."""
     folder, _, base = name.rpartition("/")
     return f"{folder}/{base.partition('.')[0]}"
-
-
-def _class(file: Any, member: _Member, path: Path) -> str:
-    file.seek(member.start)
-    text = file.read(min(member.size, 100)).decode("ascii", "replace").strip()
-    if not text.isdecimal():
-        raise BotvisionError(f"{path}: {member.name}: expected the number of a class, got {text!r}")
-    return str(int(text))
