@@ -18,7 +18,7 @@ from botvision.training.failures import (
 from botvision.training.run_folder import RunFolder
 from botvision.training.sampling import BatchPlan
 
-PLAN = BatchPlan(micro_batch_size=16, processes=2, accumulation=3, rate_factor=1.0)
+PLAN = BatchPlan(micro_batch_size=16, processes=2, accumulation=3, lr_factor=1.0)
 
 
 def fail_on_gpu():

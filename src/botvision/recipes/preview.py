@@ -42,7 +42,7 @@ def draw_preview(recipe: Recipe, path: Path, *, count: int, epoch: int) -> int:
     count = min(count, MOST_IMAGES, len(data))
     if task.mixes_pairs:
         count = max(2, count - count % 2)
-    plan = BatchPlan(micro_batch_size=count, processes=1, accumulation=1, rate_factor=1)
+    plan = BatchPlan(micro_batch_size=count, processes=1, accumulation=1, lr_factor=1)
     steps = -(-len(data) // count)
     batches = StepBatches(
         len(data),

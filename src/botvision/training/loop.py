@@ -180,7 +180,7 @@ class _Run:
         """Take an optimizer step; return whether any process was asked to stop."""
         accelerator, settings, number = self.accelerator, self.settings, self.progress.step + 1
         model, optimizer = self.state.model, self.state.optimizer
-        learning_rate = self.plan.rate_factor * learning_rate_at(
+        learning_rate = self.plan.lr_factor * learning_rate_at(
             self.progress.step, self.batches.total_steps, settings
         )
         for group in optimizer.param_groups:

@@ -26,13 +26,13 @@ class BatchPlan:
         micro_batch_size: Number of images a process takes at a time.
         processes: Number of processes.
         accumulation: Number of micro-batches of each process in an optimizer step.
-        rate_factor: Factor of the recipe's learning rate.
+        lr_factor: Factor of the recipe's learning rate.
     """
 
     micro_batch_size: int
     processes: int
     accumulation: int
-    rate_factor: float
+    lr_factor: float
 
     @classmethod
     def of(cls, settings: TrainingSettings, processes: int) -> "BatchPlan":
@@ -61,11 +61,11 @@ class BatchPlan:
         )
         if self.batch_size != settings.batch_size:
             line += f" (the recipe's {settings.batch_size} cannot be split so)"
-        if self.rate_factor != 1:
+        if self.lr_factor != 1:
             nominal = settings.base_batch_size or settings.batch_size
             how = "in proportion" if settings.optimizer == "sgd" else "with the square root"
             line += (
-                f"; learning rate {settings.learning_rate * self.rate_factor:.4g}, scaled {how} "
+                f"; learning rate {settings.learning_rate * self.lr_factor:.4g}, scaled {how} "
                 f"from {settings.learning_rate:g} for a batch of {nominal}"
             )
         return line
