@@ -10,9 +10,10 @@ from PIL import Image
 
 from botvision.errors import BotvisionError
 from botvision.files import replacing
+from botvision.images.figures import save_figure
 from botvision.recipes.reading import check_recipe
 from botvision.recipes.running import new_run_path, train_recipe
-from botvision.training.curves import draw_curves
+from botvision.training.curves import curves_figure
 from botvision.training.run_folder import RunFolder
 
 
@@ -106,7 +107,7 @@ def test_rewinding_forgets_later_lines_only(tmp_path):
 
 
 def test_curves_of_nothing(tmp_path):
-    draw_curves([], tmp_path / "results.png", ["box_ap"])
+    save_figure(curves_figure([], ["box_ap"]), tmp_path / "results.png")
     assert (tmp_path / "results.png").is_file()
 
 

@@ -70,7 +70,8 @@ def runs(
 
 def _plot(found: "Sequence[Run]", path: Path) -> None:
     from botvision.errors import BotvisionError
-    from botvision.training.curves import overlay_curves
+    from botvision.images.figures import save_figure
+    from botvision.training.curves import overlay_figure
     from botvision.training.runs import headline_metrics, run_names
 
     drawn = [run for run in found if run.history]
@@ -80,7 +81,7 @@ def _plot(found: "Sequence[Run]", path: Path) -> None:
         raise BotvisionError(f"{path}: no such folder as {path.parent}")
     shown = headline_metrics(drawn)
     histories = (run.history for run in drawn)
-    overlay_curves(dict(zip(run_names(drawn), histories, strict=True)), path, shown)
+    save_figure(overlay_figure(dict(zip(run_names(drawn), histories, strict=True)), shown), path)
 
 
 def _list(found: "Sequence[Run]", folder: Path, metric: str | None) -> "Table":

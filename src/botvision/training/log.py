@@ -11,8 +11,9 @@ from torch import nn
 from botvision import __version__
 from botvision.errors import BotvisionError
 from botvision.files import write_json
+from botvision.images.figures import save_figure
 from botvision.tasks.task import ProgressCallback, Trainable
-from botvision.training.curves import draw_curves
+from botvision.training.curves import curves_figure
 from botvision.training.run_folder import RunFolder, run_command
 from botvision.training.settings import TrainingSettings
 from botvision.training.speed import StepFigures
@@ -155,7 +156,8 @@ class Recorder:
         folder.write_csv()
         self._accelerator.log({f"val/{name}": value for name, value in scalars.items()}, step=step)
         write_json(folder.path / "predictions.json", self._task.results())
-        draw_curves(folder.history(), folder.path / "results.png", self._task.headlines)
+        curves = curves_figure(folder.history(), self._task.headlines)
+        save_figure(curves, folder.path / "results.png")
         self._task.draw_evaluation(folder.path, epoch, best=best)
         made_by = {"version": __version__, "step": step, "command": run_command()}
         description = self._task.description.model_copy(
