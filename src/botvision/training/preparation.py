@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 from botvision.errors import BotvisionError
 from botvision.tasks.task import Trainable
 from botvision.training.optimizer import build_optimizer
-from botvision.training.parallel import ShardedCopy, shard
+from botvision.training.parallel import shard
 from botvision.training.settings import TrainingSettings
 from botvision.training.state import TrainState
 
@@ -45,7 +46,7 @@ def prepare(task: Trainable, settings: TrainingSettings, accelerator: Accelerato
         average = ModelEmaV3(plain, decay=settings.ema_decay, use_warmup=True, warmup_power=0.75)
     copy = None
     if settings.sharded:
-        copy = ShardedCopy(plain)
+        copy = deepcopy(plain)
         shard(plain)
         if average is not None:
             shard(average.module)
