@@ -37,8 +37,7 @@ class Stopwatch:
     """Time of training steps and of waiting for data, without evaluations and saving."""
 
     def __init__(self) -> None:
-        self._seconds = 0.0
-        self._waited = 0.0
+        self._seconds = self._waited = 0.0
         self._images = 0
         self._last = time.perf_counter()
 
@@ -50,33 +49,21 @@ class Stopwatch:
         """Count the time since the last call as waiting for data."""
         self._waited += self._pass()
 
-    def stepped(self, images: int) -> None:
-        """Count the time since the last call as a step with this many images."""
+    def stepped(self, images: int) -> tuple[float, float]:
+        """Count the time since the last call as a step with this many images.
+
+        Returns:
+            Images per second of the counted time, and the fraction of it that was spent waiting.
+        """
         self._pass()
         self._images += images
-
-    @property
-    def images_per_second(self) -> float:
-        """Images per second of the counted time."""
-        return self._images / self._seconds if self._seconds else 0.0
-
-    @property
-    def waiting(self) -> float:
-        """Fraction of the counted time spent waiting for data, in 0..1."""
-        return self._waited / self._seconds if self._seconds else 0.0
+        return self._images / self._seconds, self._waited / self._seconds
 
     def _pass(self) -> float:
         now = time.perf_counter()
         passed, self._last = now - self._last, now
         self._seconds += passed
         return passed
-
-
-def peak_memory(device: torch.device) -> float | None:
-    """Return the peak memory of tensors on a GPU so far in GiB, or None on other devices."""
-    if device.type != "cuda":
-        return None
-    return torch.cuda.max_memory_allocated(device) / 2**30
 
 
 @contextmanager
