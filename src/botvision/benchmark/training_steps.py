@@ -1,8 +1,7 @@
 """Stand-ins for a task and a display that measure the training loop from within."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 from botvision.benchmark.measuring import wait_for
 from botvision.seeds import derived_seed
 from botvision.tasks.task import ProgressCallback, Trainable
+from botvision.training.log import Silent
 from botvision.training.preparation import prepare
 from botvision.training.sampling import BatchPlan
 from botvision.training.settings import TrainingSettings
@@ -37,7 +37,7 @@ def now() -> Spent:
     return Spent(time.perf_counter(), time.process_time())
 
 
-class Clock:
+class Clock(Silent):
     """A display that keeps the figures of the loop's steps.
 
     Args:
@@ -49,21 +49,10 @@ class Clock:
         self._total, self._progress = total, progress
         self._figures: list[StepFigures] = []
 
-    def note(self, _text: str) -> None:
-        """Ignore a note of the loop."""
-
     def step(self, figures: StepFigures) -> None:
         """Keep the figures of a step."""
         self._figures.append(figures)
         self._progress(f"step {figures.step} of {self._total}")
-
-    @contextmanager
-    def evaluating(self) -> Iterator[ProgressCallback]:
-        """Show nothing."""
-        yield lambda _done, _total: None
-
-    def evaluated(self, _epoch: int, _metrics: dict[str, Any], *, best: bool) -> None:
-        """Show nothing."""
 
     def since(self, step: int) -> tuple[float, float]:
         """Return the waiting fraction and images per second after a step."""

@@ -35,10 +35,9 @@ class Display(Protocol):
     def step(self, figures: StepFigures) -> None:
         """Show a finished step."""
 
-    @contextmanager
-    def evaluating(self) -> Iterator[ProgressCallback]:
+    def evaluating(self) -> AbstractContextManager[ProgressCallback]:
         """Show the progress of an evaluation inside the block."""
-        yield lambda _done, _total: None
+        ...
 
     def evaluated(self, epoch: int, metrics: dict[str, Any], *, best: bool) -> None:
         """Show the metrics of a finished evaluation."""
@@ -48,5 +47,19 @@ ShowRun = Callable[[int, int, tuple[str, ...]], AbstractContextManager[Display]]
 """Called with the number of steps done, their total and the names of the main metrics."""
 
 
-class Silent(Display):
+class Silent:
     """A display that shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
+
+    def step(self, figures: StepFigures) -> None:
+        """Show nothing."""
+
+    @contextmanager
+    def evaluating(self) -> Iterator[ProgressCallback]:
+        """Show nothing inside the block."""
+        yield lambda _done, _total: None
+
+    def evaluated(self, epoch: int, metrics: dict[str, Any], *, best: bool) -> None:
+        """Show nothing."""
