@@ -62,7 +62,7 @@ def test_existing_folder_is_an_error_before_anything_is_written(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("precious")
     before = tree(tmp_path)
-    with pytest.raises(BotvisionError, match=r"run: the run folder exists; .*--resume"):
+    with pytest.raises(BotvisionError, match=r"run: the run folder exists; .*resume the run"):
         train_recipe(make_recipe(), tmp_path / "run", display=display)
     with pytest.raises(BotvisionError, match="the run folder exists"):
         RunFolder.create(tmp_path / "run", {})
