@@ -11,7 +11,8 @@ import yaml
 
 from botvision.errors import BotvisionError, nearest
 from botvision.recipes.paper_rows import paper_rows
-from botvision.tasks.task import DEFAULT_TASK, find_task
+from botvision.recipes.schema import task_of
+from botvision.tasks.task import find_task
 
 _SUFFIXES = (".yaml", ".yml")
 # Keys that describe one recipe; they do not hold for those based on it.
@@ -104,7 +105,7 @@ def _merged_recipes(below: dict[str, Any], above: dict[str, Any]) -> dict[str, A
 
 def _model_keys(content: dict[str, Any], model: dict[str, Any]) -> frozenset[str]:
     try:
-        return find_task(str(content.get("task", DEFAULT_TASK))).model_keys(model)
+        return find_task(task_of(content)).model_keys(model)
     except BotvisionError:  # an unknown task, which is refused when the recipe is whole
         return frozenset()
 

@@ -109,9 +109,11 @@ class Run:
             return "unreadable"
         if self.evaluations and self.evaluations[-1]["step"] == self.total_steps:
             return "finished"
-        patience = self._count("patience")
-        if patience is not None and self._since_best() >= patience:
-            return "stopped early"
+        patience, best = self._count("patience"), self.best_evaluation(self.main_metric)
+        if patience is not None and best is not None:
+            since_best = len(self.evaluations) - 1 - self.evaluations.index(best)
+            if since_best >= patience:
+                return "stopped early"
         return "not finished" if self.history else "not begun"
 
     def best_evaluation(self, metric: str | None) -> dict[str, Any] | None:
@@ -168,10 +170,6 @@ class Run:
         """A whole number of the recipe, if it is one."""
         value = self._group("training").get(setting)
         return value if isinstance(value, int) else None
-
-    def _since_best(self) -> int:
-        best = self.best_evaluation(self.main_metric)
-        return 0 if best is None else len(self.evaluations) - 1 - self.evaluations.index(best)
 
 
 def find_runs(folder: Path) -> list[Run]:
