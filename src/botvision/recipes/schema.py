@@ -14,7 +14,7 @@ Data = TypeVar("Data")
 
 
 class About(BaseModel):
-    """What a recipe is for; people read it, nothing depends on it.
+    """Purpose of a recipe; people read it, nothing depends on it.
 
     Attributes:
         title: Title in one line.

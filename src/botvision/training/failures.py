@@ -1,4 +1,4 @@
-"""What ends a run early: failures as one line that says what to do, and requests to stop."""
+"""Early ends of a run: failures as one line that says what to do, and requests to stop."""
 
 import math
 import signal

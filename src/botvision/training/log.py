@@ -1,4 +1,4 @@
-"""Who a run reports to: the display that shows it, and trackers."""
+"""The display that shows a run, and the check of its trackers."""
 
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ def check_trackers(settings: TrainingSettings) -> None:
 
 
 class Display(Protocol):
-    """What shows a run while it lasts."""
+    """Display of a run while it lasts."""
 
     def note(self, text: str) -> None:
         """Show a line, such as where the weights come from."""

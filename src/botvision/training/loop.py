@@ -118,7 +118,7 @@ def train(
 
 
 class _Run:
-    """What the steps of a run share."""
+    """The state that the steps of a run share."""
 
     request: Request
 

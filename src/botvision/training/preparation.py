@@ -96,7 +96,8 @@ def keep_statistics_of_the_forward_pass(network: nn.Module) -> None:
 
 
 def _hold(module: Any, _inputs: Any) -> None:
-    if module.training and _in_backward_pass():
+    in_backward_pass = torch._C._current_graph_task_id() != -1
+    if module.training and in_backward_pass:
         module.held = module.momentum
         module.momentum = 0.0  # the statistics still go in: the pass has to save the same tensors
 
@@ -106,7 +107,3 @@ def _release(module: Any, _inputs: Any, _output: Any) -> None:
         module.momentum = module.held
         module.num_batches_tracked.sub_(1)
         del module.held
-
-
-def _in_backward_pass() -> bool:
-    return torch._C._current_graph_task_id() != -1

@@ -117,7 +117,7 @@ class Run:
         return "not finished" if self.history else "not begun"
 
     def best_evaluation(self, metric: str | None) -> dict[str, Any] | None:
-        """The evaluation with the best value of a metric, the first of equals; None without one."""
+        """Return the first evaluation with the best value of a metric; None without one."""
         measured = [record for record in self.evaluations if _value(record, metric) is not None]
         sign = self.sign(metric)
         return min(measured, key=lambda record: sign * record["metrics"][metric], default=None)
@@ -127,16 +127,16 @@ class Run:
         return 1 if self._task and metric in self._task.lower_is_better else -1
 
     def best_value(self, metric: str) -> float | None:
-        """The best value of a metric, or None."""
+        """Return the best value of a metric, or None."""
         record = self.best_evaluation(metric)
         return None if record is None else _value(record, metric)
 
     def last_value(self, metric: str) -> float | None:
-        """The last value of a metric, or None."""
+        """Return the last value of a metric, or None."""
         return _value(self.evaluations[-1], metric) if self.evaluations else None
 
     def summary(self) -> dict[str, Any]:
-        """What there is to say of the run in a few figures, ready for JSON."""
+        """Return the run's state, length and metrics, ready for JSON."""
         written = None if self.written is None else self.written.isoformat(timespec="seconds")
         summary: dict[str, Any] = {"run": str(self.folder), "state": self.state, "written": written}
         if self.fault is not None:
@@ -173,7 +173,7 @@ class Run:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Runs in a folder, or the folder itself if it is one, by path.
+    """Return the runs in a folder, or the folder itself if it is one, by path.
 
     Raises:
         BotvisionError: If there is no such folder.
@@ -190,10 +190,10 @@ def find_runs(folder: Path) -> list[Run]:
 
 
 def open_run(path: Path) -> Run:
-    """A run that was asked for by its path.
+    """Read the run in a folder.
 
     Raises:
-        BotvisionError: If it is none, or cannot be read.
+        BotvisionError: If the folder is no run or cannot be read.
     """
     run = read_run(path)
     if run.fault is not None:
@@ -202,7 +202,7 @@ def open_run(path: Path) -> Run:
 
 
 def read_run(path: Path) -> Run:
-    """What a run folder says; of one that is damaged, what is wrong with it."""
+    """Read a run folder; a damaged one gives a run with a ``fault``."""
     folder = RunFolder(path)
     try:
         recipe = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
@@ -221,7 +221,7 @@ def read_run(path: Path) -> Run:
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Paths of runs from the nearest folder that holds them all."""
+    """Return the paths of runs relative to the nearest folder that holds them all."""
     paths = [run.folder.absolute() for run in runs]
     parent = os.path.commonpath([path.parent for path in paths])
     return [str(path.relative_to(parent)) for path in paths]
@@ -235,7 +235,7 @@ def headline_metrics(runs: Sequence[Run]) -> list[str]:
 
 
 def sorted_runs(runs: Sequence[Run], metric: str) -> list[Run]:
-    """Runs by their best value of a metric, the best first; those without it last.
+    """Return runs sorted by their best value of a metric, the best first; those without it last.
 
     Raises:
         BotvisionError: If no run has the metric.
@@ -256,9 +256,9 @@ def sorted_runs(runs: Sequence[Run], metric: str) -> list[Run]:
 
 
 def differing_values(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Values of the recipes that are not the same in all runs, by "key.key"; None if missing.
+    """Return the recipes' values that differ between runs, by "key.key"; None if missing.
 
-    What only people read, the recipes' ``about``, is left out.
+    ``about``, which only people read, is left out.
     """
     flat = [flattened({**run.recipe, "about": None}) for run in runs]
     keys = dict.fromkeys(key for values in flat for key in values)
@@ -267,7 +267,7 @@ def differing_values(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def compared_metrics(runs: Sequence[Run]) -> dict[str, list[float | None]]:
-    """Metrics of each run's best evaluation, by name; None where a run has none."""
+    """Return the metrics of each run's best evaluation, by name; None where a run has none."""
     chosen = []
     for run in runs:
         best = run.best_evaluation(run.main_metric)

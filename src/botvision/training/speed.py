@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-_WAIT, _WARM_UP, _STEPS = 2, 1, 3  # steps of a trace
-
 
 @dataclass(frozen=True)
 class StepFigures:
@@ -85,7 +83,7 @@ def profiling(folder: Path, *, wanted: bool) -> Iterator[Callable[[], object]]:
         activities.append(ProfilerActivity.CUDA)
     with profile(
         activities=activities,
-        schedule=schedule(wait=_WAIT, warmup=_WARM_UP, active=_STEPS, repeat=1),
+        schedule=schedule(wait=2, warmup=1, active=3, repeat=1),
         on_trace_ready=lambda done: done.export_chrome_trace(str(folder / "profile.json")),
         profile_memory=True,
     ) as running:
