@@ -62,7 +62,7 @@ def _epoch(
     data = _Contents(open_data_folder(address))
     batches = StepBatches(
         len(data),
-        BatchPlan(micro_batch_size=_IMAGES, processes=1, accumulation=1, rate_factor=1.0),
+        BatchPlan(micro_batch_size=_IMAGES, processes=1, accumulation=1, lr_factor=1.0),
         1,
         seed=0,
         shard_lengths=[_IMAGES] * shards,

@@ -144,14 +144,14 @@ def undrawn(monkeypatch):
     """Runs leave empty files for charts, whose drawing costs more than all the rest of them."""
     import botvision.tasks.classification.training
     import botvision.tasks.detection.training
-    from botvision.training import log
+    from botvision.training import loop
 
     def leave_empty(*arguments):
         for path in (each for each in arguments if isinstance(each, Path)):
             path.touch()
 
     for module, names in {
-        log: ["draw_curves"],
+        loop: ["save_figure"],
         botvision.tasks.detection.training: ["draw_charts", "draw_statistics"],
         botvision.tasks.classification.training: [
             *("draw_calibration", "draw_confusion", "draw_labels", "draw_per_class")

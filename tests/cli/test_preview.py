@@ -29,7 +29,7 @@ def test_the_images_are_those_of_the_training(preview, make_recipe, tmp_path, ep
     task = build_task(make_recipe(*changes))
     data = task.train_data()
     # Training's own batches, of another size.
-    plan = BatchPlan(micro_batch_size=2, processes=1, accumulation=1, rate_factor=1)
+    plan = BatchPlan(micro_batch_size=2, processes=1, accumulation=1, lr_factor=1)
     batches = StepBatches(len(data), plan, 5, seed=3, first_step=4 * epoch)
     keys = [key for _, batch in zip(range(2), batches, strict=False) for key in batch][:count]
     assert {key[0] for key in keys} == {epoch}

@@ -131,7 +131,7 @@ def test_row_37_killed_data_workers(make_recipe, trained_run, forked_command, tm
     assert time.monotonic() - killed < 30
     line = started.text().splitlines()[-1]
     assert line.startswith("error: a data worker died, possibly out of memory (")
-    assert line.endswith(f"go on with: botvision train --resume {run.path}")
+    assert line.endswith(f"resume the run in {run.path}")
     assert "Traceback" not in started.text()
     # What was done is saved, though no save was due.
     done = [record["step"] for record in run.history() if "losses" in record]

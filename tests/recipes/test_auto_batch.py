@@ -101,7 +101,7 @@ def test_the_batch_stays_the_same(make_recipe, found):
     chosen = with_largest_batch(recipe, note=notes.append)
     before, after = (BatchPlan.of(each.training, 1) for each in (recipe, chosen))
     assert (after.micro_batch_size, after.accumulation) == (8, 3)
-    assert (after.batch_size, after.rate_factor) == (before.batch_size, before.rate_factor)
+    assert (after.batch_size, after.lr_factor) == (before.batch_size, before.lr_factor)
     same = chosen.training.model_copy(update={"micro_batch_size": 2})
     assert chosen.model_copy(update={"training": same}) == recipe
     (line,) = notes

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from botvision.training.curves import (
-    curves_figure,
-    draw_curves,
-    overlay_curves,
-    overlay_figure,
-    smoothed,
-)
+from botvision.images.figures import save_figure
+from botvision.training.curves import curves_figure, overlay_figure, smoothed
 
 
 def history(steps=40, *, losses=("loss_a", "loss_b"), level=1.0, every=10, **metrics):
@@ -71,10 +66,11 @@ def test_metrics_without_truth_are_left_out():
 @pytest.mark.parametrize("level", [0.0, -1.0])
 def test_losses_of_zero_and_less_are_drawn(level, tmp_path):
     records = history(level=level)
-    losses = curves_figure(records, []).axes[0]
+    figure = curves_figure(records, [])
+    losses = figure.axes[0]
     assert losses.get_yscale() == "linear"
     assert losses.get_ylim()[0] < level / 2 or level == 0
-    draw_curves(records, tmp_path / "results.png", [])
+    save_figure(figure, tmp_path / "results.png")
 
 
 def test_a_loss_that_comes_later_is_drawn():
@@ -100,7 +96,7 @@ def test_smoothing():
 
 @pytest.mark.parametrize("records", [[], history(1), history(10, top1=0.0)[-1:]])
 def test_histories_of_little_are_drawn(records, tmp_path):
-    draw_curves(records, tmp_path / "results.png", ["top1"])
+    save_figure(curves_figure(records, ["top1"]), tmp_path / "results.png")
     with Image.open(tmp_path / "results.png") as image:
         assert np.asarray(image.convert("L")).std() > 5
 
@@ -125,8 +121,9 @@ def test_overlay_has_a_curve_for_each_run():
 
 def test_overlay_of_many_runs_is_written(tmp_path):
     runs = {f"_run ${i}": history(20, level=i + 1.0, top1=0.5) for i in range(12)}
-    overlay_curves(runs, tmp_path / "curves.png", ["top1"])
-    lines = overlay_figure(runs, ["top1"]).axes[1].get_lines()
+    figure = overlay_figure(runs, ["top1"])
+    save_figure(figure, tmp_path / "curves.png")
+    lines = figure.axes[1].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12
     with Image.open(tmp_path / "curves.png") as image:
         assert np.asarray(image.convert("L")).std() > 5

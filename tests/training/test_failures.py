@@ -18,7 +18,7 @@ from botvision.training.failures import (
 from botvision.training.run_folder import RunFolder
 from botvision.training.sampling import BatchPlan
 
-PLAN = BatchPlan(micro_batch_size=16, processes=2, accumulation=3, rate_factor=1.0)
+PLAN = BatchPlan(micro_batch_size=16, processes=2, accumulation=3, lr_factor=1.0)
 
 
 def fail_on_gpu():
@@ -40,7 +40,6 @@ def test_out_of_memory_names_what_helps(fail):
     assert message.startswith("step 7: out of memory with 16 images at once (")
     for knob in (
         "training.micro_batch_size",
-        "--auto-batch",
         "model.image_size",
         "training.gradient_checkpointing=true",
     ):
@@ -135,7 +134,7 @@ def test_stopped_run_is_saved_and_goes_on_bit_for_bit(
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
     assert raised.value.signal == number
     assert str(raised.value) == (
-        f"stopped after step {step} of 12, saved; go on with: botvision train --resume {run.path}"
+        f"stopped after step {step} of 12, saved; resume the run in {run.path}"
     )
     state = torch.load(run.state, weights_only=True)
     assert state["progressed"]["step"] == step
@@ -198,7 +197,7 @@ def test_command_says_how_to_go_on(
     assert "Traceback" not in forks.text()
     last = forks.text().splitlines()[-1]
     assert last.startswith("stopped after step ")
-    assert last.endswith(f"saved; go on with: botvision train --resume {run.path}")
+    assert last.endswith(f"saved; resume the run in {run.path}")
     if number == signal.SIGINT:  # what is saved does not depend on the signal
         done = forked_command("train", "--resume", run.path)
         assert done.wait() == [0], done.text()

@@ -88,7 +88,7 @@ def test_two_processes_resume_bit_for_bit(shared, network, asked_to_stop, same_r
     forks = shared(interrupted, run.path, codes=(143, 143), **settings)
     for rank in range(2):
         (line,) = forks.text(rank).splitlines()
-        assert line.endswith(f"saved; go on with: botvision train --resume {run.path}")
+        assert line.endswith(f"saved; resume the run in {run.path}")
     assert torch.load(run.state, weights_only=True)["progressed"]["step"] == 6
     shared(network, run.path, resume=True, **settings)
     same_run(run, whole)

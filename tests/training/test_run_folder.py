@@ -10,9 +10,10 @@ from PIL import Image
 
 from botvision.errors import BotvisionError
 from botvision.files import replacing
+from botvision.images.figures import save_figure
 from botvision.recipes.reading import check_recipe
 from botvision.recipes.running import new_run_path, train_recipe
-from botvision.training.curves import draw_curves
+from botvision.training.curves import curves_figure
 from botvision.training.run_folder import RunFolder
 
 
@@ -61,7 +62,7 @@ def test_existing_folder_is_an_error_before_anything_is_written(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("precious")
     before = tree(tmp_path)
-    with pytest.raises(BotvisionError, match=r"run: the run folder exists; .*--resume"):
+    with pytest.raises(BotvisionError, match=r"run: the run folder exists; .*resume the run"):
         train_recipe(make_recipe(), tmp_path / "run", display=display)
     with pytest.raises(BotvisionError, match="the run folder exists"):
         RunFolder.create(tmp_path / "run", {})
@@ -106,7 +107,7 @@ def test_rewinding_forgets_later_lines_only(tmp_path):
 
 
 def test_curves_of_nothing(tmp_path):
-    draw_curves([], tmp_path / "results.png", ["box_ap"])
+    save_figure(curves_figure([], ["box_ap"]), tmp_path / "results.png")
     assert (tmp_path / "results.png").is_file()
 
 

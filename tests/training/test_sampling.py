@@ -51,14 +51,14 @@ def test_plan_is_near_the_recipes_batch_and_within_its_limit(batch, processes, a
 
 @pytest.mark.parametrize(("optimizer", "power"), [("sgd", 1), ("adamw", 0.5)])
 def test_learning_rate_follows_the_batch(optimizer, power):
-    assert plan(16, optimizer=optimizer).rate_factor == 1
+    assert plan(16, optimizer=optimizer).lr_factor == 1
     scaled = plan(16, optimizer=optimizer, base_batch_size=64)
-    assert scaled.rate_factor == pytest.approx(0.25**power)
+    assert scaled.lr_factor == pytest.approx(0.25**power)
     # And so where the recipe's batch cannot be had.
     odd = plan(64, 8, 3, optimizer=optimizer)
-    assert odd.rate_factor == pytest.approx((72 / 64) ** power)
+    assert odd.lr_factor == pytest.approx((72 / 64) ** power)
     both = plan(64, 8, 3, optimizer=optimizer, base_batch_size=16)
-    assert both.rate_factor == pytest.approx((72 / 16) ** power)
+    assert both.lr_factor == pytest.approx((72 / 16) ** power)
 
 
 def test_plan_in_a_line():

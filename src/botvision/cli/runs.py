@@ -72,7 +72,8 @@ def runs(
 
 
 def _plot(found: "Sequence[Run]", path: Path) -> None:
-    from botvision.training.curves import overlay_curves
+    from botvision.images.figures import save_figure
+    from botvision.training.curves import overlay_figure
     from botvision.training.runs import headline_metrics, run_names
 
     drawn = [run for run in found if run.history]
@@ -82,7 +83,7 @@ def _plot(found: "Sequence[Run]", path: Path) -> None:
         raise BotvisionError(f"{path}: no such folder as {path.parent}")
     histories = (run.history for run in drawn)
     named = dict(zip(run_names(drawn), histories, strict=True))
-    overlay_curves(named, path, headline_metrics(drawn))
+    save_figure(overlay_figure(named, headline_metrics(drawn)), path)
 
 
 def _list(found: "Sequence[Run]", folder: Path, metric: str | None) -> Table:

@@ -1,1 +1,1 @@
-"""Recipes: what a run is, read from YAML and checked."""
+"""Recipes: the settings of a run, read from YAML and checked."""

@@ -11,7 +11,8 @@ import yaml
 
 from botvision.errors import BotvisionError, nearest
 from botvision.recipes.paper_rows import paper_rows
-from botvision.tasks.task import DEFAULT_TASK, find_task
+from botvision.recipes.schema import task_of
+from botvision.tasks.task import find_task
 
 _SUFFIXES = (".yaml", ".yml")
 # Keys that describe one recipe; they do not hold for those based on it.
@@ -38,7 +39,7 @@ def composed(source: str) -> dict[str, Any]:
         BotvisionError: If a recipe or base does not exist or is not a YAML group of keys, or if a
             recipe is its own base.
     """
-    if not _is_file_name(source) and source not in recipe_names():
+    if not source.endswith(_SUFFIXES) and source not in recipe_names():
         raise BotvisionError(
             f"recipe {source!r} is unknown{nearest(source, recipe_names()) or ';'} "
             "a recipe file ends in .yaml"
@@ -59,31 +60,35 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _composed(source: str, folder: Path, users: dict[str, str]) -> dict[str, Any]:
-    """The content of a recipe or piece, merged with that of its bases.
+    """Return the content of a recipe or piece, merged with that of its bases.
 
     Args:
         source: Name or path, as the command or another recipe gives it.
         folder: Folder that a path is relative to.
         users: Titles of the recipes that led here, by what identifies them.
     """
-    is_file = _is_file_name(source)
     path = folder / source
+    is_file = source.endswith(_SUFFIXES)
     title = str(path) if is_file else source
     identity = str(path.resolve()) if is_file else source
     if identity in users:
         circle = " -> ".join([*users.values(), title])
         raise BotvisionError(f"{title}: base: a recipe cannot be its own base: {circle}")
-    users = {**users, identity: title}
-    content = _content(_file_text(path), title) if is_file else _library_content(source)
+    content = _file_content(path, title) if is_file else _library_content(source)
+    bases = content.get("base", [])
+    known = [*_files(), *_files("pieces"), *paper_rows()]
     result: dict[str, Any] = {}
-    for base in _bases(content, title):
-        known = [*_files(), *_files("pieces"), *paper_rows()]
-        if not _is_file_name(base) and base not in known:
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str):
+            raise BotvisionError(
+                f"{title}: base: expected a name or a list of names, got {bases!r}"
+            )
+        if not base.endswith(_SUFFIXES) and base not in known:
             raise BotvisionError(
                 f"{title}: base: {base!r} is unknown{nearest(base, known) or '.'} Expected a "
                 "recipe of the package, a piece, or a file that ends in .yaml"
             )
-        inherited = _composed(base, path.parent, users)
+        inherited = _composed(base, path.parent, {**users, identity: title})
         result = _merged_recipes(result, _without(inherited, *_OWN))
     return _merged_recipes(result, _without(content, "base"))
 
@@ -100,7 +105,7 @@ def _merged_recipes(below: dict[str, Any], above: dict[str, Any]) -> dict[str, A
 
 def _model_keys(content: dict[str, Any], model: dict[str, Any]) -> frozenset[str]:
     try:
-        return find_task(str(content.get("task", DEFAULT_TASK))).model_keys(model)
+        return find_task(task_of(content)).model_keys(model)
     except BotvisionError:  # an unknown task, which is refused when the recipe is whole
         return frozenset()
 
@@ -109,44 +114,24 @@ def _without(content: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in keys}
 
 
-def _bases(content: dict[str, Any], title: str) -> list[str]:
-    base = content.get("base", [])
-    bases = base if isinstance(base, list) else [base]
-    for each in bases:
-        if not isinstance(each, str):
-            raise BotvisionError(f"{title}: base: expected a name or a list of names, got {base!r}")
-    return bases
+def _library_content(name: str) -> dict[str, Any]:
+    if name in paper_rows():
+        return deepcopy(paper_rows()[name])
+    return _file_content({**_files(), **_files("pieces")}[name], name)
 
 
-def _is_file_name(source: str) -> bool:
-    return source.endswith(_SUFFIXES)
-
-
-def _file_text(path: Path) -> str:
-    if not path.is_file():
-        raise BotvisionError(f"{path}: no such recipe file")
+def _file_content(file: Path | Traversable, title: str) -> dict[str, Any]:
+    if not file.is_file():
+        raise BotvisionError(f"{title}: no such recipe file")
     try:
-        return path.read_text(encoding="utf-8")
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise BotvisionError(f"{path}: not text in UTF-8 ({error})") from error
-
-
-def _content(text: str, title: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(text)
+        raise BotvisionError(f"{title}: not text in UTF-8 ({error})") from error
     except yaml.YAMLError as error:
         raise BotvisionError(f"{title}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise BotvisionError(f"{title}: expected keys and values, got {type(content).__name__}")
     return content
-
-
-def _library_content(name: str) -> dict[str, Any]:
-    """The content of a recipe or a piece that comes with the package."""
-    if name in paper_rows():
-        return deepcopy(paper_rows()[name])
-    file = {**_files(), **_files("pieces")}[name]
-    return _content(file.read_text(encoding="utf-8"), name)
 
 
 @cache

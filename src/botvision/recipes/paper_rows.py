@@ -174,11 +174,6 @@ REGULARIZATION = {
 _QUOTED = ("botnet_t4", "botnet_t5", "botnet_t6")  # accuracy from later papers or from memory
 
 
-def _t(row: str, time: str, speed: int, figures: tuple[float, ...], side: int) -> ImageNetRow:
-    like, title = row[:2], f"BoTNet-{row[:2].upper()}"
-    return ImageNetRow(f"botnet_{row}", f"botnet_{like}", title, time, speed, figures, side, like)
-
-
 def _baseline(
     family: str, size: str, time: str, speed: int, side: int, like: str, *top1: float
 ) -> ImageNetRow:
@@ -189,12 +184,12 @@ def _baseline(
 
 SCALED_ROWS = (
     # Network, accuracy and side: P.
-    _t("t3", "28 hours", 500, (81.7, 95.8), 224),
-    _t("t4", "42 hours", 400, (82.8,), 224),
-    _t("t5", "3 days", 200, (83.5,), 256),
-    _t("t6", "4 days", 200, (84.0,), 320),
-    _t("t7", "7 days", 90, (84.7, 97.0), 384),
-    _t("t7_320", "5 days", 100, (84.2,), 320),
+    ImageNetRow("botnet_t3", "botnet_t3", "BoTNet-T3", "28 hours", 500, (81.7, 95.8), 224, "t3"),
+    ImageNetRow("botnet_t4", "botnet_t4", "BoTNet-T4", "42 hours", 400, (82.8,), 224, "t4"),
+    ImageNetRow("botnet_t5", "botnet_t5", "BoTNet-T5", "3 days", 200, (83.5,), 256, "t5"),
+    ImageNetRow("botnet_t6", "botnet_t6", "BoTNet-T6", "4 days", 200, (84.0,), 320, "t6"),
+    ImageNetRow("botnet_t7", "botnet_t7", "BoTNet-T7", "7 days", 90, (84.7, 97.0), 384, "t7"),
+    ImageNetRow("botnet_t7_320", "botnet_t7", "BoTNet-T7", "5 days", 100, (84.2,), 320, "t7"),
     _baseline("SENet", "S0", "16 hours", 1000, 224, "t3"),
     _baseline("SENet", "S1", "31 hours", 500, 224, "t3"),
     _baseline("SENet", "S2", "45 hours", 300, 224, "t3"),
@@ -349,4 +344,4 @@ def _about(
     about["time"] = time
     if percents:
         about["paper"] = {name: round(value / 100, 3) for name, value in percents.items()}
-    return {**about, "measured": "not run yet"}
+    return about

@@ -1,4 +1,4 @@
-"""What a model will see: the first images of an epoch, as a recipe augments them."""
+"""Preview of the training data: the first images of an epoch, as a recipe augments them."""
 
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ def draw_preview(recipe: Recipe, path: Path, *, count: int, epoch: int) -> int:
     Args:
         recipe: The recipe; its ``data.folder`` must be set.
         path: Image to write.
-        count: Images, at most ``MOST_IMAGES`` and as many as there are.
-        epoch: From 0.
+        count: Number of images, at most ``MOST_IMAGES`` and as many as there are.
+        epoch: Index of the epoch, from 0.
 
     Returns:
         The number of images drawn.
@@ -42,7 +42,7 @@ def draw_preview(recipe: Recipe, path: Path, *, count: int, epoch: int) -> int:
     count = min(count, MOST_IMAGES, len(data))
     if task.mixes_pairs:
         count = max(2, count - count % 2)
-    plan = BatchPlan(micro_batch_size=count, processes=1, accumulation=1, rate_factor=1)
+    plan = BatchPlan(micro_batch_size=count, processes=1, accumulation=1, lr_factor=1)
     steps = -(-len(data) // count)
     batches = StepBatches(
         len(data),

@@ -96,9 +96,9 @@ def _located(schema: type[BaseModel], location: Sequence[int | str]) -> tuple[li
             members = [each for each in members if _has_tag(each, part)]
             continue
         keys.append(str(part))
-        known = list(members[0].model_fields) if members else []
-        field = members[0].model_fields.get(str(part)) if members else None
-        members = [] if field is None else _models_in(field.annotation)
+        fields = members[0].model_fields if members else {}
+        known = list(fields)
+        members = _models_in(fields[str(part)].annotation) if str(part) in fields else []
     return keys, known
 
 

@@ -136,7 +136,7 @@ def build_task(recipe: Recipe) -> Trainable:
 
 
 def new_run_path(runs: Path, recipe: Recipe) -> Path:
-    """``runs/<kind>/<name>``, or ``<name>-2`` and so on if it is taken."""
+    """Return ``runs/<kind>/<name>``, or ``<name>-2`` and so on if it is taken."""
     first = runs / recipe.kind / recipe.name
     path, number = first, 2
     while path.exists():

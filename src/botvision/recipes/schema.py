@@ -14,7 +14,7 @@ Data = TypeVar("Data")
 
 
 class About(BaseModel):
-    """What a recipe is for; people read it, nothing depends on it.
+    """Purpose of a recipe; people read it, nothing depends on it.
 
     Attributes:
         title: Title in one line.
@@ -82,10 +82,9 @@ Recipe = RecipeOf[Any, Any]
 """A recipe of any task."""
 
 
-def task_of(content: Any) -> str:
+def task_of(content: Mapping[str, Any]) -> str:
     """Return the name of the task of a recipe's content."""
-    name = content.get("task", DEFAULT_TASK) if isinstance(content, Mapping) else DEFAULT_TASK
-    return str(name)
+    return str(content.get("task", DEFAULT_TASK))
 
 
 @cache

@@ -2,36 +2,29 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from botvision.images.figures import plain_text, save_figure
+from botvision.images.figures import plain_text
 
 History = Sequence[Mapping[str, Any]]
 """Lines of ``metrics.jsonl``."""
 
 
-def draw_curves(history: History, path: Path, headlines: Sequence[str]) -> None:
-    """Draw losses, learning rate and metrics over the steps of a run.
+def curves_figure(history: History, headlines: Sequence[str]) -> Figure:
+    """Return a figure of losses, learning rate and metrics over the steps of a run.
 
     Args:
         history: Lines of ``metrics.jsonl``.
-        path: PNG file to write or replace.
         headlines: Names of the metrics to draw.
     """
-    save_figure(curves_figure(history, headlines), path)
-
-
-def curves_figure(history: History, headlines: Sequence[str]) -> Figure:
-    """Return the figure that ``draw_curves`` writes."""
     figure = Figure(figsize=(15, 4.5), layout="constrained")
     losses, rate, metrics = figure.subplots(1, 3, width_ratios=(3, 2, 3))
     steps = [record for record in history if "losses" in record]
-    for name in _names(steps, "losses"):
+    for name in dict.fromkeys(name for record in steps for name in record["losses"]):
         _draw_loss(losses, *_series(steps, "losses", name), label=name.removeprefix("loss_"))
     _finish_losses(losses, "Training losses, smoothed and raw")
     if steps:
@@ -49,19 +42,13 @@ def curves_figure(history: History, headlines: Sequence[str]) -> Figure:
     return figure
 
 
-def overlay_curves(runs: Mapping[str, History], path: Path, metrics: Sequence[str]) -> None:
-    """Draw the metrics and the sum of the losses of several runs in common panels.
+def overlay_figure(runs: Mapping[str, History], metrics: Sequence[str]) -> Figure:
+    """Return a figure of the metrics and the sum of the losses of several runs in common panels.
 
     Args:
         runs: Lines of ``metrics.jsonl`` of each run, by the run's name.
-        path: PNG file to write or replace.
         metrics: Names of the metrics, one panel each; a run may lack some.
     """
-    save_figure(overlay_figure(runs, metrics), path)
-
-
-def overlay_figure(runs: Mapping[str, History], metrics: Sequence[str]) -> Figure:
-    """Return the figure that ``overlay_curves`` writes."""
     count = 1 + len(metrics)
     columns = min(count, 3)
     rows = math.ceil(count / columns)
@@ -91,11 +78,6 @@ def overlay_figure(runs: Mapping[str, History], metrics: Sequence[str]) -> Figur
     if handles:
         figure.legend(handles, labels, loc="outside right center")
     return figure
-
-
-def _names(records: History, key: str) -> list[str]:
-    """Names in the order of their first occurrence."""
-    return list(dict.fromkeys(name for record in records for name in record[key]))
 
 
 def _series(records: History, key: str, name: str) -> tuple[list[int], list[float]]:

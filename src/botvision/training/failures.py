@@ -1,9 +1,10 @@
-"""What ends a run early: failures as one line that says what to do, and requests to stop."""
+"""Early ends of a run: failures as one line that says what to do, and requests to stop."""
 
 import math
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 
 from torch import nn
@@ -68,21 +69,17 @@ def one_line_failures(step: int, plan: BatchPlan) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         if out_of_memory(error):
-            raise _out_of_memory(step, plan, error) from error
+            reason = " ".join(str(error).split()).partition(". ")[0]
+            raise BotvisionError(
+                f"step {step}: out of memory with {plan.micro_batch_size} images at once "
+                f"({reason}); lower training.micro_batch_size (the batch stays the same) or "
+                "model.image_size, or set training.gradient_checkpointing=true"
+            ) from error
         if any(words in str(error) for words in _LOST):
             raise BotvisionError(
                 f"step {step}: another process of the run ended; see what it says"
             ) from error
         raise
-
-
-def _out_of_memory(step: int, plan: BatchPlan, error: Exception) -> BotvisionError:
-    reason = " ".join(str(error).split()).partition(". ")[0]
-    return BotvisionError(
-        f"step {step}: out of memory with {plan.micro_batch_size} images at once ({reason}); lower "
-        "training.micro_batch_size (the batch stays the same) or model.image_size, or set "
-        "training.gradient_checkpointing=true"
-    )
 
 
 def _diverged(step: int, what: str) -> BotvisionError:
@@ -92,6 +89,7 @@ def _diverged(step: int, what: str) -> BotvisionError:
     )
 
 
+@dataclass
 class Request:
     """A request to stop the run; false until there is one.
 
@@ -99,8 +97,7 @@ class Request:
         signal: Number of the signal that asked, or None.
     """
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
+    signal: int | None = None
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -121,11 +118,9 @@ def interruptible() -> Iterator[Request]:
             raise KeyboardInterrupt
         request.signal = number
 
-    try:
+    with suppress(ValueError):  # not the main thread
         for each in _SIGNALS:
             before[each] = signal.signal(each, ask)
-    except ValueError:  # not the main thread
-        pass
     try:
         yield request
     finally:

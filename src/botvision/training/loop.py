@@ -7,13 +7,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
+from botvision import __version__
 from botvision.datasets.loading import DataWorkerError, load_batches
 from botvision.errors import BotvisionError, Interrupted
+from botvision.files import write_json
+from botvision.images.figures import save_figure
 from botvision.processes import processes
 from botvision.seeds import derived_seed
 from botvision.tasks.task import Trainable
+from botvision.training.curves import curves_figure
 from botvision.training.failures import (
     Request,
     check_losses,
@@ -21,13 +25,13 @@ from botvision.training.failures import (
     interruptible,
     one_line_failures,
 )
-from botvision.training.log import Display, Recorder, ShowRun, Silent, check_trackers
+from botvision.training.log import Display, ShowRun, Silent, check_trackers
 from botvision.training.optimizer import learning_rate_at
 from botvision.training.preparation import determinism, prepare
-from botvision.training.run_folder import RunFolder
+from botvision.training.run_folder import RunFolder, run_command
 from botvision.training.sampling import BatchPlan, StepBatches
 from botvision.training.settings import TrainingSettings
-from botvision.training.speed import StepFigures, Stopwatch, peak_memory, profiling
+from botvision.training.speed import StepFigures, Stopwatch, profiling
 from botvision.training.state import (
     Progress,
     check_same_recipe,
@@ -36,6 +40,9 @@ from botvision.training.state import (
     restore,
     write_state,
 )
+from botvision.weights.file import save_weights
+
+_DRAWN_BATCHES = 3  # of training
 
 
 def train(
@@ -85,7 +92,12 @@ def train(
             run.display = stack.enter_context(display(progress.step, total, task.headlines))
         run.request = stack.enter_context(interruptible())
         traced = stack.enter_context(profiling(folder.path, wanted=profile and run.main))
-        run.begin()
+        for note in (run.plan.describe(settings), *task.notes):
+            run.display.note(note)
+        if settings.trackers:
+            run.accelerator.init_trackers(folder.path.name)
+        if run.main:
+            task.draw_data(folder.path)
         if run.evaluation_is_due() and progress.evaluated < progress.step:
             metrics = run.evaluate()  # the run was interrupted in it
         while progress.step < total and not run.gave_up():
@@ -96,7 +108,8 @@ def train(
             traced()
             if stop:
                 run.stop()
-            if progress.step % settings.save_every == 0 or run.epoch_is_over():
+            epoch_is_over = progress.step % run.batches.steps_per_epoch == 0
+            if progress.step % settings.save_every == 0 or epoch_is_over or progress.step == total:
                 run.save()
             if run.evaluation_is_due():
                 metrics = run.evaluate()
@@ -105,7 +118,7 @@ def train(
 
 
 class _Run:
-    """What the steps of a run share."""
+    """The state that the steps of a run share."""
 
     request: Request
 
@@ -150,20 +163,9 @@ class _Run:
             num_workers=settings.num_workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
-        self.recorder = Recorder(task, settings, folder, self.accelerator)
         self.watch = Stopwatch()
 
-    def begin(self) -> None:
-        """Show the notes of the run and draw the data."""
-        for note in (self.plan.describe(self.settings), *self.task.notes):
-            self.display.note(note)
-        if self.settings.trackers:
-            self.accelerator.init_trackers(self.folder.path.name)
-        if self.main:
-            self.recorder.begin()
-
     def next_batch(self) -> Any:
-        """Return the next micro-batch."""
         with self._saving_if_workers_die():
             return next(self._data)
 
@@ -174,19 +176,20 @@ class _Run:
         except DataWorkerError as error:
             if self.main and not self.settings.sharded:  # this process can save alone
                 self.save()
-            raise BotvisionError(f"{error}; {self._how_to_resume()}") from error
+            raise BotvisionError(f"{error}; resume the run in {self.folder.path}") from error
 
     def step(self, parts: list[Any]) -> bool:
         """Take an optimizer step; return whether any process was asked to stop."""
         accelerator, settings, number = self.accelerator, self.settings, self.progress.step + 1
         model, optimizer = self.state.model, self.state.optimizer
-        learning_rate = self.plan.rate_factor * learning_rate_at(
+        learning_rate = self.plan.lr_factor * learning_rate_at(
             self.progress.step, self.batches.total_steps, settings
         )
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_scale"]
-        if self.main:
-            self.recorder.batch(number - 1, parts[0])
+        if self.main and number <= _DRAWN_BATCHES:
+            image = self.task.batch_image(parts[0])
+            image.save(self.folder.path / f"train_batch{number - 1}.jpg")
         sums: dict[str, Tensor] = {}
         with one_line_failures(number, self.plan):
             for part, batch in enumerate(parts):
@@ -211,27 +214,27 @@ class _Run:
         if self.state.average is not None:
             self.state.average.update(self.state.plain, step=number - 1)
         self.progress.step = number
-        self.watch.stepped(self.plan.batch_size)
-        figures = StepFigures(
-            step=number,
-            losses=means,
-            learning_rate=learning_rate,
-            images_per_second=self.watch.images_per_second,
-            waiting=self.watch.waiting,
-            memory=peak_memory(accelerator.device),
-        )
+        speed, waiting = self.watch.stepped(self.plan.batch_size)
+        memory = None
+        if accelerator.device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(accelerator.device) / 2**30
+        figures = StepFigures(number, means, learning_rate, speed, waiting, memory)
         self.display.step(figures)
-        if self.main:
-            self.recorder.step(figures, last=number == self.batches.total_steps)
+        logged = (number - 1) % settings.log_every == 0 or number == self.batches.total_steps
+        if self.main and logged:
+            self.log_step(figures)
         return mean[-1] > 0
 
-    def epoch_is_over(self) -> bool:
-        """Return whether the last step ended an epoch or the run."""
-        step = self.progress.step
-        return step % self.batches.steps_per_epoch == 0 or step == self.batches.total_steps
+    def log_step(self, figures: StepFigures) -> None:
+        step = {"step": figures.step, "learning_rate": figures.learning_rate}
+        self.folder.append({**step, "losses": figures.losses})
+        values = {f"train/{name}": loss for name, loss in figures.losses.items()}
+        values["train/learning_rate"] = figures.learning_rate
+        values["speed/images_per_second"] = figures.images_per_second
+        values["speed/waiting"] = figures.waiting
+        self.accelerator.log(values, step=figures.step)
 
     def evaluation_is_due(self) -> bool:
-        """Return whether an evaluation follows the last step."""
         step = self.progress.step
         epochs, within = divmod(step, self.batches.steps_per_epoch)
         due = step > 0 and within == 0 and epochs % self.settings.evaluate_every == 0
@@ -263,7 +266,7 @@ class _Run:
         progress.evaluated = progress.step
         epoch = -(-progress.step // self.batches.steps_per_epoch)
         if self.main:
-            self.recorder.evaluation(metrics, evaluated, progress.step, epoch, best=best)
+            self.log_evaluation(metrics, evaluated, epoch, best=best)
         self.save()
         self.display.evaluated(epoch, metrics, best=best)
         if self.gave_up():
@@ -273,13 +276,29 @@ class _Run:
             )
         return metrics
 
+    def log_evaluation(
+        self, metrics: dict[str, Any], model: nn.Module, epoch: int, *, best: bool
+    ) -> None:
+        task, folder, step = self.task, self.folder, self.progress.step
+        scalars = {name: metric for name, metric in metrics.items() if isinstance(metric, float)}
+        folder.append({"step": step, "epoch": epoch, "metrics": scalars})
+        folder.write_csv()
+        self.accelerator.log({f"val/{name}": value for name, value in scalars.items()}, step=step)
+        write_json(folder.path / "predictions.json", task.results())
+        curves = curves_figure(folder.history(), task.headlines)
+        save_figure(curves, folder.path / "results.png")
+        task.draw_evaluation(folder.path, epoch, best=best)
+        made_by = {"version": __version__, "step": step, "command": run_command()}
+        description = task.description.model_copy(update={"metrics": metrics, "made_by": made_by})
+        save_weights(folder.last, model, description)
+        if best:
+            save_weights(folder.best, model, description)
+
     def gave_up(self) -> bool:
-        """Return whether the run has used up its patience."""
         patience = self.settings.patience
         return patience is not None and self.progress.since_best >= patience
 
     def save(self) -> None:
-        """Save the state."""
         recipe = self.task.description.recipe
         state = collect_state(self.state, self.progress, self.plan.batch_size, recipe)
         if self.main:
@@ -288,16 +307,14 @@ class _Run:
     def close(self) -> None:
         """Stop the data loading workers, and let the trackers write what they buffer."""
         self._data.close()
-        self.recorder.close()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     def stop(self) -> None:
         """Save the state and end the run."""
         self.save()
         raise Interrupted(
             f"stopped after step {self.progress.step} of {self.batches.total_steps}, saved; "
-            f"{self._how_to_resume()}",
+            f"resume the run in {self.folder.path}",
             self.request.signal or signal.SIGTERM,  # another process was asked
         )
-
-    def _how_to_resume(self) -> str:
-        return f"resume the run in {self.folder.path}"

@@ -31,8 +31,20 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> optim.Optim
         if isinstance(module, RelativePosition2d | AbsolutePosition2d)
         for table in module.parameters()
     }
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    parts = [(1.0, [p for _, p in trained])]
+    if settings.backbone_learning_rate is not None:
+        backbone = [p for name, p in trained if name.startswith(_BACKBONE)]
+        if not backbone:
+            raise BotvisionError(
+                "training.backbone_learning_rate: expected a model with a backbone to train, got "
+                "none; leave it out"
+            )
+        rest = [p for name, p in trained if not name.startswith(_BACKBONE)]
+        scale = settings.backbone_learning_rate / settings.learning_rate
+        parts = [(1.0, rest), (scale, backbone)]
     groups = []
-    for scale, parameters in _by_scale(model, settings):
+    for scale, parameters in parts:
         decayed = [p for p in parameters if p.ndim > 1 and id(p) not in tables]
         others = [p for p in parameters if p.ndim <= 1 or id(p) in tables]
         groups += [
@@ -42,23 +54,6 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> optim.Optim
     if settings.optimizer == "adamw":
         return optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     return optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
-
-
-def _by_scale(
-    model: nn.Module, settings: TrainingSettings
-) -> list[tuple[float, list[nn.Parameter]]]:
-    """Trainable parameters with their factor of the learning rate."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if settings.backbone_learning_rate is None:
-        return [(1.0, [p for _, p in trained])]
-    backbone = [p for name, p in trained if name.startswith(_BACKBONE)]
-    if not backbone:
-        raise BotvisionError(
-            "training.backbone_learning_rate: expected a model with a backbone to train, got none; "
-            "leave it out"
-        )
-    rest = [p for name, p in trained if not name.startswith(_BACKBONE)]
-    return [(1.0, rest), (settings.backbone_learning_rate / settings.learning_rate, backbone)]
 
 
 def learning_rate_at(step: int, total: int, settings: TrainingSettings) -> float:

@@ -1,6 +1,5 @@
 """Fully sharded data parallelism (FSDP): weights, gradients and optimizer state split up."""
 
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -33,9 +32,10 @@ def _units(model: nn.Module) -> list[nn.Module]:
     """Submodules that are worth a collective of their own."""
     units = []
     for child in model.children():
-        if isinstance(child, nn.ModuleList | nn.ModuleDict) or _size(child) > 16e6:
+        is_list = isinstance(child, nn.ModuleList | nn.ModuleDict)
+        if is_list or _size(child) > 16e6:
             units += _units(child)
-        if _size(child) > 4e6 and not isinstance(child, nn.ModuleList | nn.ModuleDict):
+        if not is_list and _size(child) > 4e6:
             units.append(child)
     return units
 
@@ -44,20 +44,9 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-class ShardedCopy:
-    """An unsharded copy of a sharded model, for evaluation and for files.
-
-    Args:
-        model: The model before it is sharded.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = deepcopy(model)
-
-    def gathered(self, source: nn.Module) -> nn.Module:
-        """Return the copy with the weights of a sharded model; every process must call it."""
-        self._model.load_state_dict(get_model_state_dict(source, options=_WHOLE))
-        return self._model
+def gather(source: nn.Module, copy: nn.Module) -> None:
+    """Load the weights of a sharded model into an unsharded one; every process must call it."""
+    copy.load_state_dict(get_model_state_dict(source, options=_WHOLE))
 
 
 def whole_state(model: nn.Module, optimizer: optim.Optimizer | None = None) -> dict[str, Any]:

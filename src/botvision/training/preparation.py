@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 from botvision.errors import BotvisionError
 from botvision.tasks.task import Trainable
 from botvision.training.optimizer import build_optimizer
-from botvision.training.parallel import ShardedCopy, shard
+from botvision.training.parallel import shard
 from botvision.training.settings import TrainingSettings
 from botvision.training.state import TrainState
 
@@ -45,7 +46,7 @@ def prepare(task: Trainable, settings: TrainingSettings, accelerator: Accelerato
         average = ModelEmaV3(plain, decay=settings.ema_decay, use_warmup=True, warmup_power=0.75)
     copy = None
     if settings.sharded:
-        copy = ShardedCopy(plain)
+        copy = deepcopy(plain)
         shard(plain)
         if average is not None:
             shard(average.module)
@@ -95,7 +96,8 @@ def keep_statistics_of_the_forward_pass(network: nn.Module) -> None:
 
 
 def _hold(module: Any, _inputs: Any) -> None:
-    if module.training and _in_backward_pass():
+    in_backward_pass = torch._C._current_graph_task_id() != -1
+    if module.training and in_backward_pass:
         module.held = module.momentum
         module.momentum = 0.0  # the statistics still go in: the pass has to save the same tensors
 
@@ -105,7 +107,3 @@ def _release(module: Any, _inputs: Any, _output: Any) -> None:
         module.momentum = module.held
         module.num_batches_tracked.sub_(1)
         del module.held
-
-
-def _in_backward_pass() -> bool:
-    return torch._C._current_graph_task_id() != -1

@@ -48,18 +48,18 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """Metrics of the best evaluation; empty before the first."""
-        found = self.best_evaluation(self.main_metric) if self.main_metric else None
+        found = self.best_evaluation(self.main_metric)
         return {} if found is None else dict(found["metrics"])
 
     @property
     def kind(self) -> str:
         """Kind of the task, such as "instance_segmentation"."""
-        return self._task.kind(self._model) if self._task else self._task_name
+        return self._task.kind(self._group("model")) if self._task else self._task_name
 
     @property
     def network(self) -> str:
         """The network in a few words."""
-        return self._task.title(self._model) if self._task else ""
+        return self._task.title(self._group("model")) if self._task else ""
 
     @property
     def headlines(self) -> tuple[str, ...]:
@@ -77,6 +77,11 @@ class Run:
         return [record for record in self.history if "metrics" in record]
 
     @property
+    def metric_names(self) -> list[str]:
+        """Names of the metrics of the evaluations, in the order of their first occurrence."""
+        return list(dict.fromkeys(name for each in self.evaluations for name in each["metrics"]))
+
+    @property
     def total_steps(self) -> int | None:
         """Steps of the whole run; None before the first evaluation tells the length of an epoch."""
         limit, epochs = self._count("max_steps"), self._count("epochs")
@@ -92,7 +97,7 @@ class Run:
     def main_metric(self) -> str | None:
         """The metric by which the best weights are chosen; None before the first evaluation."""
         measured = self.evaluations[-1]["metrics"] if self.evaluations else {}
-        for name in (self._training.get("best_metric"), *self.headlines, *measured):
+        for name in (self._group("training").get("best_metric"), *self.headlines, *measured):
             if name in measured:
                 return str(name)
         return None
@@ -104,33 +109,34 @@ class Run:
             return "unreadable"
         if self.evaluations and self.evaluations[-1]["step"] == self.total_steps:
             return "finished"
-        patience = self._count("patience")
-        if patience is not None and self._since_best() >= patience:
-            return "stopped early"
+        patience, best = self._count("patience"), self.best_evaluation(self.main_metric)
+        if patience is not None and best is not None:
+            since_best = len(self.evaluations) - 1 - self.evaluations.index(best)
+            if since_best >= patience:
+                return "stopped early"
         return "not finished" if self.history else "not begun"
 
-    def best_evaluation(self, metric: str) -> dict[str, Any] | None:
-        """The evaluation with the best value of a metric, the first of equals; None without one."""
+    def best_evaluation(self, metric: str | None) -> dict[str, Any] | None:
+        """Return the first evaluation with the best value of a metric; None without one."""
         measured = [record for record in self.evaluations if _value(record, metric) is not None]
         sign = self.sign(metric)
         return min(measured, key=lambda record: sign * record["metrics"][metric], default=None)
 
-    def sign(self, metric: str) -> int:
+    def sign(self, metric: str | None) -> int:
         """Return 1 for a metric of which lower values are better, else -1."""
         return 1 if self._task and metric in self._task.lower_is_better else -1
 
     def best_value(self, metric: str) -> float | None:
-        """The best value of a metric, or None."""
+        """Return the best value of a metric, or None."""
         record = self.best_evaluation(metric)
         return None if record is None else _value(record, metric)
 
     def last_value(self, metric: str) -> float | None:
-        """The last value of a metric, or None."""
+        """Return the last value of a metric, or None."""
         return _value(self.evaluations[-1], metric) if self.evaluations else None
 
     def summary(self) -> dict[str, Any]:
-        """What there is to say of the run in a few figures, ready for JSON."""
-        names = dict.fromkeys(name for record in self.evaluations for name in record["metrics"])
+        """Return the run's state, length and metrics, ready for JSON."""
         written = None if self.written is None else self.written.isoformat(timespec="seconds")
         summary: dict[str, Any] = {"run": str(self.folder), "state": self.state, "written": written}
         if self.fault is not None:
@@ -142,8 +148,8 @@ class Run:
             "steps": self.steps,
             "total_steps": self.total_steps,
             "main_metric": self.main_metric,
-            "best": {name: self.best_value(name) for name in names},
-            "last": {name: self.last_value(name) for name in names},
+            "best": {name: self.best_value(name) for name in self.metric_names},
+            "last": {name: self.last_value(name) for name in self.metric_names},
         }
 
     @property
@@ -155,26 +161,19 @@ class Run:
         """The task; None if it is not registered here."""
         return find_task(self._task_name) if self._task_name in task_names() else None
 
-    @property
-    def _model(self) -> dict[str, Any]:
-        return _mapping(self.recipe.get("model"))
-
-    @property
-    def _training(self) -> dict[str, Any]:
-        return _mapping(self.recipe.get("training"))
+    def _group(self, name: str) -> dict[str, Any]:
+        """A group of keys of the recipe; empty if it is none."""
+        group = self.recipe.get(name)
+        return group if isinstance(group, dict) else {}
 
     def _count(self, setting: str) -> int | None:
         """A whole number of the recipe, if it is one."""
-        value = self._training.get(setting)
+        value = self._group("training").get(setting)
         return value if isinstance(value, int) else None
-
-    def _since_best(self) -> int:
-        best = self.best_evaluation(self.main_metric) if self.main_metric else None
-        return 0 if best is None else len(self.evaluations) - 1 - self.evaluations.index(best)
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Runs in a folder, or the folder itself if it is one, by path.
+    """Return the runs in a folder, or the folder itself if it is one, by path.
 
     Raises:
         BotvisionError: If there is no such folder.
@@ -191,10 +190,10 @@ def find_runs(folder: Path) -> list[Run]:
 
 
 def open_run(path: Path) -> Run:
-    """A run that was asked for by its path.
+    """Read the run in a folder.
 
     Raises:
-        BotvisionError: If it is none, or cannot be read.
+        BotvisionError: If the folder is no run or cannot be read.
     """
     run = read_run(path)
     if run.fault is not None:
@@ -203,7 +202,7 @@ def open_run(path: Path) -> Run:
 
 
 def read_run(path: Path) -> Run:
-    """What a run folder says; of one that is damaged, what is wrong with it."""
+    """Read a run folder; a damaged one gives a run with a ``fault``."""
     folder = RunFolder(path)
     try:
         recipe = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
@@ -222,7 +221,7 @@ def read_run(path: Path) -> Run:
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Paths of runs from the nearest folder that holds them all."""
+    """Return the paths of runs relative to the nearest folder that holds them all."""
     paths = [run.folder.absolute() for run in runs]
     parent = os.path.commonpath([path.parent for path in paths])
     return [str(path.relative_to(parent)) for path in paths]
@@ -230,18 +229,18 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 def headline_metrics(runs: Sequence[Run]) -> list[str]:
     """Return the metrics of runs that are shown first; one at least, if there are any."""
-    found = {name for run in runs for each in run.evaluations for name in each["metrics"]}
+    found = {name for run in runs for name in run.metric_names}
     first = dict.fromkeys(name for run in runs for name in run.headlines)
     return [name for name in first if name in found] or sorted(found)[:1]
 
 
 def sorted_runs(runs: Sequence[Run], metric: str) -> list[Run]:
-    """Runs by their best value of a metric, the best first; those without it last.
+    """Return runs sorted by their best value of a metric, the best first; those without it last.
 
     Raises:
         BotvisionError: If no run has the metric.
     """
-    known = sorted({name for run in runs for each in run.evaluations for name in each["metrics"]})
+    known = sorted({name for run in runs for name in run.metric_names})
     if metric not in known:
         listed = ", ".join(known) or "no metrics at all"
         raise BotvisionError(
@@ -257,9 +256,9 @@ def sorted_runs(runs: Sequence[Run], metric: str) -> list[Run]:
 
 
 def differing_values(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Values of the recipes that are not the same in all runs, by "key.key"; None if missing.
+    """Return the recipes' values that differ between runs, by "key.key"; None if missing.
 
-    What only people read, the recipes' ``about``, is left out.
+    ``about``, which only people read, is left out.
     """
     flat = [flattened({**run.recipe, "about": None}) for run in runs]
     keys = dict.fromkeys(key for values in flat for key in values)
@@ -268,16 +267,16 @@ def differing_values(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def compared_metrics(runs: Sequence[Run]) -> dict[str, list[float | None]]:
-    """Metrics of each run's best evaluation, by name; None where a run has none."""
+    """Return the metrics of each run's best evaluation, by name; None where a run has none."""
     chosen = []
     for run in runs:
-        best = run.best_evaluation(run.main_metric) if run.main_metric else None
+        best = run.best_evaluation(run.main_metric)
         chosen.append({} if best is None else {**best["metrics"], "step": best["step"]})
     names = dict.fromkeys(["step", *(name for metrics in chosen for name in metrics)])
     return {name: [metrics.get(name) for metrics in chosen] for name in names}
 
 
-def _value(record: dict[str, Any], metric: str) -> float | None:
+def _value(record: dict[str, Any], metric: str | None) -> float | None:
     """A metric of an evaluation; -1, of which there was no truth, counts as none."""
     value: float | None = record["metrics"].get(metric)
     return None if value == -1 else value
@@ -295,7 +294,3 @@ def _is_record(record: Any) -> bool:
 
 def _are_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(isinstance(v, int | float) for v in values.values())
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
-from torch.utils.data import Sampler
 
 from botvision.seeds import derived_seed
 from botvision.training.settings import TrainingSettings
@@ -26,13 +25,13 @@ class BatchPlan:
         micro_batch_size: Number of images a process takes at a time.
         processes: Number of processes.
         accumulation: Number of micro-batches of each process in an optimizer step.
-        rate_factor: Factor of the recipe's learning rate.
+        lr_factor: Factor of the recipe's learning rate.
     """
 
     micro_batch_size: int
     processes: int
     accumulation: int
-    rate_factor: float
+    lr_factor: float
 
     @classmethod
     def of(cls, settings: TrainingSettings, processes: int) -> "BatchPlan":
@@ -61,24 +60,25 @@ class BatchPlan:
         )
         if self.batch_size != settings.batch_size:
             line += f" (the recipe's {settings.batch_size} cannot be split so)"
-        if self.rate_factor != 1:
+        if self.lr_factor != 1:
             nominal = settings.base_batch_size or settings.batch_size
             how = "in proportion" if settings.optimizer == "sgd" else "with the square root"
             line += (
-                f"; learning rate {settings.learning_rate * self.rate_factor:.4g}, scaled {how} "
+                f"; learning rate {settings.learning_rate * self.lr_factor:.4g}, scaled {how} "
                 f"from {settings.learning_rate:g} for a batch of {nominal}"
             )
         return line
 
 
-class StepBatches(Sampler[list[tuple[int, int]]]):
+@dataclass
+class StepBatches:
     """Batches of (epoch, index) keys for one process, from a step to the end of the run.
 
     Each epoch is a permutation drawn from (seed, epoch), padded with its first items to whole
     batches; over shards see ``shard_order``. A step holds the same images whether or not the run
     was interrupted before it, and however many processes take part.
 
-    Args:
+    Attributes:
         length: Number of items of the data set.
         plan: How a step is split; there are ``plan.accumulation`` batches per step.
         epochs: Number of epochs of the run.
@@ -89,55 +89,48 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         shard_lengths: Number of items of each shard, if the data set is in shards.
     """
 
-    def __init__(
-        self,
-        length: int,
-        plan: BatchPlan,
-        epochs: int,
-        *,
-        seed: int,
-        max_steps: int | None = None,
-        first_step: int = 0,
-        process: int = 0,
-        shard_lengths: Sequence[int] = (),
-    ) -> None:
-        self._length = length
-        self._shard_lengths = shard_lengths
-        self._plan = plan
-        self._seed = seed
-        self._first_step = first_step
-        self._process = process
-        self.steps_per_epoch = -(-length // plan.batch_size)
-        self.total_steps = self.steps_per_epoch * epochs
-        if max_steps is not None:
-            self.total_steps = min(self.total_steps, max_steps)
+    length: int
+    plan: BatchPlan
+    epochs: int
+    _: KW_ONLY
+    seed: int
+    max_steps: int | None = None
+    first_step: int = 0
+    process: int = 0
+    shard_lengths: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = -(-self.length // self.plan.batch_size)
+        self.total_steps = self.steps_per_epoch * self.epochs
+        if self.max_steps is not None:
+            self.total_steps = min(self.total_steps, self.max_steps)
 
     def __len__(self) -> int:
-        return max(0, self.total_steps - self._first_step) * self._plan.accumulation
+        return max(0, self.total_steps - self.first_step) * self.plan.accumulation
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order: list[int] = []
-        for step in range(self._first_step, self.total_steps):
+        for step in range(self.first_step, self.total_steps):
             epoch, within = divmod(step, self.steps_per_epoch)
             if not order or within == 0:
                 order = self._order(epoch)
-            first = within * self._plan.batch_size
-            for part in range(self._plan.accumulation):
+            first = within * self.plan.batch_size
+            for part in range(self.plan.accumulation):
                 # Numbered over all processes: n parts of one process and one part of each of n
                 # processes are the same.
-                number = part * self._plan.processes + self._process
-                start = first + number * self._plan.micro_batch_size
-                stop = start + self._plan.micro_batch_size
+                number = part * self.plan.processes + self.process
+                start = first + number * self.plan.micro_batch_size
+                stop = start + self.plan.micro_batch_size
                 yield [(epoch, index) for index in order[start:stop]]
 
     def _order(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(derived_seed(self._seed, epoch))
-        steps, batch_size = self.steps_per_epoch, self._plan.batch_size
-        if self._shard_lengths:
-            return shard_order(self._shard_lengths, steps, batch_size, generator)
-        order: list[int] = torch.randperm(self._length, generator=generator).tolist()
-        missing = steps * batch_size - self._length
-        return order + [order[i % self._length] for i in range(missing)]
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
+        steps, batch_size = self.steps_per_epoch, self.plan.batch_size
+        if self.shard_lengths:
+            return shard_order(self.shard_lengths, steps, batch_size, generator)
+        order: list[int] = torch.randperm(self.length, generator=generator).tolist()
+        missing = steps * batch_size - self.length
+        return order + [order[i % self.length] for i in range(missing)]
 
 
 def shard_order(

@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-_WAIT, _WARM_UP, _STEPS = 2, 1, 3  # steps of a trace
-
 
 @dataclass(frozen=True)
 class StepFigures:
@@ -37,8 +35,7 @@ class Stopwatch:
     """Time of training steps and of waiting for data, without evaluations and saving."""
 
     def __init__(self) -> None:
-        self._seconds = 0.0
-        self._waited = 0.0
+        self._seconds = self._waited = 0.0
         self._images = 0
         self._last = time.perf_counter()
 
@@ -50,33 +47,21 @@ class Stopwatch:
         """Count the time since the last call as waiting for data."""
         self._waited += self._pass()
 
-    def stepped(self, images: int) -> None:
-        """Count the time since the last call as a step with this many images."""
+    def stepped(self, images: int) -> tuple[float, float]:
+        """Count the time since the last call as a step with this many images.
+
+        Returns:
+            Images per second of the counted time, and the fraction of it that was spent waiting.
+        """
         self._pass()
         self._images += images
-
-    @property
-    def images_per_second(self) -> float:
-        """Images per second of the counted time."""
-        return self._images / self._seconds if self._seconds else 0.0
-
-    @property
-    def waiting(self) -> float:
-        """Fraction of the counted time spent waiting for data, in 0..1."""
-        return self._waited / self._seconds if self._seconds else 0.0
+        return self._images / self._seconds, self._waited / self._seconds
 
     def _pass(self) -> float:
         now = time.perf_counter()
         passed, self._last = now - self._last, now
         self._seconds += passed
         return passed
-
-
-def peak_memory(device: torch.device) -> float | None:
-    """Return the peak memory of tensors on a GPU so far in GiB, or None on other devices."""
-    if device.type != "cuda":
-        return None
-    return torch.cuda.max_memory_allocated(device) / 2**30
 
 
 @contextmanager
@@ -98,7 +83,7 @@ def profiling(folder: Path, *, wanted: bool) -> Iterator[Callable[[], object]]:
         activities.append(ProfilerActivity.CUDA)
     with profile(
         activities=activities,
-        schedule=schedule(wait=_WAIT, warmup=_WARM_UP, active=_STEPS, repeat=1),
+        schedule=schedule(wait=2, warmup=1, active=3, repeat=1),
         on_trace_ready=lambda done: done.export_chrome_trace(str(folder / "profile.json")),
         profile_memory=True,
     ) as running:

@@ -11,7 +11,7 @@ from torch import nn, optim
 
 from botvision.errors import BotvisionError
 from botvision.files import replacing
-from botvision.training.parallel import ShardedCopy, load_whole_state, whole_state
+from botvision.training.parallel import gather, load_whole_state, whole_state
 from botvision.training.sampling import BatchPlan
 
 FREE = frozenset(
@@ -43,7 +43,7 @@ class TrainState:
     plain: nn.Module
     average: ModelEmaV3 | None
     optimizer: optim.Optimizer
-    copy: ShardedCopy | None
+    copy: nn.Module | None
 
     def evaluated(self) -> nn.Module:
         """Return the model to evaluate and save, unsharded and the same on all processes.
@@ -52,7 +52,8 @@ class TrainState:
         """
         model = self.plain if self.average is None else self.average.module
         if self.copy is not None:
-            model = self.copy.gathered(model)
+            gather(model, self.copy)
+            model = self.copy
         for buffer in model.buffers():  # BatchNorm's, where each process has its own
             broadcast(buffer)
         return model
@@ -87,20 +88,17 @@ def collect_state(
         batch_size: Number of images of an optimizer step.
         recipe: Recipe of the run, compared when it is resumed.
     """
-    plain, average, optimizer = state.plain, state.average, state.optimizer
-    averaged = None if average is None else average.module
-    if state.copy is not None:
-        model = whole_state(plain)
-        average_state = None if averaged is None else whole_state(averaged)
-        optimizer_state = whole_state(plain, optimizer)
-    else:
-        model = plain.state_dict()
-        average_state = None if averaged is None else averaged.state_dict()
-        optimizer_state = optimizer.state_dict()
+    sharded, average = state.copy is not None, state.average
+
+    def saved(model: nn.Module) -> dict[str, Any]:
+        return whole_state(model) if sharded else model.state_dict()
+
     return {
-        "model": model,
-        "average": average_state,
-        "optimizer": optimizer_state,
+        "model": saved(state.plain),
+        "average": None if average is None else saved(average.module),
+        "optimizer": whole_state(state.plain, state.optimizer)
+        if sharded
+        else state.optimizer.state_dict(),
         "progressed": dict(vars(progress)),
         "batch_size": batch_size,
         "recipe": recipe,
