@@ -4,14 +4,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from botvision.errors import BotvisionError
 from botvision.images.inputs import ImageInput, to_rgb
 from botvision.supervision_import import import_supervision
 from botvision.tasks.classification.build import build_classifier
@@ -19,6 +18,7 @@ from botvision.tasks.classification.evaluation import class_logits
 from botvision.tasks.classification.settings import ClassifierSettings
 from botvision.tasks.classification.transforms import evaluation_transform
 from botvision.tasks.predictor import Box, Predictor
+from botvision.tasks.task import settings_of
 from botvision.weights.file import Description, load_tensors, read_tensors
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def classification_predictor(
     Raises:
         BotvisionError: If the file describes no classifier, or holds the tensors of another one.
     """
-    settings = settings_of(path, description)
+    settings: ClassifierSettings = settings_of(path, description, "classifier")
     given = description.input
     if image_size is not None:
         given = given.model_copy(update={"size": image_size})
@@ -138,23 +138,4 @@ def classification_predictor(
     except BotvisionError as error:
         raise BotvisionError(f"{path}: {error}") from error
     load_tensors(model, read_tensors(path), path)
-    if given.memory_format == "channels_last":  # as in training, so that the metrics agree
-        model = model.to(memory_format=torch.channels_last)
     return ClassificationPredictor(model, description, device=device)
-
-
-def settings_of(path: Path, description: Description) -> ClassifierSettings:
-    """Return the settings of a classifier in a weights file; unknown keys are ignored.
-
-    Raises:
-        BotvisionError: If the file describes no classifier.
-    """
-    known = ClassifierSettings.model_fields
-    content: dict[str, Any] = {k: v for k, v in description.model.items() if k in known}
-    try:
-        return ClassifierSettings.model_validate(content)
-    except (TypeError, ValueError) as error:
-        raise BotvisionError(
-            f"{path}: expected the weights of a classifier, got a description of something else "
-            f"({' '.join(str(error).split())})"
-        ) from error

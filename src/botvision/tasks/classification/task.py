@@ -1,10 +1,8 @@
 """Classification: the task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from botvision.datasets.folders.dataset import ClassImages
 from botvision.tasks.classification.charts import draw_calibration, draw_confusion, draw_per_class
@@ -13,7 +11,6 @@ from botvision.tasks.classification.metrics import measure
 from botvision.tasks.classification.predictor import (
     ClassificationPredictor,
     classification_predictor,
-    settings_of,
 )
 from botvision.tasks.classification.published import timm_config
 from botvision.tasks.classification.settings import ClassifierSettings, ClassImageSettings
@@ -25,6 +22,7 @@ from botvision.tasks.task import (
     MetricTable,
     ProgressCallback,
     Trainable,
+    settings_of,
 )
 from botvision.weights.file import Description
 
@@ -47,6 +45,8 @@ class ClassificationTask:
     model_settings = ClassifierSettings
     data_settings = ClassImageSettings
     data_kind = "class folders"
+    predictor = staticmethod(classification_predictor)
+    writer = ClassificationWriter
 
     def kind(self, model: Mapping[str, Any]) -> str:
         """Return "classification"."""
@@ -74,17 +74,6 @@ class ClassificationTask:
             memory_format=training.memory_format,
             seed=training.seed,
         )
-
-    def predictor(
-        self,
-        path: Path,
-        description: Description,
-        *,
-        device: torch.device,
-        image_size: int | None = None,
-    ) -> ClassificationPredictor:
-        """Build the predictor of a weights file; see ``Task.predictor``."""
-        return classification_predictor(path, description, device=device, image_size=image_size)
 
     def evaluate(
         self,
@@ -127,13 +116,6 @@ class ClassificationTask:
             draw_per_class(metrics["per_class"], output / "per_class.png")
         return {**metrics, "images": len(images), "skipped": len(images.skipped)}
 
-    def writer(
-        self, predictor: ClassificationPredictor, output: Path, names: Sequence[Path]
-    ) -> ClassificationWriter:
-        """Return a writer of the predicted classes; see ``Task.writer``."""
-        del names
-        return ClassificationWriter(predictor, output)
-
     def tabulate(self, metrics: Mapping[str, Any]) -> MetricTable:
         """Return one column; see ``Task.tabulate``."""
         rows: list[tuple[str, tuple[float | None, ...]]] = [
@@ -150,7 +132,7 @@ class ClassificationTask:
 
     def card(self, description: Description, path: Path) -> Card:
         """Return what a model card says about a classifier; see ``Task.card``."""
-        config = timm_config(settings_of(path, description), description, path)
+        config = timm_config(settings_of(path, description, "classifier"), description, path)
         return Card(
             pipeline_tag="image-classification",
             title=self.title(description.model),

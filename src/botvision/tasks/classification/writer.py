@@ -1,5 +1,6 @@
 """Predicted classes of images as a file and a sheet."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,16 @@ class ClassificationWriter:
     Args:
         predictor: Predictor of the results.
         output: Folder to write to; made at the end.
+        names: Ignored; see ``Task.writer``.
 
     Attributes:
         files: Paths that will be written.
     """
 
-    def __init__(self, predictor: ClassificationPredictor, output: Path) -> None:
+    def __init__(
+        self, predictor: ClassificationPredictor, output: Path, names: Sequence[Path]
+    ) -> None:
+        del names
         self._predictor = predictor
         self._output = output
         self._images: list[dict[str, Any]] = []
