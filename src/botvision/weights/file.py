@@ -112,10 +112,7 @@ def save_weights(path: Path, model: nn.Module, description: Description | None =
     Raises:
         BotvisionError: If the disk is full; the previous file stays.
     """
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
-    write_tensors(path, tensors, description)
+    write_tensors(path, model.state_dict(), description)
 
 
 def write_tensors(
@@ -126,6 +123,7 @@ def write_tensors(
     Raises:
         BotvisionError: If the disk is full; the previous file stays.
     """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"format": "pt"}
     if description is not None:
         metadata[_KEY] = json.dumps(description.model_dump(mode="json"))
@@ -225,8 +223,8 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> 
 
     Args:
         model: Receives the tensors.
-        tensors: By name, as ``read_tensors`` returns them.
-        source: File they come from, for the error.
+        tensors: Tensors by name.
+        source: File that they come from, for the error.
 
     Raises:
         BotvisionError: If names or shapes differ from those of the model.

@@ -25,11 +25,9 @@ from botvision.tasks.task import (
     settings_of,
 )
 from botvision.weights.file import Description
+from botvision.weights.model_card import TIMM_USAGE
 
 _BATCH_SIZE = 64  # where the weights do not say what the training had
-_TIMM_USAGE = (
-    'import botvision\nimport timm\n\nmodel = timm.create_model("{where}", pretrained=True)'
-)
 _USAGE = (
     'import botvision\n\npredictor = botvision.load("{where}")\n'
     'classifications = predictor("image.jpg")  # class_id: indices into predictor.classes'
@@ -136,7 +134,7 @@ class ClassificationTask:
         return Card(
             pipeline_tag="image-classification",
             title=self.title(description.model),
-            usage=_TIMM_USAGE if "architecture" in config else _USAGE,
+            usage=TIMM_USAGE if "architecture" in config else _USAGE,
             config=config,
         )
 
