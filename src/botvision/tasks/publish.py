@@ -64,9 +64,7 @@ def save_pretrained(
         path = Path(source) / _BEST if Path(source).is_dir() else Path(source)
         description = read_description(path)
         # Paths are shortened everywhere but in the classes, which may be named like paths.
-        parts = {
-            key: getattr(description, key) for key in ("model", "metrics", "made_by", "recipe")
-        }
+        parts = description.model_dump(include={"model", "metrics", "made_by", "recipe"})
         description = description.model_copy(update=without_folders(parts))
         card = find_task(description.task).card(description, path)
         tensors, run = read_tensors(path), path.parent
