@@ -92,7 +92,6 @@ class EvaluationOptions:
     Attributes:
         split: Split of the data.
         batch_size: Images per batch; None: as in the training.
-        num_workers: Processes that read images; None: as in the training.
         tta: Whether to average over horizontally flipped images.
         skip_bad: Whether to leave out images that cannot be read, and count them.
         output: Folder for figures; None: no figures.
@@ -100,7 +99,6 @@ class EvaluationOptions:
 
     split: str
     batch_size: int | None = None
-    num_workers: int | None = None
     tta: bool = False
     skip_bad: bool = False
     output: Path | None = None

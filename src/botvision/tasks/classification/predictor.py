@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from botvision.errors import BotvisionError
 from botvision.images.inputs import ImageInput, to_rgb
 from botvision.supervision_import import import_supervision
 from botvision.tasks.classification.build import build_classifier

@@ -93,7 +93,6 @@ class ClassificationTask:
         )
         images.transform = predictor.transform
         training = predictor.description.recipe_group("training")
-        workers = options.num_workers
         predictions = classify(
             predictor.model,
             images,
@@ -101,7 +100,7 @@ class ClassificationTask:
             batch_size=options.batch_size
             or training.get("micro_batch_size")
             or training.get("batch_size", _BATCH_SIZE),
-            num_workers=training.get("num_workers", 0) if workers is None else workers,
+            num_workers=training.get("num_workers", 0),
             tta=options.tta,
             progress=progress,
         )

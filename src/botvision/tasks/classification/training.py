@@ -21,7 +21,6 @@ from botvision.tasks.classification.charts import (
     draw_labels,
     draw_per_class,
 )
-from botvision.tasks.classification.draw import BLACK, GREEN, RED, Line, captioned
 from botvision.tasks.classification.evaluation import classify
 from botvision.tasks.classification.metrics import BEST_CLASSES, Predictions, measure
 from botvision.tasks.classification.mixing import Mixing
@@ -31,6 +30,7 @@ from botvision.tasks.classification.transforms import (
     evaluation_transform,
     training_transform,
 )
+from botvision.tasks.classification.writer import BLACK, GREEN, RED, Line, captioned
 from botvision.weights.file import Description, InputDescription, ModelClass
 
 _IMAGES = 25

@@ -129,10 +129,6 @@ class CocoMetrics:
         self.results: list[dict[str, Any]] = []
         self.precision: dict[str, NDArray[np.float64]] = {}
 
-    def reset(self) -> None:
-        """Forget all results."""
-        self.results = []
-
     def process(self, results: list[dict[str, Any]]) -> None:
         """Add one image's results, see ``coco_results``."""
         self.results.extend(results)

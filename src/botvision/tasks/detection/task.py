@@ -114,7 +114,6 @@ class DetectionTask:
             or training.get("micro_batch_size")
             or min(training.get("batch_size", _BATCH_SIZE), _BATCH_SIZE),
             masks=masks,
-            num_workers=options.num_workers or 0,
             progress=progress,
         )
         return metrics

@@ -17,10 +17,10 @@ from botvision.precision import autocast
 from botvision.tasks.detection.build import build_detector, load_backbone_weights
 from botvision.tasks.detection.charts import draw_charts
 from botvision.tasks.detection.detectors.batch_norm import freeze_batch_norm, hold_batch_norm
-from botvision.tasks.detection.draw import draw_detections
 from botvision.tasks.detection.evaluation import evaluate_detector
 from botvision.tasks.detection.metrics import METRIC_NAMES, CocoMetrics, from_coco_results
 from botvision.tasks.detection.settings import CocoDataSettings, DetectorSettings
+from botvision.tasks.detection.writer import draw_detections
 from botvision.weights.file import Description, InputDescription, ModelClass
 
 _IMAGES = 8
