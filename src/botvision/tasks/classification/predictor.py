@@ -114,18 +114,7 @@ def classification_predictor(
     device: torch.device | None = None,
     image_size: int | None = None,
 ) -> ClassificationPredictor:
-    """Build the predictor of a weights file.
-
-    Args:
-        path: The file.
-        description: Its description.
-        device: Device that the model runs on; None: the best there is.
-        image_size: Side of the input in pixels; None: as in the training. Position tables are
-            resized.
-
-    Raises:
-        BotvisionError: If the file describes no classifier, or holds the tensors of another one.
-    """
+    """Build the predictor of a weights file; see ``Task.predictor``."""
     settings: ClassifierSettings = settings_of(path, description, "classifier")
     given = description.input
     if image_size is not None:

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
+
 from botvision.datasets.folders.dataset import ClassImages
+from botvision.errors import BotvisionError
+from botvision.models import create_model, list_models
 from botvision.tasks.classification.charts import draw_calibration, draw_confusion, draw_per_class
 from botvision.tasks.classification.evaluation import classify
 from botvision.tasks.classification.metrics import measure
@@ -12,7 +17,6 @@ from botvision.tasks.classification.predictor import (
     ClassificationPredictor,
     classification_predictor,
 )
-from botvision.tasks.classification.published import timm_config
 from botvision.tasks.classification.settings import ClassifierSettings, ClassImageSettings
 from botvision.tasks.classification.training import ClassifierTraining
 from botvision.tasks.classification.writer import ClassificationWriter
@@ -25,6 +29,7 @@ from botvision.tasks.task import (
     settings_of,
 )
 from botvision.weights.file import Description
+from botvision.weights.hub_config import network_config
 from botvision.weights.model_card import TIMM_USAGE
 
 _BATCH_SIZE = 64  # where the weights do not say what the training had
@@ -129,13 +134,42 @@ class ClassificationTask:
 
     def card(self, description: Description, path: Path) -> Card:
         """Return what a model card says about a classifier; see ``Task.card``."""
-        config = timm_config(settings_of(path, description, "classifier"), description, path)
+        config = _config(settings_of(path, description, "classifier"), description, path)
         return Card(
             pipeline_tag="image-classification",
             title=self.title(description.model),
             usage=TIMM_USAGE if "architecture" in config else _USAGE,
             config=config,
         )
+
+
+def _config(settings: ClassifierSettings, description: Description, path: Path) -> dict[str, Any]:
+    """Return config.json: timm's; of a stem of ours, which timm cannot build, botvision's own."""
+    given, names = description.input, list(description.class_names)
+    prepared = {
+        "input_size": (3, given.size, given.size),
+        "interpolation": given.interpolation,
+        "crop_pct": given.crop,
+        "mean": given.mean,
+        "std": given.std,
+    }
+    config: dict[str, Any] = {"task": "image-classification"}
+    if settings.stem != "imagenet":
+        config |= {"library_name": "botvision", "model": description.model}
+        return {**config, "num_classes": len(names), "label_names": names, **prepared}
+    arguments = dict(settings.classifier_arguments)
+    try:
+        fixed = timm.get_pretrained_cfg(settings.classifier).fixed_input_size
+        if fixed or settings.classifier in list_models():
+            arguments["img_size"] = given.size
+        with torch.device("meta"):
+            network = create_model(settings.classifier, num_classes=len(names), **arguments)
+        config |= network_config(network, labels=names, arguments=arguments, preprocessing=prepared)
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise BotvisionError(
+            f"{path}: the network cannot be built from its description ({error!r})"
+        ) from error
+    return config
 
 
 TASK = ClassificationTask()

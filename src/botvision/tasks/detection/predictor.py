@@ -79,18 +79,7 @@ def detection_predictor(
     device: torch.device | None = None,
     image_size: int | None = None,
 ) -> DetectionPredictor:
-    """Build the predictor of a weights file.
-
-    Args:
-        path: The file.
-        description: Its description.
-        device: Device that the model runs on; None: the best there is.
-        image_size: Side in pixels of the square that images are fitted into; None: as in the
-            training.
-
-    Raises:
-        BotvisionError: If the file describes no detector, or holds the tensors of another one.
-    """
+    """Build the predictor of a weights file; see ``Task.predictor``."""
     settings: DetectorSettings = settings_of(path, description, "detector")
     # The file holds all weights; none are to be fetched.
     arguments = {k: v for k, v in settings.backbone_arguments.items() if k != "pretrained"}

@@ -192,27 +192,18 @@ class DetectorTraining:
                 for result in self.results()
                 if result["image_id"] == target["image_id"] and result["score"] >= _SHOWN_SCORE
             ]
-            categories = self._val.categories
             size = (image.shape[-2], image.shape[-1])
-            detections = from_coco_results(found, categories, size)
-            names = [category.name for category in categories]
-            images += [
-                self._truth_image(image, target),
-                draw_detections(image, detections, names, max_side=_LARGEST_SIDE),
-            ]
+            detections = from_coco_results(found, self._val.categories, size)
+            names = self.description.class_names
+            images.append(self._truth_image(image, target))
+            images.append(draw_detections(image, detections, names, max_side=_LARGEST_SIDE))
         return mosaic(images, columns=4)
 
     def _truth_image(self, image: Tensor, target: Target) -> Image.Image:
         labels = target["labels"].tolist()
         names = [self._train.categories[label - 1].name for label in labels]
-        return draw_instances(
-            image,
-            target["boxes"],
-            labels,
-            names,
-            target.get("masks"),
-            max_side=_LARGEST_SIDE,
-        )
+        boxes, masks = target["boxes"], target.get("masks")
+        return draw_instances(image, boxes, labels, names, masks, max_side=_LARGEST_SIDE)
 
 
 def _plain(value: Any) -> Any:

@@ -38,7 +38,11 @@ def set_losses(
         eos_coef=_BACKGROUND_WEIGHT,
         losses=["labels", "boxes"],
     ).to(logits)
-    count = _mean_count(targets, logits.device)
+    processes()  # sets up the process group
+    total = torch.tensor(float(sum(len(each["boxes"]) for each in targets)), device=logits.device)
+    # The mean over the processes, as gradients are averaged; ``ImageLoss.forward`` divides it by
+    # the number of processes once more.
+    count = max(1.0, float(reduce(total, reduction="mean")))
     layers = []
     for scores, relative in zip(logits, boxes, strict=True):
         # NaN boxes would raise in the matching of one process; a NaN loss stops all of them.
@@ -54,17 +58,6 @@ def set_losses(
         values = [value for layer in others for value in layer.values()]
         losses["loss_auxiliary"] = torch.stack(values).sum()
     return losses
-
-
-def _mean_count(targets: list[dict[str, Tensor]], device: torch.device) -> float:
-    """Return the mean number of objects per process, at least 1, as gradients are averaged.
-
-    ``ImageLoss.forward`` divides the mean by the number of processes once more.
-    """
-    processes()  # sets up the process group
-    count = torch.tensor(float(sum(len(target["boxes"]) for target in targets)), device=device)
-    mean: Tensor = reduce(count, reduction="mean")
-    return max(1.0, float(mean))
 
 
 def relative_targets(
