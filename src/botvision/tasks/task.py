@@ -165,11 +165,7 @@ class Task(Protocol):
         """Return the keys that a recipe's ``model`` may have, given those it has."""
 
     def build(self, recipe: Any) -> Trainable:
-        """Build the data and the model of a recipe.
-
-        Raises:
-            BotvisionError: If either cannot be used.
-        """
+        """Build the data and the model of a recipe; a BotvisionError if either cannot be used."""
 
     def predictor(
         self,

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -61,15 +60,10 @@ class ClassificationPredictor(Predictor["supervision.Classifications"]):
     ) -> "list[supervision.Classifications]":
         """Predict RGB images as one batch; see ``Predictor.__call__``."""
         ordered = self.probabilities(images, tta=tta).sort(descending=True)
-        results = []
-        for confidence, index in zip(ordered.values, ordered.indices, strict=True):
+        classifications, results = import_supervision().Classifications, []
+        for confidence, index in zip(*(each.numpy() for each in ordered), strict=True):
             kept = confidence >= (0.0 if threshold is None else threshold)
-            results.append(
-                import_supervision().Classifications(
-                    class_id=index[kept].numpy().astype(np.int64),
-                    confidence=confidence[kept].numpy(),
-                )
-            )
+            results.append(classifications(index[kept], confidence[kept]))
         return results
 
     def probabilities(
@@ -88,7 +82,8 @@ class ClassificationPredictor(Predictor["supervision.Classifications"]):
         parts = [torch.empty(0, len(self.classes))]
         with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
             for start in range(0, len(images), batch_size):
-                prepared = pool.map(self._prepared, images[start : start + batch_size])
+                chosen = images[start : start + batch_size]
+                prepared = pool.map(lambda image: self.transform(to_rgb(image)), chosen)
                 batch = torch.stack([*prepared]).to(self.device)
                 precision = self.description.input.precision
                 logits = class_logits(self.model, batch, precision, tta=tta)
@@ -102,9 +97,6 @@ class ClassificationPredictor(Predictor["supervision.Classifications"]):
         side = min(image.size) * self.input_size / shorter
         left, top = (image.width - side) / 2, (image.height - side) / 2
         return left, top, left + side, top + side
-
-    def _prepared(self, image: ImageInput) -> Tensor:
-        return self.transform(to_rgb(image))
 
 
 def classification_predictor(
