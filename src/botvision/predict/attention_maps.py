@@ -109,7 +109,8 @@ def draw_attention_maps(
         for number, (cell, head) in enumerate(zip(row, layer.heads, strict=False)):
             cell.imshow(image.convert("L"), cmap="gray", extent=whole)
             where = (left, right, bottom, top)
-            cell.imshow(head, "inferno", alpha=0.6, extent=where, interpolation="bilinear")
+            shown = head.numpy()
+            cell.imshow(shown, "inferno", alpha=0.6, extent=where, interpolation="bilinear")
             cell.set(xlim=(0, image.width), ylim=(image.height, 0))
             cell.plot(*at, marker="+", color="cyan", markersize=12, markeredgewidth=2)
             size = "x".join(str(side) for side in head.shape)
