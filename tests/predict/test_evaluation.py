@@ -10,7 +10,7 @@ import botvision
 from botvision.datasets.coco.file import read_annotations
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_image
-from botvision.predict.evaluation import evaluate, evaluate_predictor
+from botvision.predict.evaluation import evaluate
 from botvision.tasks.classification.metrics import BEST_CLASSES
 from botvision.tasks.detection import task as detection
 from botvision.tasks.detection.metrics import CocoMetrics
@@ -217,7 +217,7 @@ def test_what_only_informs_is_needed_for_nothing_but_its_own(kind, request, tmp_
 def test_a_loaded_predictor_is_evaluated_alike(classifier_run, colors):
     predictor = botvision.load(classifier_run.best)
     calls = []
-    found = evaluate_predictor(predictor, str(colors), progress=lambda *call: calls.append(call))
+    found = evaluate(predictor, str(colors), progress=lambda *call: calls.append(call))
     assert found == evaluate(classifier_run.best)
     assert calls[-1] == (35, 35)
 

@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
 import botvision
 from botvision.errors import BotvisionError
 from botvision.recipes.reading import check_recipe, read_recipe
 from botvision.recipes.running import build_task, train_recipe
-from botvision.tasks.detection.settings import DetrSettings, RcnnSettings, read_detector_settings
+from botvision.tasks.detection.settings import AnyDetector, DetrSettings, RcnnSettings
 from botvision.training.run_folder import RunFolder
 from botvision.weights.file import read_description
 
@@ -217,7 +218,7 @@ def test_without_a_name_the_detector_is_mask_rcnn():
     assert check_recipe({"name": "x"}, "x").model == RcnnSettings()
     model = {"backbone": "resnet18", "fpn_channels": 8}
     assert check_recipe({"name": "x", "model": model}, "x").model == RcnnSettings(**model)
-    assert read_detector_settings(model).detector == "mask_rcnn"
+    assert TypeAdapter(AnyDetector).validate_python(model).detector == "mask_rcnn"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_without_a_name_the_detector_is_mask_rcnn():
     ids=lambda settings: settings.detector,
 )
 def test_settings_round_trip(settings):
-    assert read_detector_settings(settings.model_dump(mode="json")) == settings
-    assert read_detector_settings(settings) == settings
+    assert TypeAdapter(AnyDetector).validate_python(settings.model_dump(mode="json")) == settings
+    assert TypeAdapter(AnyDetector).validate_python(settings) == settings
     assert settings.masks == (settings.detector == "mask_rcnn")
     assert settings.pads_by_itself == (settings.detector == "detr")

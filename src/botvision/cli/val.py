@@ -39,13 +39,13 @@ def val(
 
     Example: botvision val runs/classification/NAME/best.safetensors --tta --output figures
     """
-    from botvision.predict.evaluation import evaluate_predictor
+    from botvision.predict.evaluation import evaluate
     from botvision.predict.loading import load
 
     console = open_console(as_json=as_json)
     predictor = load(weights, device, image_size=image_size)
     with counting(console, "evaluate") as progress:
-        metrics = evaluate_predictor(
+        metrics = evaluate(
             predictor,
             data,
             split=split,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.errors import BotvisionError
-from botvision.files import replacing
+from botvision.images.figures import save_figure
 from botvision.tasks.predictor import Box, Predictor
 from botvision.tasks.task import find_task
 
@@ -105,21 +105,15 @@ def draw_attention_maps(
     whole = (0, image.width, image.height, 0)
     for row, layer in zip(axes, maps, strict=True):
         left, top, right, bottom = layer.box
+        name = layer.layer.removeprefix("backbone.body.")
         for number, (cell, head) in enumerate(zip(row, layer.heads, strict=False)):
             cell.imshow(image.convert("L"), cmap="gray", extent=whole)
-            cell.imshow(
-                head.numpy(),
-                cmap="inferno",
-                alpha=0.6,
-                extent=(left, right, bottom, top),
-                interpolation="bilinear",
-            )
+            where = (left, right, bottom, top)
+            shown = head.numpy()
+            cell.imshow(shown, "inferno", alpha=0.6, extent=where, interpolation="bilinear")
             cell.set(xlim=(0, image.width), ylim=(image.height, 0))
             cell.plot(*at, marker="+", color="cyan", markersize=12, markeredgewidth=2)
             size = "x".join(str(side) for side in head.shape)
-            cell.set_title(
-                f"{layer.layer.removeprefix('backbone.body.')}\nhead {number}, {size}", fontsize=8
-            )
+            cell.set_title(f"{name}\nhead {number}, {size}", fontsize=8)
             cell.set_axis_off()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save_figure(figure, path, dpi=110)

@@ -12,7 +12,7 @@ from botvision.tasks.task import EvaluationOptions, ProgressCallback, find_task
 
 
 def evaluate(
-    weights: str | Path,
+    weights: str | Path | Predictor[Any],
     data: str | Path | None = None,
     *,
     split: str | None = None,
@@ -27,7 +27,7 @@ def evaluate(
     """Evaluate a weights file, in the precision it was trained in.
 
     Args:
-        weights: See ``load``.
+        weights: See ``load``; or a loaded predictor.
         data: Data folder or its address; None: the one it was trained on.
         split: Split of the data; None: the one that the training evaluated.
         batch_size: Images per batch; None: the training's, which reproduces its metrics.
@@ -46,36 +46,9 @@ def evaluate(
         BotvisionError: If the weights or the data cannot be used, their classes differ, or an
             option does not apply.
     """
-    predictor = load(weights, device, image_size=image_size)
-    return evaluate_predictor(
-        predictor,
-        data,
-        split=split,
-        batch_size=batch_size,
-        tta=tta,
-        skip_bad=skip_bad,
-        output=output,
-        progress=progress,
-    )
-
-
-def evaluate_predictor(
-    predictor: Predictor[Any],
-    data: str | Path | None = None,
-    *,
-    split: str | None = None,
-    batch_size: int | None = None,
-    tta: bool = False,
-    skip_bad: bool = False,
-    output: str | Path | None = None,
-    progress: ProgressCallback | None = None,
-) -> dict[str, Any]:
-    """Evaluate a predictor; see ``evaluate``, which explains the arguments.
-
-    Raises:
-        BotvisionError: If the data cannot be used, its classes are others, or an option does not
-            apply.
-    """
+    predictor = weights
+    if not isinstance(predictor, Predictor):
+        predictor = load(predictor, device, image_size=image_size)
     trained = predictor.description.recipe_group("data")
     source = data or trained.get("folder")
     if source is None:

@@ -67,19 +67,19 @@ def predict_files(
         for start in range(0, len(paths), batch_size):
             span = slice(start, start + batch_size)
             chosen = [(p, n) for p, n in zip(paths[span], names[span], strict=True) if p not in bad]
-            read = [*pool.map(_read, [path for path, _ in chosen])]
-            images: list[Image.Image] = []
-            kept: list[Path] = []
+            images: dict[Path, Image.Image] = {}
+            read = pool.map(_read, [path for path, _ in chosen])
             for (path, name), image in zip(chosen, read, strict=True):
                 if isinstance(image, Image.Image):
-                    images.append(image)
-                    kept.append(name)
+                    images[name] = image
                 elif skip_bad:
                     bad[path] = str(image)
                 else:
                     raise image
-            results = predictor.predict(images, threshold=threshold, tta=tta) if images else []
-            for name, image, result in zip(kept, images, results, strict=True):
+            if not images:
+                continue
+            results = predictor.predict([*images.values()], threshold=threshold, tta=tta)
+            for (name, image), result in zip(images.items(), results, strict=True):
                 writer.add(name, image, result)
                 done += 1
                 if progress is not None:

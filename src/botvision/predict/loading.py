@@ -41,13 +41,12 @@ def load(
         raise ValueError(f"image_size: expected 1 or more pixels, got {image_size}")
     target = _device(device)
     path = Path(weights)
-    if path.is_dir() or str(weights).startswith(HUB):
+    folder = path.is_dir() or str(weights).startswith(HUB)
+    if folder:
         path = pretrained_file(weights)
+    if folder and not has_description(path):  # timm's own
         config = path.with_name(CONFIG)
-        if has_description(path):
-            description = read_description(path)
-        else:  # timm's own
-            description = network_description(read_config(config), config)
+        description = network_description(read_config(config), config)
     else:
         description = read_description(path)
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ class Predictor(ABC, Generic[Result]):
     ) -> None:
         self.device = processes().device if device is None else device
         self.model: Any = model.eval().to(self.device)
+        if description.input.memory_format == "channels_last":
+            self.model.to(memory_format=torch.channels_last)  # so that training's metrics agree
         self.description = description
         self.classes = description.class_names
         self.input_size = description.input.size
@@ -117,13 +120,8 @@ class Predictor(ABC, Generic[Result]):
         """
         if batch_size < 1:
             raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
-        batch: list[ImageInput] = []
-        for image in _images_of(source):
-            batch.append(image)
-            if len(batch) == batch_size:
-                yield from zip(batch, self(batch, threshold=threshold), strict=True)
-                batch = []
-        if batch:
+        images = iter(_images_of(source))
+        while batch := [*itertools.islice(images, batch_size)]:
             yield from zip(batch, self(batch, threshold=threshold), strict=True)
 
     @abstractmethod
@@ -166,7 +164,6 @@ class ResultWriter(Protocol[WrittenResult]):
             image: The image as RGB.
             result: Result of the image.
         """
-        ...
 
     def finish(self, skipped: list[dict[str, str]]) -> dict[str, Any]:
         """Write what covers all images, and return the content of ``predictions.json``.
@@ -174,11 +171,9 @@ class ResultWriter(Protocol[WrittenResult]):
         Args:
             skipped: ``file_name`` and ``reason`` of the images that could not be read.
         """
-        ...
 
     def summary(self) -> list[str]:
         """Return lines that say what was found and where it is."""
-        ...
 
 
 def _images_of(source: str | Path | Iterable[ImageInput]) -> Iterator[ImageInput]:

@@ -6,15 +6,12 @@ from typing import Any
 from torch import nn
 
 from botvision.tasks.task import Card, find_task
-from botvision.weights.file import Description, read_description, read_tensors
+from botvision.weights.file import read_description, read_tensors
 from botvision.weights.hub import CONFIG, write_pretrained
 from botvision.weights.hub_config import network_config, network_description
-from botvision.weights.model_card import model_card, without_folders
+from botvision.weights.model_card import TIMM_USAGE, model_card, without_folders
 
 _BEST = "best.safetensors"
-_NETWORK_USAGE = (
-    'import botvision\nimport timm\n\nmodel = timm.create_model("{where}", pretrained=True)'
-)
 _BOTIFIED_USAGE = (
     'from botvision.weights.hub import from_pretrained\n\nmodel = from_pretrained("{where}")'
 )
@@ -55,12 +52,9 @@ def save_pretrained(
             source, labels=labels, arguments=arguments, preprocessing=preprocessing or {}
         )
         description = network_description(config, target / CONFIG)
-        usage = _BOTIFIED_USAGE if "botify" in config else _NETWORK_USAGE
+        usage = _BOTIFIED_USAGE if "botify" in config else TIMM_USAGE
         card = Card("image-classification", config["architecture"], usage, config)
-        tensors = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in source.state_dict().items()
-        }
-        run = None
+        tensors, run = source.state_dict(), None
     else:
         if labels or arguments or preprocessing:
             raise ValueError(
@@ -68,26 +62,12 @@ def save_pretrained(
                 "describes itself"
             )
         path = Path(source) / _BEST if Path(source).is_dir() else Path(source)
-        description = _without_folders(read_description(path))
+        description = read_description(path)
+        # Paths are shortened everywhere but in the classes, which may be named like paths.
+        parts = description.model_dump(include={"model", "metrics", "made_by", "recipe"})
+        description = description.model_copy(update=without_folders(parts))
         card = find_task(description.task).card(description, path)
         tensors, run = read_tensors(path), path.parent
-    text = model_card(
-        target.name,
-        pipeline_tag=card.pipeline_tag,
-        title=card.title,
-        usage=card.usage,
-        config=card.config,
-        description=description,
-        run=run,
-    )
+    text = model_card(target.name, **vars(card), description=description, run=run)
     write_pretrained(target, tensors, description, card.config, text, run)
     return target
-
-
-def _without_folders(description: Description) -> Description:
-    """Shorten paths everywhere but in the classes, which may be named like paths."""
-    shortened = {
-        key: without_folders(getattr(description, key))
-        for key in ("model", "metrics", "made_by", "recipe")
-    }
-    return description.model_copy(update=shortened)

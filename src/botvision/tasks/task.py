@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from torch import Tensor, nn
 
 from botvision.errors import BotvisionError, nearest
@@ -59,39 +59,30 @@ class Trainable(Protocol):
 
     def train_data(self) -> torch.utils.data.Dataset[Any]:
         """Return the training items by (epoch, index); in shards if it has ``shard_lengths``."""
-        ...
 
     def collate(self, items: Sequence[Any]) -> Any:
         """Collate items into a batch."""
-        ...
 
     def set_training_mode(self, model: nn.Module) -> None:
         """Put the model into training mode, except for what stays frozen."""
-        ...
 
     def losses(self, model: nn.Module, batch: Any, device: torch.device) -> dict[str, Tensor]:
         """Return named scalar losses of a batch; their sum is minimized."""
-        ...
 
     def evaluate(self, model: nn.Module, progress: ProgressCallback | None) -> dict[str, Any]:
         """Return the metrics of the validation data, the same on all processes."""
-        ...
 
     def results(self) -> list[dict[str, Any]]:
         """Return the predictions of the last evaluation, ready for JSON."""
-        ...
 
     def batch_image(self, batch: Any) -> Image.Image:
         """Draw a training batch as the model sees it."""
-        ...
 
     def draw_data(self, folder: Path) -> None:
         """Write figures of the training data, such as ``labels.png``."""
-        ...
 
     def draw_evaluation(self, folder: Path, epoch: int, *, best: bool) -> None:
         """Write ``val_epoch<epoch>.jpg``, and charts if the evaluation is the best so far."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,6 @@ class EvaluationOptions:
     Attributes:
         split: Split of the data.
         batch_size: Images per batch; None: as in the training.
-        num_workers: Processes that read images; None: as in the training.
         tta: Whether to average over horizontally flipped images.
         skip_bad: Whether to leave out images that cannot be read, and count them.
         output: Folder for figures; None: no figures.
@@ -109,7 +99,6 @@ class EvaluationOptions:
 
     split: str
     batch_size: int | None = None
-    num_workers: int | None = None
     tta: bool = False
     skip_bad: bool = False
     output: Path | None = None
@@ -168,23 +157,15 @@ class Task(Protocol):
 
     def kind(self, model: Mapping[str, Any]) -> str:
         """Return the kind of task of a recipe's ``model``, a folder under ``runs``."""
-        ...
 
     def title(self, model: Mapping[str, Any]) -> str:
         """Return a recipe's network in a few words."""
-        ...
 
     def model_keys(self, model: Mapping[str, Any]) -> frozenset[str]:
         """Return the keys that a recipe's ``model`` may have, given those it has."""
-        ...
 
     def build(self, recipe: Any) -> Trainable:
-        """Build the data and the model of a recipe.
-
-        Raises:
-            BotvisionError: If either cannot be used.
-        """
-        ...
+        """Build the data and the model of a recipe; a BotvisionError if either cannot be used."""
 
     def predictor(
         self,
@@ -205,7 +186,6 @@ class Task(Protocol):
         Raises:
             BotvisionError: If the file describes another kind of model.
         """
-        ...
 
     def evaluate(
         self,
@@ -220,15 +200,12 @@ class Task(Protocol):
             BotvisionError: If the data cannot be used, its classes are others, or an option does
                 not apply.
         """
-        ...
 
     def writer(self, predictor: Any, output: Path, names: Sequence[Path]) -> ResultWriter[Any]:
         """Return a writer of the predictor's results for images of these names."""
-        ...
 
     def tabulate(self, metrics: Mapping[str, Any]) -> MetricTable:
         """Return metrics as the rows of a table."""
-        ...
 
     def card(self, description: Description, path: Path) -> Card:
         """Return what a model card says about a model of this task.
@@ -236,7 +213,6 @@ class Task(Protocol):
         Raises:
             BotvisionError: If the weights file at ``path`` describes another kind of model.
         """
-        ...
 
 
 def register(task: Task) -> None:
@@ -270,3 +246,26 @@ def find_task(name: str) -> Task:
             f"task: expected one of {', '.join(known)}, got {name!r}{nearest(str(name), known)}"
         )
     return _REGISTERED[name]
+
+
+def settings_of(path: Path, description: Description, what: str) -> Any:
+    """Return the settings of the model in a weights file; unknown keys are ignored.
+
+    Args:
+        path: The weights file, for the error.
+        description: Its description.
+        what: The model in one word, for the error.
+
+    Raises:
+        BotvisionError: If the description is not one of such a model.
+    """
+    task = find_task(description.task)
+    known = task.model_keys(description.model)
+    content = {key: value for key, value in description.model.items() if key in known}
+    try:
+        return TypeAdapter(task.model_settings).validate_python(content)
+    except ValueError as error:
+        raise BotvisionError(
+            f"{path}: expected the weights of a {what}, got a description of something else "
+            f"({' '.join(str(error).split())})"
+        ) from error

@@ -47,12 +47,12 @@ class BackboneReport:
     def _places(self, names: tuple[str, ...]) -> list[str]:
         """Where tensors belong, each once: a whole block, or a module of a block or the stem."""
         begun = {match[0] for match in map(_BLOCK.match, self.taken) if match}
-        places = []
+        places: dict[str, None] = {}
         for name in names:
             block = _BLOCK.match(name)
             whole = block if block and block[0] not in begun else _PLACE.match(name)
-            places.append(name if whole is None else whole[0])
-        return list(dict.fromkeys(places))
+            places[whole[0] if whole else name] = None
+        return list(places)
 
 
 def load_backbone_weights(
@@ -169,8 +169,7 @@ def _check_shape(name: str, own: Tensor, tensor: Tensor, source: str | Path) -> 
         return
     expected, got = tuple(own.shape), tuple(tensor.shape)
     if name.startswith(_HEAD):
-        what = "classes" if expected[0] != got[0] else "features"
-        axis = 0 if what == "classes" else 1
+        axis, what = (0, "classes") if expected[0] != got[0] else (1, "features")
         raise BotvisionError(
             f"{source}: {name}: expected {expected[axis]} {what}, got {got[axis]}; head=False "
             "leaves the head new and takes the rest"

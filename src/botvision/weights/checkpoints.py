@@ -17,7 +17,7 @@ _WRAPPERS = ("state_dict", "model")
 
 
 def read_checkpoint(source: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name.
+    """Return the tensors of a checkpoint by name.
 
     Args:
         source: One of
@@ -39,20 +39,19 @@ def read_checkpoint(source: str | Path) -> dict[str, Tensor]:
         return read_tensors(Path(source))
     if suffix in _TORCH_SUFFIXES:
         return _read_torch(Path(source))
-    if not text.startswith(_TORCHVISION) and not timm.is_model(text):
-        raise ValueError(
-            f"source: expected a file ({', '.join(('.safetensors', *_TORCH_SUFFIXES))}), a timm "
-            f"model or 'torchvision:' with the name of weights, got {text!r}"
-            f"{nearest(text, timm.list_models())}"
-        )
     try:
         if text.startswith(_TORCHVISION):
             return _from_torchvision(text.removeprefix(_TORCHVISION))
-        tensors: dict[str, Tensor] = timm.create_model(text, pretrained=True).state_dict()
+        if timm.is_model(text):
+            return dict(timm.create_model(text, pretrained=True).state_dict())
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise BotvisionError(f"{text}: the weights cannot be fetched ({reason})") from error
-    return tensors
+    raise ValueError(
+        f"source: expected a file ({', '.join(('.safetensors', *_TORCH_SUFFIXES))}), a timm model "
+        f"or 'torchvision:' with the name of weights, got {text!r}"
+        f"{nearest(text, timm.list_models())}"
+    )
 
 
 def _from_torchvision(name: str) -> dict[str, Tensor]:
@@ -65,8 +64,7 @@ def _from_torchvision(name: str) -> dict[str, Tensor]:
             f"source: expected the name of weights of torchvision, such as "
             f"'torchvision:ResNet50_Weights.IMAGENET1K_V2', got {_TORCHVISION + name!r}"
         ) from error
-    tensors: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    return tensors
+    return dict(weights.get_state_dict(progress=False, check_hash=True))
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:

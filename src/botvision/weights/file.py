@@ -5,8 +5,9 @@ A weights file is a safetensors file with a JSON description in its metadata. Ev
 file outlives every change of the recipes.
 """
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,10 +113,7 @@ def save_weights(path: Path, model: nn.Module, description: Description | None =
     Raises:
         BotvisionError: If the disk is full; the previous file stays.
     """
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
-    write_tensors(path, tensors, description)
+    write_tensors(path, model.state_dict(), description)
 
 
 def write_tensors(
@@ -126,6 +124,7 @@ def write_tensors(
     Raises:
         BotvisionError: If the disk is full; the previous file stays.
     """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"format": "pt"}
     if description is not None:
         metadata[_KEY] = json.dumps(description.model_dump(mode="json"))
@@ -147,13 +146,8 @@ def read_description(path: Path) -> Description:
         BotvisionError: If the file is missing, holds no description, is of a later format, or
             misses what is needed to use the model.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError as error:
-        raise BotvisionError(f"{path}: no such weights file") from error
-    except (OSError, SafetensorError) as error:
-        raise BotvisionError(f"{path}: expected a safetensors file ({error})") from error
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
     if _KEY not in metadata:
         raise BotvisionError(
             f"{path}: expected weights written by botvision, got a safetensors file without "
@@ -173,9 +167,9 @@ def has_description(path: Path) -> bool:
     place.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             content = json.loads((file.metadata() or {})[_KEY])
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError):
+    except (KeyError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and "model" in content
 
@@ -210,10 +204,16 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
     Raises:
         BotvisionError: If the file is missing or no safetensors file.
     """
+    with _opened(path) as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+        return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+            yield file
     except FileNotFoundError as error:
         raise BotvisionError(f"{path}: no such weights file") from error
     except (OSError, SafetensorError) as error:
@@ -225,8 +225,8 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> 
 
     Args:
         model: Receives the tensors.
-        tensors: By name, as ``read_tensors`` returns them.
-        source: File they come from, for the error.
+        tensors: Tensors by name.
+        source: File that they come from, for the error.
 
     Raises:
         BotvisionError: If names or shapes differ from those of the model.

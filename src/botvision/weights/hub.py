@@ -14,12 +14,7 @@ from torch import Tensor, nn
 
 from botvision.errors import BotvisionError
 from botvision.files import replacing, write_json
-from botvision.weights.file import (
-    Description,
-    load_tensors,
-    read_tensors,
-    write_tensors,
-)
+from botvision.weights.file import Description, load_tensors, read_tensors, write_tensors
 from botvision.weights.hub_config import build_network, read_config
 from botvision.weights.model_card import FIGURES
 
@@ -50,26 +45,24 @@ def write_pretrained(
     Raises:
         BotvisionError: If the folder or a file cannot be written, or a figure is a link.
     """
-    figures = [name for name in FIGURES if run is not None and (run / name).exists()]
-    for name in figures:
-        assert run is not None
-        _check_regular(run / name)
+    figures = [run / name for name in FIGURES if (run / name).exists()] if run else []
+    for figure in figures:
+        _check_regular(figure)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BotvisionError(f"{folder}: expected a folder to write to ({error})") from error
     write_tensors(folder / WEIGHTS, tensors, description)
-    for name in figures:
-        assert run is not None
-        with replacing(folder / name) as temporary:
-            shutil.copyfile(run / name, temporary)
+    for figure in figures:
+        with replacing(folder / figure.name) as temporary:
+            shutil.copyfile(figure, temporary)
     write_json(folder / CONFIG, config)
     with replacing(folder / CARD) as temporary:
         temporary.write_text(card, encoding="utf-8")
 
 
 def from_pretrained(source: str | Path) -> nn.Module:
-    """A network for classification with the weights that ``save_pretrained`` or timm wrote.
+    """Return a classifier with the weights that ``save_pretrained`` or timm wrote.
 
     Args:
         source: A folder, or "hf-hub:owner/name" or "hf-hub:owner/name@revision", which is fetched.
@@ -89,10 +82,10 @@ def from_pretrained(source: str | Path) -> nn.Module:
 
 
 def pretrained_file(source: str | Path) -> Path:
-    """The weights file of a folder or of a repository on the Hub, beside its config.json.
+    """Return the weights file of a folder or of a repository on the Hub, beside its config.json.
 
     Args:
-        source: As for ``from_pretrained``.
+        source: Folder or repository, see ``from_pretrained``.
 
     Raises:
         BotvisionError: If there is none, or weights that would have to be unpickled.
@@ -106,7 +99,7 @@ def pretrained_file(source: str | Path) -> Path:
         raise BotvisionError(
             f"{folder}: no such folder; a repository on the Hugging Face Hub is '{HUB}owner/name'"
         )
-    _check_files([path.name for path in folder.iterdir()], str(folder))
+    _check_files([path.name for path in folder.iterdir()], source)
     return folder / WEIGHTS
 
 
@@ -125,9 +118,9 @@ def push_to_hub(
         folder: The folder.
         repository: "owner/name"; made if it is not there.
         private: Whether a new repository is private.
-        token: Of the Hub; None: the one that ``hf auth login`` stored.
+        token: Token of the Hub; None: the one that ``hf auth login`` stored.
         revision: Branch; None: the main one.
-        message: Of the commit.
+        message: Message of the commit.
 
     Returns:
         Address of the commit.
@@ -161,7 +154,7 @@ def _check_regular(path: Path) -> None:
         raise BotvisionError(f"{path}: expected a file, got a link or a folder; put the file there")
 
 
-def _check_files(names: list[str], source: str) -> None:
+def _check_files(names: list[str], source: str | Path) -> None:
     missing = [name for name in (WEIGHTS, CONFIG) if name not in names]
     if not missing:
         return
@@ -176,19 +169,15 @@ def _check_files(names: list[str], source: str) -> None:
 
 def _fetch(repository: str, revision: str | None) -> Path:
     try:
-        names = huggingface_hub.HfApi(library_name="botvision").list_repo_files(
-            repository, revision=revision
-        )
+        api = huggingface_hub.HfApi(library_name="botvision")
+        names = api.list_repo_files(repository, revision=revision)
         _check_files(names, HUB + repository)
-        files = [
-            huggingface_hub.hf_hub_download(repository, name, revision=revision)
-            for name in (CONFIG, WEIGHTS)
-        ]
+        huggingface_hub.hf_hub_download(repository, CONFIG, revision=revision)
+        return Path(huggingface_hub.hf_hub_download(repository, WEIGHTS, revision=revision))
     except BotvisionError:
         raise
     except Exception as error:  # the Hub's client has no common error class
         raise _hub_error(repository, error) from error
-    return Path(files[-1])
 
 
 def _hub_error(repository: str, error: Exception) -> BotvisionError:

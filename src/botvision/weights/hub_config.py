@@ -27,13 +27,13 @@ def network_config(
     arguments: dict[str, Any] | None,
     preprocessing: dict[str, Any],
 ) -> dict[str, Any]:
-    """A network's config.json as timm writes it, from which it was seen to be built.
+    """Return a network's config.json as timm writes it, having built the network from it.
 
     Args:
-        network: The network; ``save_pretrained`` explains the other arguments.
-        labels: Names of its classes.
-        arguments: Of ``create_model``; None: those that timm recorded.
-        preprocessing: What differs from the network's configuration.
+        network: The network.
+        labels: Names of its classes; None: those of its configuration.
+        arguments: Arguments of ``create_model``; None: those that timm recorded.
+        preprocessing: Preparation of images where it differs from the network's configuration.
 
     Raises:
         ValueError: If the network is none of timm's, or not what its arguments build.
@@ -146,7 +146,7 @@ def network_description(config: dict[str, Any], path: Path) -> Description:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A config.json.
+    """Return the content of a config.json.
 
     Raises:
         BotvisionError: If it is damaged or that of a detector.
@@ -166,11 +166,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def build_network(config: dict[str, Any], path: Path) -> nn.Module:
-    """The network that a config.json describes, with random weights.
+    """Return the network that a config.json describes, with random weights.
 
     Args:
-        config: Its content.
-        path: Where it stands, for errors.
+        config: Content of the config.json.
+        path: The config.json, for errors.
 
     Raises:
         BotvisionError: If there is no such network or it does not take the arguments.

@@ -20,6 +20,11 @@ FIGURES = (
 )
 """Files of a run folder that a model card shows if they exist."""
 
+TIMM_USAGE = (
+    'import botvision\nimport timm\n\nmodel = timm.create_model("{where}", pretrained=True)'
+)
+"""Code that uses a network that timm builds, for ``model_card``."""
+
 _PAPER = "[Bottleneck Transformers for Visual Recognition](https://arxiv.org/abs/2101.11605)"
 
 
@@ -60,17 +65,23 @@ def model_card(
         _metrics(description.metrics, description.made_by.get("step")),
     ]
     if run is not None:
+        recipe = description.recipe
+        folder = description.recipe_group("data").get("folder")
         sections += [
-            _data(description),
+            f"## Data\n\nThe folder `{folder}`." if folder else "",
             _command(run),
-            _recipe(description.recipe),
-            _figures(run),
+            f"```yaml\n{yaml.safe_dump(recipe, sort_keys=False)}```" if recipe else "",
+            *(
+                f"![{Path(name).stem.replace('_', ' ')}]({name})"
+                for name in FIGURES
+                if (run / name).exists()
+            ),
         ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def without_folders(value: Any) -> Any:
-    """Strings, in lists and objects too, with only the last part of what are absolute paths."""
+    """Return a value in whose strings, in lists and objects too, paths are their last part."""
     if isinstance(value, dict):
         return {key: without_folders(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -97,29 +108,11 @@ def _metrics(metrics: dict[str, Any], step: int | None) -> str:
     return "\n".join([f"## Metrics\n\n{after}| metric | value |\n|---|---|", *rows])
 
 
-def _data(description: Description) -> str:
-    folder = description.recipe_group("data").get("folder")
-    return f"## Data\n\nThe folder `{folder}`." if folder else ""
-
-
 def _command(run: Path) -> str:
     try:
         environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # weights that lie alone
         return ""
     command = " ".join(map(str, without_folders(environment.get("command", []))))
-    packages = environment.get("packages", {})
-    versions = ", ".join(f"{package} {version}" for package, version in packages.items())
+    versions = ", ".join(f"{name} {it}" for name, it in environment.get("packages", {}).items())
     return f"## Training\n\n```bash\n{command}\n```\n\nWith {versions}."
-
-
-def _recipe(recipe: dict[str, Any]) -> str:
-    return f"```yaml\n{yaml.safe_dump(recipe, sort_keys=False)}```" if recipe else ""
-
-
-def _figures(run: Path) -> str:
-    return "\n\n".join(
-        f"![{Path(name).stem.replace('_', ' ')}]({name})"
-        for name in FIGURES
-        if (run / name).exists()
-    )

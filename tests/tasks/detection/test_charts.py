@@ -11,8 +11,13 @@ from PIL import Image
 
 from botvision.datasets.coco.file import read_annotations
 from botvision.datasets.coco.store import Category
-from botvision.tasks.detection.charts import draw_charts, per_class_figure, precision_recall_figure
-from botvision.tasks.detection.confusion import confusion_figure, confusion_matrix
+from botvision.tasks.detection.charts import (
+    confusion_figure,
+    confusion_matrix,
+    draw_charts,
+    per_class_figure,
+    precision_recall_figure,
+)
 
 IDS = (7, 3, 90)  # of the classes, in no order
 

@@ -9,7 +9,7 @@ from torchvision.utils import draw_bounding_boxes
 from botvision.images import draw
 from botvision.images.draw import class_color, draw_instances
 from botvision.supervision_import import import_supervision
-from botvision.tasks.detection.draw import draw_detections
+from botvision.tasks.detection.writer import draw_detections
 
 sv = import_supervision()
 NAMES = ["ant", "bee", "cow"]

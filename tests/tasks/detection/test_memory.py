@@ -19,7 +19,7 @@ from botvision.datasets.coco.augmentation import evaluation_transform
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.detection import mask_rcnn
 from botvision.images.decode import read_image
-from botvision.tasks.detection.draw import draw_detections
+from botvision.tasks.detection.writer import draw_detections
 from botvision.tasks.detection.evaluation import detect, evaluate_detector
 
 os.chdir(sys.argv[2])

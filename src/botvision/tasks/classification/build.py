@@ -1,5 +1,6 @@
 """Classifiers from the settings of a recipe or of a weights file."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ _STEM_STRIDE = 4  # of a ResNet's first convolution and pooling
 
 
 def build_classifier(settings: ClassifierSettings, num_classes: int) -> nn.Module:
-    """A classifier with random weights.
+    """Build a classifier with random weights.
 
     Args:
-        settings: Which, and its arguments.
+        settings: The classifier and its arguments.
         num_classes: Number of classes.
 
     Raises:
@@ -38,8 +39,8 @@ def build_classifier(settings: ClassifierSettings, num_classes: int) -> nn.Modul
             arguments["img_size"] = settings.image_size * (_STEM_STRIDE if small else 1)
         elif timm.is_model(name) and timm.get_pretrained_cfg(name).fixed_input_size:
             arguments["img_size"] = settings.image_size
-        own = settings.classifier_arguments
-        model = create_model(name, **arguments, **{k: v for k, v in own.items() if k != "img_size"})
+        own = {k: v for k, v in settings.classifier_arguments.items() if k != "img_size"}
+        model = create_model(name, **arguments, **own)
         if settings.botify is not None:
             botify(model, **settings.botify)
     except BotvisionError:
@@ -68,7 +69,7 @@ def load_classifier_backbone(
     Args:
         model: The classifier.
         source: See ``botvision.weights.backbone.load_backbone_weights``.
-        classes: Its classes, in the order of its outputs.
+        classes: Names of its classes, in the order of its outputs.
 
     Returns:
         Which tensors were taken and which are new.
@@ -76,20 +77,13 @@ def load_classifier_backbone(
     Raises:
         BotvisionError: If the source cannot be read or is another network.
     """
+    head = False
+    with contextlib.suppress(BotvisionError):  # not ours; what is wrong with it, reading it tells
+        head = read_description(Path(source)).class_names == tuple(classes)
     try:
-        return load_backbone_weights(model, source, head=_classes_of(source) == list(classes))
+        return load_backbone_weights(model, source, head=head)
     except ValueError as error:
         raise BotvisionError(f"model.backbone_weights: {error}") from error
-
-
-def _classes_of(source: str | Path) -> Any:
-    """Classes of a classifier of ours; None of anything else."""
-    if Path(source).suffix != ".safetensors":
-        return None
-    try:
-        return list(read_description(Path(source)).class_names)
-    except BotvisionError:  # another package's file; what is wrong with it, reading it tells
-        return None
 
 
 def _keep_resolution(model: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from botvision.images.figures import plain_text, save_figure
+from botvision.images.figures import matrix_figure, plain_text, save_figure
 from botvision.tasks.classification.metrics import (
     Predictions,
     calibration,
@@ -16,18 +16,17 @@ from botvision.tasks.classification.metrics import (
 )
 
 _NAMED_CLASSES = 60  # more cannot be read along an axis
-_COUNTED_CLASSES = 12  # more numbers cannot be read in a matrix
 _SHOWN_EXTREMES = 25
 _TRAIN_COLOR, _VAL_COLOR = "#1f5fa8", "#9bbfe0"
 
 
 def draw_labels(train: Tensor, val: Tensor, names: Sequence[str], path: Path) -> None:
-    """Images of each class, in both splits, as bars.
+    """Draw the number of images of each class, in both splits, as bars.
 
     Args:
-        train: Labels of the training data: int64 [n].
-        val: Those of the validation data.
-        names: Of the classes.
+        train: Labels of the training data, int64 [n].
+        val: Labels of the validation data, int64 [m].
+        names: Names of the classes.
         path: PNG to write or replace.
     """
     width = min(18.0, max(6.0, 0.3 * len(names) + 2))
@@ -48,38 +47,22 @@ def draw_labels(train: Tensor, val: Tensor, names: Sequence[str], path: Path) ->
 
 
 def draw_confusion(predictions: Predictions, names: Sequence[str], path: Path) -> None:
-    """Which class is taken for which, as shares of the true class.
+    """Draw which class is taken for which, as fractions of the true class.
 
     Args:
-        predictions: Of an evaluation.
-        names: Of the classes.
+        predictions: Predictions of an evaluation.
+        names: Names of the classes.
         path: PNG to write or replace.
     """
-    counts = confusion(predictions, len(names)).numpy()
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    side = min(14.0, max(5.5, 0.32 * len(names) + 2))
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    if len(names) <= _NAMED_CLASSES:
-        labels = [*map(plain_text, names)]
-        axes.set_xticks(range(len(names)), labels, rotation=90)
-        axes.set_yticks(range(len(names)), labels)
-    if len(names) <= _COUNTED_CLASSES:
-        for row, column in np.argwhere(counts).tolist():
-            color = "white" if shares[row, column] > 0.5 else "black"
-            number = str(counts[row, column])
-            axes.text(column, row, number, ha="center", va="center", color=color, fontsize=8)
-    axes.set(title="Confusion matrix (images)", xlabel="predicted", ylabel="true")
-    save_figure(figure, path)
+    matrix = confusion(predictions, len(names)).numpy()
+    save_figure(matrix_figure(matrix, names, "Confusion matrix (images)"), path)
 
 
 def draw_calibration(predictions: Predictions, path: Path) -> None:
-    """Accuracy over the predicted probability, and how often each is predicted.
+    """Draw the accuracy over the predicted probability, and how often each is predicted.
 
     Args:
-        predictions: Of an evaluation.
+        predictions: Predictions of an evaluation.
         path: PNG to write or replace.
     """
     count, confidence, accuracy = calibration(predictions).numpy()
@@ -97,15 +80,15 @@ def draw_calibration(predictions: Predictions, path: Path) -> None:
     upper.set(title=f"Expected calibration error {error:.3f}", ylabel="accuracy", ylim=(0, 1))
     upper.legend(fontsize="small")
     lower.bar(middles, count / count.sum(), 1 / bins, color=_TRAIN_COLOR, edgecolor="white")
-    lower.set(xlabel="probability of the predicted class", ylabel="share of images", xlim=(0, 1))
+    lower.set(xlabel="probability of the predicted class", ylabel="fraction of images", xlim=(0, 1))
     save_figure(figure, path)
 
 
 def draw_per_class(accuracies: dict[str, float | None], path: Path) -> None:
-    """Accuracy of each class, best first; of many classes the best and the worst.
+    """Draw the accuracy of each class, best first; of many classes the best and the worst.
 
     Args:
-        accuracies: By class, None where there was no image.
+        accuracies: Accuracy by class; None where there was no image.
         path: PNG to write or replace.
     """
     known = {name: value for name, value in accuracies.items() if value is not None}

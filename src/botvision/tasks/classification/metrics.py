@@ -36,11 +36,11 @@ class Predictions:
 
 
 def measure(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
-    """Metrics of a classifier.
+    """Return the metrics of a classifier.
 
     Args:
-        predictions: At least one.
-        names: Of the classes.
+        predictions: Predictions of one image or more.
+        names: Names of the classes.
 
     Returns:
         ``top1``; ``top5`` of more than five classes; ``class_mean``, the mean accuracy over the
@@ -52,10 +52,10 @@ def measure(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
     metrics: dict[str, Any] = {"top1": _mean(hits[:, 0])}
     if len(names) > BEST_CLASSES:
         metrics["top5"] = _mean(hits.any(dim=1))
-    per_class = {
-        name: _mean(hits[predictions.labels == place, 0]) if count else None
-        for place, (name, count) in enumerate(zip(names, _counts(predictions, names), strict=True))
-    }
+    per_class: dict[str, float | None] = {}
+    for index, name in enumerate(names):
+        own = hits[predictions.labels == index, 0]
+        per_class[name] = _mean(own) if len(own) else None
     seen = [accuracy for accuracy in per_class.values() if accuracy is not None]
     loss = _mean(predictions.losses)
     return {
@@ -95,11 +95,6 @@ def confusion(predictions: Predictions, count: int) -> Tensor:
     """Images by true class (rows) and predicted class (columns): int64 [count, count]."""
     pairs = predictions.labels * count + predictions.classes[:, 0]
     return torch.bincount(pairs, minlength=count * count).reshape(count, count)
-
-
-def _counts(predictions: Predictions, names: Sequence[str]) -> list[int]:
-    counts: list[int] = torch.bincount(predictions.labels, minlength=len(names)).tolist()
-    return counts
 
 
 def _mean(values: Tensor) -> float:

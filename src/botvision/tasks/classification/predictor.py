@@ -4,9 +4,8 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from botvision.tasks.classification.evaluation import class_logits
 from botvision.tasks.classification.settings import ClassifierSettings
 from botvision.tasks.classification.transforms import evaluation_transform
 from botvision.tasks.predictor import Box, Predictor
+from botvision.tasks.task import settings_of
 from botvision.weights.file import Description, load_tensors, read_tensors
 
 if TYPE_CHECKING:
@@ -60,15 +60,10 @@ class ClassificationPredictor(Predictor["supervision.Classifications"]):
     ) -> "list[supervision.Classifications]":
         """Predict RGB images as one batch; see ``Predictor.__call__``."""
         ordered = self.probabilities(images, tta=tta).sort(descending=True)
-        results = []
-        for confidence, index in zip(ordered.values, ordered.indices, strict=True):
+        classifications, results = import_supervision().Classifications, []
+        for confidence, index in zip(*(each.numpy() for each in ordered), strict=True):
             kept = confidence >= (0.0 if threshold is None else threshold)
-            results.append(
-                import_supervision().Classifications(
-                    class_id=index[kept].numpy().astype(np.int64),
-                    confidence=confidence[kept].numpy(),
-                )
-            )
+            results.append(classifications(index[kept], confidence[kept]))
         return results
 
     def probabilities(
@@ -87,7 +82,8 @@ class ClassificationPredictor(Predictor["supervision.Classifications"]):
         parts = [torch.empty(0, len(self.classes))]
         with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
             for start in range(0, len(images), batch_size):
-                prepared = pool.map(self._prepared, images[start : start + batch_size])
+                chosen = images[start : start + batch_size]
+                prepared = pool.map(lambda image: self.transform(to_rgb(image)), chosen)
                 batch = torch.stack([*prepared]).to(self.device)
                 precision = self.description.input.precision
                 logits = class_logits(self.model, batch, precision, tta=tta)
@@ -102,9 +98,6 @@ class ClassificationPredictor(Predictor["supervision.Classifications"]):
         left, top = (image.width - side) / 2, (image.height - side) / 2
         return left, top, left + side, top + side
 
-    def _prepared(self, image: ImageInput) -> Tensor:
-        return self.transform(to_rgb(image))
-
 
 def classification_predictor(
     path: Path,
@@ -113,19 +106,8 @@ def classification_predictor(
     device: torch.device | None = None,
     image_size: int | None = None,
 ) -> ClassificationPredictor:
-    """Build the predictor of a weights file.
-
-    Args:
-        path: The file.
-        description: Its description.
-        device: Device that the model runs on; None: the best there is.
-        image_size: Side of the input in pixels; None: as in the training. Position tables are
-            resized.
-
-    Raises:
-        BotvisionError: If the file describes no classifier, or holds the tensors of another one.
-    """
-    settings = settings_of(path, description)
+    """Build the predictor of a weights file; see ``Task.predictor``."""
+    settings: ClassifierSettings = settings_of(path, description, "classifier")
     given = description.input
     if image_size is not None:
         given = given.model_copy(update={"size": image_size})
@@ -138,23 +120,4 @@ def classification_predictor(
     except BotvisionError as error:
         raise BotvisionError(f"{path}: {error}") from error
     load_tensors(model, read_tensors(path), path)
-    if given.memory_format == "channels_last":  # as in training, so that the metrics agree
-        model = model.to(memory_format=torch.channels_last)
     return ClassificationPredictor(model, description, device=device)
-
-
-def settings_of(path: Path, description: Description) -> ClassifierSettings:
-    """Return the settings of a classifier in a weights file; unknown keys are ignored.
-
-    Raises:
-        BotvisionError: If the file describes no classifier.
-    """
-    known = ClassifierSettings.model_fields
-    content: dict[str, Any] = {k: v for k, v in description.model.items() if k in known}
-    try:
-        return ClassifierSettings.model_validate(content)
-    except (TypeError, ValueError) as error:
-        raise BotvisionError(
-            f"{path}: expected the weights of a classifier, got a description of something else "
-            f"({' '.join(str(error).split())})"
-        ) from error

@@ -1,21 +1,22 @@
 """Classification: the task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 
 from botvision.datasets.folders.dataset import ClassImages
+from botvision.errors import BotvisionError
+from botvision.models import create_model, list_models
 from botvision.tasks.classification.charts import draw_calibration, draw_confusion, draw_per_class
 from botvision.tasks.classification.evaluation import classify
 from botvision.tasks.classification.metrics import measure
 from botvision.tasks.classification.predictor import (
     ClassificationPredictor,
     classification_predictor,
-    settings_of,
 )
-from botvision.tasks.classification.published import timm_config
 from botvision.tasks.classification.settings import ClassifierSettings, ClassImageSettings
 from botvision.tasks.classification.training import ClassifierTraining
 from botvision.tasks.classification.writer import ClassificationWriter
@@ -25,13 +26,13 @@ from botvision.tasks.task import (
     MetricTable,
     ProgressCallback,
     Trainable,
+    settings_of,
 )
 from botvision.weights.file import Description
+from botvision.weights.hub_config import network_config
+from botvision.weights.model_card import TIMM_USAGE
 
 _BATCH_SIZE = 64  # where the weights do not say what the training had
-_TIMM_USAGE = (
-    'import botvision\nimport timm\n\nmodel = timm.create_model("{where}", pretrained=True)'
-)
 _USAGE = (
     'import botvision\n\npredictor = botvision.load("{where}")\n'
     'classifications = predictor("image.jpg")  # class_id: indices into predictor.classes'
@@ -47,6 +48,8 @@ class ClassificationTask:
     model_settings = ClassifierSettings
     data_settings = ClassImageSettings
     data_kind = "class folders"
+    predictor = staticmethod(classification_predictor)
+    writer = ClassificationWriter
 
     def kind(self, model: Mapping[str, Any]) -> str:
         """Return "classification"."""
@@ -75,17 +78,6 @@ class ClassificationTask:
             seed=training.seed,
         )
 
-    def predictor(
-        self,
-        path: Path,
-        description: Description,
-        *,
-        device: torch.device,
-        image_size: int | None = None,
-    ) -> ClassificationPredictor:
-        """Build the predictor of a weights file; see ``Task.predictor``."""
-        return classification_predictor(path, description, device=device, image_size=image_size)
-
     def evaluate(
         self,
         predictor: ClassificationPredictor,
@@ -106,7 +98,6 @@ class ClassificationTask:
         )
         images.transform = predictor.transform
         training = predictor.description.recipe_group("training")
-        workers = options.num_workers
         predictions = classify(
             predictor.model,
             images,
@@ -114,7 +105,7 @@ class ClassificationTask:
             batch_size=options.batch_size
             or training.get("micro_batch_size")
             or training.get("batch_size", _BATCH_SIZE),
-            num_workers=training.get("num_workers", 0) if workers is None else workers,
+            num_workers=training.get("num_workers", 0),
             tta=options.tta,
             progress=progress,
         )
@@ -126,13 +117,6 @@ class ClassificationTask:
             draw_calibration(predictions, output / "calibration.png")
             draw_per_class(metrics["per_class"], output / "per_class.png")
         return {**metrics, "images": len(images), "skipped": len(images.skipped)}
-
-    def writer(
-        self, predictor: ClassificationPredictor, output: Path, names: Sequence[Path]
-    ) -> ClassificationWriter:
-        """Return a writer of the predicted classes; see ``Task.writer``."""
-        del names
-        return ClassificationWriter(predictor, output)
 
     def tabulate(self, metrics: Mapping[str, Any]) -> MetricTable:
         """Return one column; see ``Task.tabulate``."""
@@ -150,13 +134,42 @@ class ClassificationTask:
 
     def card(self, description: Description, path: Path) -> Card:
         """Return what a model card says about a classifier; see ``Task.card``."""
-        config = timm_config(settings_of(path, description), description, path)
+        config = _config(settings_of(path, description, "classifier"), description, path)
         return Card(
             pipeline_tag="image-classification",
             title=self.title(description.model),
-            usage=_TIMM_USAGE if "architecture" in config else _USAGE,
+            usage=TIMM_USAGE if "architecture" in config else _USAGE,
             config=config,
         )
+
+
+def _config(settings: ClassifierSettings, description: Description, path: Path) -> dict[str, Any]:
+    """Return config.json: timm's; of a stem of ours, which timm cannot build, botvision's own."""
+    given, names = description.input, list(description.class_names)
+    prepared = {
+        "input_size": (3, given.size, given.size),
+        "interpolation": given.interpolation,
+        "crop_pct": given.crop,
+        "mean": given.mean,
+        "std": given.std,
+    }
+    config: dict[str, Any] = {"task": "image-classification"}
+    if settings.stem != "imagenet":
+        config |= {"library_name": "botvision", "model": description.model}
+        return {**config, "num_classes": len(names), "label_names": names, **prepared}
+    arguments = dict(settings.classifier_arguments)
+    try:
+        fixed = timm.get_pretrained_cfg(settings.classifier).fixed_input_size
+        if fixed or settings.classifier in list_models():
+            arguments["img_size"] = given.size
+        with torch.device("meta"):
+            network = create_model(settings.classifier, num_classes=len(names), **arguments)
+        config |= network_config(network, labels=names, arguments=arguments, preprocessing=prepared)
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise BotvisionError(
+            f"{path}: the network cannot be built from its description ({error!r})"
+        ) from error
+    return config
 
 
 TASK = ClassificationTask()

@@ -21,7 +21,6 @@ from botvision.tasks.classification.charts import (
     draw_labels,
     draw_per_class,
 )
-from botvision.tasks.classification.draw import BLACK, GREEN, RED, Line, captioned
 from botvision.tasks.classification.evaluation import classify
 from botvision.tasks.classification.metrics import BEST_CLASSES, Predictions, measure
 from botvision.tasks.classification.mixing import Mixing
@@ -31,10 +30,11 @@ from botvision.tasks.classification.transforms import (
     evaluation_transform,
     training_transform,
 )
+from botvision.tasks.classification.writer import BLACK, GREEN, RED, Line, captioned
 from botvision.weights.file import Description, InputDescription, ModelClass
 
 _IMAGES = 25
-_LEAST_SHARE = 0.005  # of a class in a mixed image, to be named
+_LEAST_FRACTION = 0.005  # of a class in a mixed image, to be named
 Batch = tuple[Tensor, Tensor]
 
 
@@ -165,26 +165,18 @@ class ClassifierTraining:
         return measure(self._predictions, self._classes)
 
     def results(self) -> list[dict[str, Any]]:
-        """Of each image, its path in the split, its class and the five most probable ones."""
+        """Return each image's path in the split, its class and the five most probable ones."""
         found = self._predictions
         assert found is not None
-        rows = zip(
-            found.labels.tolist(),
-            found.classes.tolist(),
-            found.probabilities.tolist(),
-            strict=True,
-        )
-        return [
-            {
-                "image": self._val.name(index),
-                "class": self._classes[label],
-                "predicted": [
-                    {"class": self._classes[place], "probability": probability}
-                    for place, probability in zip(places, probabilities, strict=True)
-                ],
-            }
-            for index, (label, places, probabilities) in enumerate(rows)
-        ]
+        rows = []
+        for index, label in enumerate(found.labels.tolist()):
+            best = zip(
+                found.classes[index].tolist(), found.probabilities[index].tolist(), strict=True
+            )
+            predicted = [{"class": self._classes[i], "probability": value} for i, value in best]
+            name, own = self._val.name(index), self._classes[label]
+            rows.append({"image": name, "class": own, "predicted": predicted})
+        return rows
 
     def batch_image(self, batch: Batch) -> Image.Image:
         """Images of a batch with their classes, as the model sees them."""
@@ -216,22 +208,17 @@ class ClassifierTraining:
         image, label, _ = self._val[(0, index)]
         best, probability = found.classes[index, 0], float(found.probabilities[index, 0])
         color = GREEN if found.correct[index] else RED
-        return self._captioned(
-            image,
-            [
-                (self._classes[label], BLACK),
-                (f"{probability:.2f} {self._classes[best]}", color),
-            ],
-        )
+        judged = (f"{probability:.2f} {self._classes[best]}", color)
+        return self._captioned(image, [(self._classes[label], BLACK), judged])
 
     def _named(self, target: Tensor) -> list[Line]:
         """The class of a label, or the two largest of a mixed image."""
         if self._mix is None:
             return [(self._classes[target], BLACK)]
-        shares, places = target.topk(2)
+        largest = target.topk(2)
         return [
-            (f"{share:.2f} {self._classes[place]}" if share > _LEAST_SHARE else "", BLACK)
-            for share, place in zip(shares.tolist(), places.tolist(), strict=True)
+            (f"{fraction:.2f} {self._classes[index]}" if fraction > _LEAST_FRACTION else "", BLACK)
+            for fraction, index in zip(*(each.tolist() for each in largest), strict=True)
         ]
 
     def _captioned(self, image: Tensor, lines: Sequence[Line]) -> Image.Image:

@@ -18,7 +18,7 @@ INTERPOLATION = "bicubic"
 def training_transform(
     settings: ClassImageSettings, image_size: int, *, mean: Channels, std: Channels
 ) -> Transform:
-    """Random crops, flips and colors, normalized: float32 [3, image_size, image_size].
+    """Return random crops, flips and colors, normalized: float32 [3, image_size, image_size].
 
     Draws from Python's, numpy's and torch's generators.
 
@@ -29,7 +29,7 @@ def training_transform(
     low, high = settings.crop_scale
     if low > high:
         raise BotvisionError(
-            f"data.crop_scale: expected the smaller share first, got [{low}, {high}]"
+            f"data.crop_scale: expected the smaller fraction first, got [{low}, {high}]"
         )
     arguments: dict[str, Any] = {
         "scale": settings.crop_scale,
@@ -54,7 +54,7 @@ def training_transform(
     if settings.crop_padding:
         geometry = transforms.Compose(
             [
-                _resize(image_size),
+                transforms.Resize(image_size, transforms.InterpolationMode.BICUBIC),
                 transforms.RandomCrop(image_size, padding=settings.crop_padding),
                 transforms.RandomHorizontalFlip(settings.flip),
             ]
@@ -71,20 +71,16 @@ def evaluation_transform(
     std: Channels,
     interpolation: str = INTERPOLATION,
 ) -> Transform:
-    """The middle of the image, normalized: float32 [3, image_size, image_size].
+    """Return the middle of the image, normalized: float32 [3, image_size, image_size].
 
     Args:
         image_size: Side in pixels.
-        crop_pct: Share of the shorter side that is looked at.
-        mean: Of the channels, images in 0..1.
-        std: Likewise.
+        crop_pct: Fraction of the shorter side that is looked at.
+        mean: Mean of each channel, for images in 0..1.
+        std: Standard deviation of each channel.
         interpolation: Filter that the image is resized with.
     """
     transform: Transform = create_transform(
         image_size, crop_pct=crop_pct, interpolation=interpolation, mean=mean, std=std
     )
     return transform
-
-
-def _resize(image_size: int) -> transforms.Resize:
-    return transforms.Resize(image_size, interpolation=transforms.InterpolationMode.BICUBIC)

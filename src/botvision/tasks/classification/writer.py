@@ -1,14 +1,16 @@
-"""Predicted classes of images as a file and a sheet."""
+"""Images with their classes under them, and predicted classes as a file and a sheet."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from botvision.files import replacing, write_json
 from botvision.images.draw import mosaic
-from botvision.tasks.classification.draw import BLACK, captioned
 from botvision.tasks.classification.metrics import BEST_CLASSES
 from botvision.tasks.classification.predictor import ClassificationPredictor
 
@@ -19,6 +21,11 @@ _ON_THE_SHEET = 25
 _LINES = 3  # below an image of the sheet
 _BARS_OF = 20  # images in the summary
 _BAR_WIDTH = 24  # of a certain class
+_SIDE = 192  # smaller images are enlarged to about this
+_FONT = ImageFont.load_default(14)
+_LINE = 20
+BLACK, GREEN, RED = (30, 30, 30), (0, 120, 60), (190, 30, 30)
+Line = tuple[str, tuple[int, int, int]]
 
 
 class ClassificationWriter:
@@ -30,12 +37,16 @@ class ClassificationWriter:
     Args:
         predictor: Predictor of the results.
         output: Folder to write to; made at the end.
+        names: Ignored; see ``Task.writer``.
 
     Attributes:
         files: Paths that will be written.
     """
 
-    def __init__(self, predictor: ClassificationPredictor, output: Path) -> None:
+    def __init__(
+        self, predictor: ClassificationPredictor, output: Path, names: Sequence[Path]
+    ) -> None:
+        del names
         self._predictor = predictor
         self._output = output
         self._images: list[dict[str, Any]] = []
@@ -95,3 +106,34 @@ class ClassificationWriter:
             mean=torch.tensor(given.mean),
             std=torch.tensor(given.std),
         )
+
+
+def captioned(image: Tensor, lines: Sequence[Line], *, mean: Tensor, std: Tensor) -> Image.Image:
+    """Return a normalized image with lines of text under it.
+
+    Args:
+        image: float32 [3, H, W].
+        lines: Texts and their colors; cut where they are too long.
+        mean: Mean that the image was normalized with, [3].
+        std: Standard deviation that it was normalized with, [3].
+    """
+    shown = (image.cpu().float() * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
+    height, width = shown.shape[-2:]
+    factor = max(1, round(_SIDE / max(height, width)))
+    shown = F.to_dtype(shown, torch.uint8, scale=True)
+    height, width = height * factor, width * factor
+    sheet = Image.new("RGB", (width, height + _LINE * len(lines)), "white")
+    sheet.paste(F.to_pil_image(shown).resize((width, height), Image.Resampling.NEAREST))
+    draw = ImageDraw.Draw(sheet)
+    for number, (text, color) in enumerate(lines):
+        place = (2, height + number * _LINE + 1)
+        draw.text(place, _fitted(text, width - 4), fill=color, font=_FONT)
+    return sheet
+
+
+def _fitted(text: str, width: int) -> str:
+    if _FONT.getlength(text) <= width:
+        return text
+    while text and _FONT.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

@@ -10,31 +10,26 @@ from botvision.tasks.detection.detectors.batch_norm import tune_batch_norm
 from botvision.tasks.detection.detectors.detr import detr
 from botvision.tasks.detection.detectors.rcnn import faster_rcnn, mask_rcnn
 from botvision.tasks.detection.settings import DetectorSettings
-from botvision.weights import backbone as backbone
+from botvision.weights import backbone
 from botvision.weights.backbone import BackboneReport
 
 _BUILDERS = {"mask_rcnn": mask_rcnn, "faster_rcnn": faster_rcnn, "detr": detr}
-_NO_ARGUMENTS = {
-    "detector",
-    "backbone_weights",
-    "batch_norm",
-    "batch_norm_momentum",
-    "batch_norm_eps",
-}
+_NO_ARGUMENTS = {"detector", "backbone_weights"}
 _MASK_ONLY = {"mask_head_channels", "mask_head_layers"}
 
 
 def build_detector(settings: DetectorSettings, num_classes: int) -> nn.Module:
-    """A detector with random weights.
+    """Build a detector with random weights.
 
     Args:
-        settings: Which, and its arguments.
-        num_classes: Classes including the background.
+        settings: The detector and its arguments.
+        num_classes: Number of classes including the background.
 
     Raises:
         BotvisionError: If the backbone is unknown or does not take its arguments.
     """
-    left_out = _NO_ARGUMENTS | (set() if settings.masks else _MASK_ONLY)
+    left_out = {name for name in type(settings).model_fields if name.startswith("batch_norm")}
+    left_out |= _NO_ARGUMENTS if settings.masks else _NO_ARGUMENTS | _MASK_ONLY
     arguments = settings.model_dump(exclude=left_out)
     build: Any = _BUILDERS[settings.detector]
     try:
@@ -56,8 +51,7 @@ def load_backbone_weights(detector: nn.Module, source: str | Path) -> BackboneRe
 
     Args:
         detector: The detector.
-        source: A weights file of ours, or what ``read_checkpoint`` takes: other packages' files and
-            names of trained networks.
+        source: See ``botvision.weights.backbone.load_backbone_weights``.
 
     Returns:
         Which tensors were taken and which are new.
@@ -65,9 +59,8 @@ def load_backbone_weights(detector: nn.Module, source: str | Path) -> BackboneRe
     Raises:
         BotvisionError: If the source cannot be read or its backbone is another one.
     """
+    body = detector.get_submodule("backbone.body")
     try:
-        return backbone.load_backbone_weights(
-            detector.get_submodule("backbone.body"), source, head=False
-        )
+        return backbone.load_backbone_weights(body, source, head=False)
     except ValueError as error:
         raise BotvisionError(f"model.backbone_weights: {error}") from error

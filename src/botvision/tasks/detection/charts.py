@@ -1,4 +1,4 @@
-"""Charts of a detector's evaluation: precision against recall, and AP by class and size."""
+"""Charts of a detector's evaluation: precision and recall, AP by class and size, confusion."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,14 +10,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from botvision.datasets.coco.store import CocoAnnotations
-from botvision.images.figures import plain_text, save_figure
-from botvision.tasks.detection.confusion import confusion_figure, confusion_matrix
+from botvision.images.figures import matrix_figure, plain_text, save_figure
+from botvision.supervision_import import import_supervision
 
 _COLORS = {"box": "tab:blue", "mask": "tab:orange"}
 _SIZES = ("small", "medium", "large")
 _IOUS = {"IoU 0.5": slice(0, 1), "IoU 0.75": slice(5, 6), "IoU 0.5 to 0.95": slice(None)}
 _MOST_NAMED_CURVES = 12
 _MOST_CLASS_ROWS = 100
+_IOU = _SCORE = 0.5  # of the confusion matrix
 
 
 def draw_charts(
@@ -30,20 +31,17 @@ def draw_charts(
     """Write ``pr_curve.png``, ``per_class.png`` and ``confusion_matrix.png``.
 
     Args:
-        folder: Where to; files of these names are replaced.
-        annotations: The truth.
+        folder: Folder to write to; files of these names are replaced.
+        annotations: Ground truth.
         results: Detections in COCO's results format.
-        metrics: ``CocoMetrics.evaluate``'s.
+        metrics: Metrics of ``CocoMetrics.evaluate``.
         precision: ``CocoMetrics.precision``.
     """
     names = [category.name for category in annotations.categories]
-    figures = {
-        "pr_curve.png": precision_recall_figure(precision, names),
-        "per_class.png": per_class_figure(metrics, names),
-        "confusion_matrix.png": confusion_figure(confusion_matrix(annotations, results), names),
-    }
-    for name, figure in figures.items():
-        save_figure(figure, folder / name)
+    save_figure(precision_recall_figure(precision, names), folder / "pr_curve.png")
+    save_figure(per_class_figure(metrics, names), folder / "per_class.png")
+    matrix = confusion_matrix(annotations, results)
+    save_figure(confusion_figure(matrix, names), folder / "confusion_matrix.png")
 
 
 def precision_recall_figure(
@@ -69,21 +67,16 @@ def precision_recall_figure(
         for axes, (title, ious) in zip(row, _IOUS.items(), strict=True):
             curves = values[ious].mean(axis=0)
             for place in present:
+                label = "a class" if place == present[0] else None
+                style: dict[str, Any] = {"color": "gray", "alpha": 0.4, "linewidth": 0.8}
                 if named:
-                    style: dict[str, Any] = {
-                        "color": palette[place],
-                        "label": plain_text(names[place]),
-                    }
-                else:
-                    label = "a class" if place == present[0] else None
-                    style = {"color": "gray", "alpha": 0.4, "linewidth": 0.8, "label": label}
-                axes.plot(recalls, curves[:, place], **style)
+                    label, style = plain_text(names[place]), {"color": palette[place]}
+                axes.plot(recalls, curves[:, place], label=label, **style)
             shown = f"no {kind} truth"
             if present:
                 mean = curves[:, present].mean(axis=1)
                 if len(present) > 1:
-                    style = {"color": "black", "linewidth": 3, "label": "mean of the classes"}
-                    axes.plot(recalls, mean, **style)
+                    axes.plot(recalls, mean, "black", linewidth=3, label="mean of the classes")
                 shown = f"AP {mean.mean():.3f}"
             axes.set(title=f"{kind}, {title}: {shown}", xlim=(0, 1), ylim=(0, 1.03))
             axes.grid(alpha=0.3)
@@ -100,15 +93,13 @@ def per_class_figure(metrics: Mapping[str, Any], names: Sequence[str]) -> Figure
     """AP of each class, and by size: a row for all classes, then a row for each, the best first.
 
     Args:
-        metrics: ``CocoMetrics.evaluate``'s.
+        metrics: Metrics of ``CocoMetrics.evaluate``.
         names: Class names. Of more than 100 the 100 of the lowest AP are shown.
     """
     kinds = [kind for kind in ("box", "mask") if f"{kind}_ap" in metrics]
     leading = metrics[f"{kinds[-1]}_ap_per_class"]
-    ordered = sorted(names, key=lambda name: -leading[name])
-    without = [name for name in ordered if leading[name] < 0]
-    ordered = [name for name in ordered if leading[name] >= 0]
-    shown = [*ordered, *without][-_MOST_CLASS_ROWS:]
+    # Classes without truth have an AP of -1 and come last.
+    shown = sorted(names, key=lambda name: -leading[name])[-_MOST_CLASS_ROWS:]
     rows = len(shown) + 1
     figure = Figure(figsize=(12, 1.8 + 0.24 * rows), layout="constrained")
     bars, sizes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1 + len(kinds)))
@@ -153,3 +144,48 @@ def _draw_sizes(
     axes.set_xticks(range(len(columns)), [name.replace("_ap_", "\n") for name in columns])
     axes.set(title="AP by size")
     axes.tick_params(left=False, labelleft=False)
+
+
+def confusion_matrix(
+    annotations: CocoAnnotations, results: Sequence[Mapping[str, Any]]
+) -> NDArray[np.int64]:
+    """Numbers of boxes by true and predicted class, at IoU 0.5 and score 0.5, by supervision.
+
+    A box matches one box at most, of its own class rather than of another, then the one of higher
+    IoU. Crowds are left out; what is found in them counts as background.
+
+    Args:
+        annotations: The truth.
+        results: Detections in COCO's results format.
+
+    Returns:
+        [classes + 1, classes + 1]: rows are the truth, columns what was predicted, the last of
+        each is the background.
+    """
+    place = {category.id: index for index, category in enumerate(annotations.categories)}
+    found: dict[Any, list[list[float]]] = {image["id"]: [] for image in annotations.images}
+    for result in results:
+        found[result["image_id"]].append([*_row(result, place), result["score"]])
+    truth = {
+        image: [_row(each, place) for each in instances if not each.get("iscrowd")]
+        for image, instances in annotations.instances.items()
+    }
+    matrix = import_supervision().ConfusionMatrix.from_tensors(
+        predictions=[np.array(found[i], dtype=np.float32).reshape(-1, 6) for i in found],
+        targets=[np.array(truth[i], dtype=np.float32).reshape(-1, 5) for i in found],
+        classes=[category.name for category in annotations.categories],
+        conf_threshold=_SCORE,
+        iou_threshold=_IOU,
+    )
+    return matrix.matrix.astype(np.int64)
+
+
+def _row(record: Mapping[str, Any], place: Mapping[int, int]) -> list[float]:
+    """x1, y1, x2, y2 and class."""
+    x, y, width, height = record["bbox"]
+    return [x, y, x + width, y + height, place[record["category_id"]]]
+
+
+def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
+    """Return the figure of a ``confusion_matrix`` of classes of these names."""
+    return matrix_figure(matrix, names, f"Boxes at IoU {_IOU} and score {_SCORE}, without crowds")

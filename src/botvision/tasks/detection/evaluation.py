@@ -99,20 +99,17 @@ def detect(
     with torch.inference_mode():
         with autocast(device, precision), unpasted_masks():
             outputs: list[dict[str, Tensor]] = model(inputs)
-        return [
-            _detections(output, size, threshold)
-            for output, size in zip(outputs, sizes, strict=True)
-        ]
-
-
-def _detections(output: dict[str, Tensor], size: tuple[int, int], threshold: float) -> "Detections":
-    kept = output["scores"] >= threshold
-    own = {name: values[kept] for name, values in output.items()}
-    masks = own.get("masks")
-    detections: Detections = import_supervision().Detections(
-        xyxy=own["boxes"].float().cpu().numpy(),
-        confidence=own["scores"].float().cpu().numpy(),
-        class_id=own["labels"].cpu().numpy() - 1,
-        mask=None if masks is None else compact_masks(masks, own["boxes"], size),
-    )
-    return detections
+        supervision, found = import_supervision(), []
+        for output, size in zip(outputs, sizes, strict=True):
+            kept = output["scores"] >= threshold
+            own = {name: values[kept] for name, values in output.items()}
+            masks = own.get("masks")
+            found.append(
+                supervision.Detections(
+                    xyxy=own["boxes"].float().cpu().numpy(),
+                    confidence=own["scores"].float().cpu().numpy(),
+                    class_id=own["labels"].cpu().numpy() - 1,
+                    mask=None if masks is None else compact_masks(masks, own["boxes"], size),
+                )
+            )
+        return found

@@ -42,20 +42,14 @@ def coco_results(
     confidence, class_ids = detections.confidence, detections.class_id
     assert confidence is not None
     assert class_ids is not None
-    results: list[dict[str, Any]] = [
-        {
-            "image_id": image_id,
-            "category_id": categories[class_id].id,
-            "bbox": box,
-            "score": score,
-        }
-        for box, class_id, score in zip(
-            boxes.tolist(), class_ids.tolist(), confidence.tolist(), strict=True
-        )
-    ]
-    if detections.mask is not None:
-        for index, result in enumerate(results):
+    results = []
+    rows = zip(boxes.tolist(), class_ids.tolist(), confidence.tolist(), strict=True)
+    for index, (box, class_id, score) in enumerate(rows):
+        result = {"image_id": image_id, "category_id": categories[class_id].id}
+        result |= {"bbox": box, "score": score}
+        if detections.mask is not None:
             result["segmentation"] = _run_lengths(detections.mask, index)
+        results.append(result)
     return results
 
 
@@ -129,10 +123,6 @@ class CocoMetrics:
         self.results: list[dict[str, Any]] = []
         self.precision: dict[str, NDArray[np.float64]] = {}
 
-    def reset(self) -> None:
-        """Forget all results."""
-        self.results = []
-
     def process(self, results: list[dict[str, Any]]) -> None:
         """Add one image's results, see ``coco_results``."""
         self.results.extend(results)
@@ -166,35 +156,23 @@ class CocoMetrics:
             # [IoU thresholds, recalls, classes, areas], for the largest number of detections
             precision = evaluation.eval["precision"][..., -1]
             self.precision[kind] = precision[..., 0].copy()
+            classes = [self._truth.cats[each]["name"] for each in evaluation.params.catIds]
             for area, name in enumerate(_PER_CLASS):
-                per_class = self._per_class(precision[..., area], evaluation.params.catIds)
-                metrics[f"{kind}_{name}_per_class"] = per_class
+                per_class = metrics[f"{kind}_{name}_per_class"] = {}
+                for index, class_name in enumerate(classes):
+                    values = precision[:, :, index, area]
+                    present = values[values > -1]
+                    per_class[class_name] = float(present.mean()) if present.size else -1.0
         return metrics
-
-    def _per_class(
-        self, precision: NDArray[np.float64], categories: Sequence[int]
-    ) -> dict[str, float]:
-        names = {c["id"]: c["name"] for c in self._truth.dataset["categories"]}
-        per_class = {}
-        for index, category in enumerate(categories):
-            values = precision[:, :, index]
-            present = values[values > -1]
-            per_class[names[category]] = float(present.mean()) if present.size else -1.0
-        return per_class
 
 
 def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str, Any]:
-    """Return the ground truth as the content of a COCO file.
-
-    Args:
-        annotations: Ground truth.
-        numbers: Number of each image id.
-    """
+    """Return the ground truth as the content of a COCO file, with numbers as image ids."""
     instances: list[dict[str, Any]] = []
     images = list(annotations.images)
     for image in images:
-        image_id = image["id"]
-        for record in annotations.instances[image_id]:
+        number = numbers[image["id"]]
+        for record in annotations.instances[image["id"]]:
             box = record["bbox"]
             # Without an outline the box is filled, as in training.
             outline = record["segmentation"] or box_polygons(box)
@@ -206,7 +184,7 @@ def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str
                     **record,
                     # The evaluation takes a match with annotation 0 as no match.
                     "id": len(instances) + 1,
-                    "image_id": numbers[image_id],
+                    "image_id": number,
                     "segmentation": outline,
                 }
             )

@@ -13,8 +13,9 @@ from torchvision.transforms.v2 import functional as F
 from botvision.errors import BotvisionError
 from botvision.tasks.detection.build import build_detector
 from botvision.tasks.detection.evaluation import detect
-from botvision.tasks.detection.settings import DetectorSettings, read_detector_settings
+from botvision.tasks.detection.settings import DetectorSettings
 from botvision.tasks.predictor import Box, Predictor
+from botvision.tasks.task import find_task, settings_of
 from botvision.weights.file import Description, load_tensors, read_tensors
 
 if TYPE_CHECKING:
@@ -78,19 +79,8 @@ def detection_predictor(
     device: torch.device | None = None,
     image_size: int | None = None,
 ) -> DetectionPredictor:
-    """Build the predictor of a weights file.
-
-    Args:
-        path: The file.
-        description: Its description.
-        device: Device that the model runs on; None: the best there is.
-        image_size: Side in pixels of the square that images are fitted into; None: as in the
-            training.
-
-    Raises:
-        BotvisionError: If the file describes no detector, or holds the tensors of another one.
-    """
-    settings = settings_of(path, description)
+    """Build the predictor of a weights file; see ``Task.predictor``."""
+    settings: DetectorSettings = settings_of(path, description, "detector")
     # The file holds all weights; none are to be fetched.
     arguments = {k: v for k, v in settings.backbone_arguments.items() if k != "pretrained"}
     settings = settings.model_copy(update={"backbone_arguments": arguments})
@@ -105,26 +95,9 @@ def detection_predictor(
         _resize_to(image_size, model.transform)
         given = given.model_copy(update={"size": image_size})
         description = description.model_copy(update={"input": given})
-    if given.memory_format == "channels_last":  # as in training, so that the metrics agree
-        model = model.to(memory_format=torch.channels_last)
     predictor = DetectionPredictor(model, description, device=device)
-    predictor.task = settings.kind
+    predictor.task = find_task(description.task).kind(description.model)
     return predictor
-
-
-def settings_of(path: Path, description: Description) -> DetectorSettings:
-    """Return the settings of a detector in a weights file; keys it does not know are ignored.
-
-    Raises:
-        BotvisionError: If the file describes no detector.
-    """
-    try:
-        return read_detector_settings(description.model, ignore_unknown=True)
-    except (TypeError, ValueError) as error:
-        raise BotvisionError(
-            f"{path}: expected the weights of a detector, got a description of something else "
-            f"({' '.join(str(error).split())})"
-        ) from error
 
 
 def _resize_to(side: int, transform: Any) -> None:

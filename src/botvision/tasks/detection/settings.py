@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from botvision.tasks.fields import Count, Fraction, Positive
 
@@ -39,17 +39,12 @@ class DetectorSettings(BaseModel):
     @property
     def masks(self) -> bool:
         """Whether the detector predicts masks."""
-        return False
-
-    @property
-    def kind(self) -> str:
-        """The kind of task: "instance_segmentation" with masks, else "detection"."""
-        return "instance_segmentation" if self.masks else "detection"
+        return self.detector == "mask_rcnn"
 
     @property
     def pads_by_itself(self) -> bool:
         """Whether training images come without padding, for the detector to pad and mask."""
-        return False
+        return self.detector == "detr"
 
 
 class RcnnSettings(DetectorSettings):
@@ -74,11 +69,6 @@ class RcnnSettings(DetectorSettings):
     box_score_thresh: Fraction = 0.05
     box_detections_per_img: Count = 100
 
-    @property
-    def masks(self) -> bool:
-        """Whether the detector predicts masks."""
-        return self.detector == "mask_rcnn"
-
 
 class DetrSettings(DetectorSettings):
     """The arguments of ``detr``, which explains them."""
@@ -92,11 +82,6 @@ class DetrSettings(DetectorSettings):
     decoder_layers: Count = 6
     dropout: Fraction = 0.1
     auxiliary_loss: bool = True
-
-    @property
-    def pads_by_itself(self) -> bool:
-        """Whether training images come without padding, for the detector to pad and mask."""
-        return True
 
 
 class CocoDataSettings(BaseModel):
@@ -133,10 +118,6 @@ DETECTORS: dict[str, type[DetectorSettings]] = {
 """The settings of each detector, by its name."""
 
 
-def _detector_of(content: Any) -> str:
-    return str(content.get("detector", "mask_rcnn")) if isinstance(content, dict) else "mask_rcnn"
-
-
 def _with_detector(content: Any) -> Any:
     return {"detector": "mask_rcnn", **content} if isinstance(content, dict) else content
 
@@ -146,22 +127,3 @@ AnyDetector = Annotated[
     BeforeValidator(_with_detector),
 ]
 """The settings that ``detector`` names; those of Mask R-CNN if it names none."""
-
-
-def read_detector_settings(
-    content: Any, *, ignore_unknown: bool = False
-) -> RcnnSettings | DetrSettings:
-    """Return the settings of a detector from the content of a weights file or a recipe.
-
-    Args:
-        content: The keys and values.
-        ignore_unknown: Whether to ignore unknown keys instead of refusing them.
-
-    Raises:
-        pydantic.ValidationError: If a key or value is wrong.
-    """
-    if ignore_unknown and isinstance(content, dict):
-        known = DETECTORS.get(_detector_of(content), DetectorSettings).model_fields
-        content = {key: value for key, value in content.items() if key in known}
-    settings: RcnnSettings | DetrSettings = TypeAdapter(AnyDetector).validate_python(content)
-    return settings

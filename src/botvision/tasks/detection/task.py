@@ -4,25 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from botvision.datasets.coco.augmentation import evaluation_transform
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.datasets.coco.store import Category
 from botvision.errors import BotvisionError
 from botvision.shards.mirror import open_data_folder
 from botvision.tasks.detection.evaluation import evaluate_detector
-from botvision.tasks.detection.predictor import (
-    DetectionPredictor,
-    detection_predictor,
-    settings_of,
-)
+from botvision.tasks.detection.predictor import DetectionPredictor, detection_predictor
 from botvision.tasks.detection.settings import (
     DETECTORS,
     AnyDetector,
     CocoDataSettings,
     DetectorSettings,
-    read_detector_settings,
 )
 from botvision.tasks.detection.training import DetectorTraining
 from botvision.tasks.detection.writer import DetectionWriter
@@ -32,6 +25,7 @@ from botvision.tasks.task import (
     MetricTable,
     ProgressCallback,
     Trainable,
+    settings_of,
 )
 from botvision.weights.file import Description
 
@@ -54,13 +48,13 @@ class DetectionTask:
     model_settings = AnyDetector
     data_settings = CocoDataSettings
     data_kind = "a COCO folder"
+    predictor = staticmethod(detection_predictor)
+    writer = DetectionWriter
 
     def kind(self, model: Mapping[str, Any]) -> str:
         """Return "instance_segmentation" for a detector with masks, else "detection"."""
-        try:
-            return read_detector_settings(dict(model), ignore_unknown=True).kind
-        except ValueError:  # a damaged recipe of a run that is only listed
-            return "detection"
+        masks = model.get("detector", "mask_rcnn") == "mask_rcnn"
+        return "instance_segmentation" if masks else "detection"
 
     def title(self, model: Mapping[str, Any]) -> str:
         """Return the detector and its backbone."""
@@ -84,17 +78,6 @@ class DetectionTask:
             memory_format=training.memory_format,
             seed=training.seed,
         )
-
-    def predictor(
-        self,
-        path: Path,
-        description: Description,
-        *,
-        device: torch.device,
-        image_size: int | None = None,
-    ) -> DetectionPredictor:
-        """Build the predictor of a weights file; see ``Task.predictor``."""
-        return detection_predictor(path, description, device=device, image_size=image_size)
 
     def evaluate(
         self,
@@ -131,16 +114,9 @@ class DetectionTask:
             or training.get("micro_batch_size")
             or min(training.get("batch_size", _BATCH_SIZE), _BATCH_SIZE),
             masks=masks,
-            num_workers=options.num_workers or 0,
             progress=progress,
         )
         return metrics
-
-    def writer(
-        self, predictor: DetectionPredictor, output: Path, names: Sequence[Path]
-    ) -> DetectionWriter:
-        """Return a writer of overlays and COCO results; see ``Task.writer``."""
-        return DetectionWriter(predictor, output, names)
 
     def tabulate(self, metrics: Mapping[str, Any]) -> MetricTable:
         """Return one column for boxes and one for masks; see ``Task.tabulate``."""
@@ -159,15 +135,15 @@ class DetectionTask:
 
     def card(self, description: Description, path: Path) -> Card:
         """Return what a model card says about a detector; see ``Task.card``."""
-        settings = settings_of(path, description)
-        side = description.input.size
+        settings_of(path, description, "detector")  # refuses other models
+        kind, side = self.kind(description.model), description.input.size
         return Card(
-            pipeline_tag=_PIPELINE_TAGS[settings.kind],
+            pipeline_tag=_PIPELINE_TAGS[kind],
             title=self.title(description.model),
             usage=_USAGE,
             config={
                 "library_name": "botvision",
-                "task": settings.kind.replace("_", "-"),
+                "task": kind.replace("_", "-"),
                 "model": description.model,
                 "num_classes": len(description.classes),
                 "label_names": list(description.class_names),

@@ -17,10 +17,10 @@ from botvision.precision import autocast
 from botvision.tasks.detection.build import build_detector, load_backbone_weights
 from botvision.tasks.detection.charts import draw_charts
 from botvision.tasks.detection.detectors.batch_norm import freeze_batch_norm, hold_batch_norm
-from botvision.tasks.detection.draw import draw_detections
 from botvision.tasks.detection.evaluation import evaluate_detector
 from botvision.tasks.detection.metrics import METRIC_NAMES, CocoMetrics, from_coco_results
 from botvision.tasks.detection.settings import CocoDataSettings, DetectorSettings
+from botvision.tasks.detection.writer import draw_detections
 from botvision.weights.file import Description, InputDescription, ModelClass
 
 _IMAGES = 8
@@ -192,27 +192,18 @@ class DetectorTraining:
                 for result in self.results()
                 if result["image_id"] == target["image_id"] and result["score"] >= _SHOWN_SCORE
             ]
-            categories = self._val.categories
             size = (image.shape[-2], image.shape[-1])
-            detections = from_coco_results(found, categories, size)
-            names = [category.name for category in categories]
-            images += [
-                self._truth_image(image, target),
-                draw_detections(image, detections, names, max_side=_LARGEST_SIDE),
-            ]
+            detections = from_coco_results(found, self._val.categories, size)
+            names = self.description.class_names
+            images.append(self._truth_image(image, target))
+            images.append(draw_detections(image, detections, names, max_side=_LARGEST_SIDE))
         return mosaic(images, columns=4)
 
     def _truth_image(self, image: Tensor, target: Target) -> Image.Image:
         labels = target["labels"].tolist()
         names = [self._train.categories[label - 1].name for label in labels]
-        return draw_instances(
-            image,
-            target["boxes"],
-            labels,
-            names,
-            target.get("masks"),
-            max_side=_LARGEST_SIDE,
-        )
+        boxes, masks = target["boxes"], target.get("masks")
+        return draw_instances(image, boxes, labels, names, masks, max_side=_LARGEST_SIDE)
 
 
 def _plain(value: Any) -> Any:

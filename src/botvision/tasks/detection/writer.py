@@ -1,4 +1,4 @@
-"""Overlays and COCO results of a detector."""
+"""Detections drawn on their images, and written as COCO results."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from botvision.datasets.coco.store import Category
 from botvision.files import replacing, write_json
-from botvision.tasks.detection.draw import draw_detections
+from botvision.images.draw import draw_instances
 from botvision.tasks.detection.metrics import coco_results
 from botvision.tasks.detection.predictor import DetectionPredictor
 
@@ -100,3 +101,32 @@ def _overlay_names(names: Sequence[Path]) -> list[Path]:
         taken.add(str(overlay))
         overlays.append(overlay)
     return overlays
+
+
+def draw_detections(
+    image: Tensor,
+    detections: "supervision.Detections",
+    names: Sequence[str],
+    *,
+    max_side: int | None = None,
+) -> Image.Image:
+    """Draw one image's detections.
+
+    Args:
+        image: [3, H, W], uint8 or float in 0..1.
+        detections: Detections, see ``detect``.
+        names: Names of the classes, in label order.
+        max_side: Longest side drawn, see ``draw_instances``.
+
+    Returns:
+        An RGB image.
+    """
+    class_ids, confidence = detections.class_id, detections.confidence
+    assert class_ids is not None
+    assert confidence is not None
+    captions = [
+        f"{names[class_id]} {score:.2f}"
+        for class_id, score in zip(class_ids.tolist(), confidence.tolist(), strict=True)
+    ]
+    labels, masks = (class_ids + 1).tolist(), detections.mask
+    return draw_instances(image, detections.xyxy, labels, captions, masks, max_side=max_side)

@@ -5,7 +5,7 @@ import types
 import pytest
 import torch
 
-from botvision.tasks.detection.detectors.detr_boxes import detections_of, relative_targets
+from botvision.tasks.detection.detectors.detr_losses import detections_of, relative_targets
 
 
 def test_targets_by_hand():

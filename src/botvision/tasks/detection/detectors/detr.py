@@ -10,26 +10,15 @@ from torchvision.models.detection.image_list import ImageList
 from botvision.errors import BotvisionError
 from botvision.precision import widened
 from botvision.tasks.detection.detectors.backbone import DeepestMap
-from botvision.tasks.detection.detectors.detr_boxes import detections_of, relative_targets
-from botvision.tasks.detection.detectors.detr_losses import set_losses
+from botvision.tasks.detection.detectors.detr_losses import (
+    detections_of,
+    relative_targets,
+    set_losses,
+)
 from botvision.tasks.detection.detectors.transform import DetectorTransform
 
 
-def detr(
-    backbone: str,
-    num_classes: int,
-    *,
-    image_size: int = 1024,
-    num_queries: int = 100,
-    hidden_dim: int = 256,
-    num_heads: int = 8,
-    dim_feedforward: int = 2048,
-    encoder_layers: int = 6,
-    decoder_layers: int = 6,
-    dropout: float = 0.1,
-    auxiliary_loss: bool = True,
-    backbone_arguments: dict[str, Any] | None = None,
-) -> "Detr":
+class Detr(nn.Module):
     """DETR (Carion et al. 2020) on the deepest map of a backbone; needs the extra ``detr``.
 
     Images are a list of float tensors [3, H, W] in 0..1 of any size. Boxes are x1 y1 x2 y2 in
@@ -54,77 +43,67 @@ def detr(
         auxiliary_loss: Whether all decoder layers have losses, not the last alone.
         backbone_arguments: Further arguments of the backbone.
 
+    Attributes:
+        transform: torchvision's resizing, normalization and padding.
+
     Raises:
         BotvisionError: If Transformers or SciPy is missing.
         ValueError: If the backbone is unknown or ``hidden_dim`` does not fit.
     """
-    if hidden_dim % 4 or hidden_dim % num_heads:
-        raise ValueError(
-            f"hidden_dim: expected a multiple of 4 and of {num_heads} heads, got {hidden_dim}"
-        )
-    try:
-        import scipy.optimize  # noqa: F401 - the matching needs it, later
-        from transformers import DetrConfig
-    except ImportError as error:
-        raise BotvisionError(
-            f"detector detr: {error.name} is missing; pip install 'botvision[detr]'"
-        ) from error
-    config = DetrConfig(
-        num_queries=num_queries,
-        d_model=hidden_dim,
-        encoder_attention_heads=num_heads,
-        decoder_attention_heads=num_heads,
-        encoder_ffn_dim=dim_feedforward,
-        decoder_ffn_dim=dim_feedforward,
-        encoder_layers=encoder_layers,
-        decoder_layers=decoder_layers,
-        dropout=dropout,
-    )
-    network = DeepestMap(backbone, image_size=image_size, arguments=backbone_arguments)
-    return Detr(network, config, num_classes, image_size=image_size, auxiliary_loss=auxiliary_loss)
-
-
-class Detr(nn.Module):
-    """Backbone, encoder and decoder, see ``detr``.
-
-    Args:
-        backbone: Network that gives one map of an image.
-        config: Transformers' ``DetrConfig``; its backbone and auxiliary loss are ignored.
-        num_classes: Number of classes including the background.
-        image_size: Side of the square that images are fitted into.
-        auxiliary_loss: See ``detr``.
-
-    Attributes:
-        transform: torchvision's resizing, normalization and padding.
-    """
 
     def __init__(
         self,
-        backbone: DeepestMap,
-        config: Any,
+        backbone: str,
         num_classes: int,
         *,
-        image_size: int,
-        auxiliary_loss: bool,
+        image_size: int = 1024,
+        num_queries: int = 100,
+        hidden_dim: int = 256,
+        num_heads: int = 8,
+        dim_feedforward: int = 2048,
+        encoder_layers: int = 6,
+        decoder_layers: int = 6,
+        dropout: float = 0.1,
+        auxiliary_loss: bool = True,
+        backbone_arguments: dict[str, Any] | None = None,
     ) -> None:
-        from transformers.models.detr.modeling_detr import (
-            DetrDecoder,
-            DetrEncoder,
-            DetrMLPPredictionHead,
-            DetrSinePositionEmbedding,
-        )
-
+        if hidden_dim % 4 or hidden_dim % num_heads:
+            raise ValueError(
+                f"hidden_dim: expected a multiple of 4 and of {num_heads} heads, got {hidden_dim}"
+            )
+        try:
+            import scipy.optimize  # noqa: F401 - the matching needs it, later
+            from transformers import DetrConfig
+            from transformers.models.detr import modeling_detr
+        except ImportError as error:
+            raise BotvisionError(
+                f"detector detr: {error.name} is missing; pip install 'botvision[detr]'"
+            ) from error
         super().__init__()
-        width = config.d_model
-        self.transform = _FitIntoSquare(image_size, list(backbone.mean), list(backbone.std))
-        self.backbone = backbone
-        self.projection = nn.Conv2d(backbone.out_channels, width, kernel_size=1)
-        self.positions: nn.Module = DetrSinePositionEmbedding(width // 2, normalize=True)
-        self.encoder: nn.Module = DetrEncoder(config)
-        self.queries = nn.Embedding(config.num_queries, width)
-        self.decoder: Any = DetrDecoder(config)
-        self.class_head = nn.Linear(width, num_classes)  # the background last
-        self.box_head: nn.Module = DetrMLPPredictionHead(width, width, 4, num_layers=3)
+        config = DetrConfig(
+            d_model=hidden_dim,
+            encoder_attention_heads=num_heads,
+            decoder_attention_heads=num_heads,
+            encoder_ffn_dim=dim_feedforward,
+            decoder_ffn_dim=dim_feedforward,
+            encoder_layers=encoder_layers,
+            decoder_layers=decoder_layers,
+            dropout=dropout,
+        )
+        self.backbone = DeepestMap(backbone, image_size=image_size, arguments=backbone_arguments)
+        mean, std = list(self.backbone.mean), list(self.backbone.std)
+        self.transform = _FitIntoSquare(image_size, mean, std)
+        self.projection = nn.Conv2d(self.backbone.out_channels, hidden_dim, kernel_size=1)
+        self.positions: nn.Module = modeling_detr.DetrSinePositionEmbedding(
+            hidden_dim // 2, normalize=True
+        )
+        self.encoder: nn.Module = modeling_detr.DetrEncoder(config)
+        self.queries = nn.Embedding(num_queries, hidden_dim)
+        self.decoder: Any = modeling_detr.DetrDecoder(config)
+        self.class_head = nn.Linear(hidden_dim, num_classes)  # the background last
+        self.box_head: nn.Module = modeling_detr.DetrMLPPredictionHead(
+            hidden_dim, hidden_dim, 4, num_layers=3
+        )
         self._auxiliary_loss = auxiliary_loss
         for part in (self.encoder, self.decoder):
             for parameter in part.parameters():
@@ -196,6 +175,10 @@ class Detr(nn.Module):
         # which the authors do not. The first state is the input, the last one ``last``.
         between = [self.decoder.layernorm(state) for state in decoded.hidden_states[1:-1]]
         return torch.stack([*between, last])
+
+
+detr = Detr
+"""``Detr``, by the name that recipes have for it."""
 
 
 class _FitIntoSquare(DetectorTransform):

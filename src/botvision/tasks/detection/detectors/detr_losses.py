@@ -1,8 +1,11 @@
-"""DETR's losses: predictions and objects are matched one to one, then compared."""
+"""DETR's losses and detections, and its boxes, which are relative to the image."""
+
+from collections.abc import Sequence
 
 import torch
 from accelerate.utils import reduce
 from torch import Tensor
+from torchvision.ops import box_convert, clip_boxes_to_image
 
 from botvision.processes import processes
 
@@ -35,7 +38,11 @@ def set_losses(
         eos_coef=_BACKGROUND_WEIGHT,
         losses=["labels", "boxes"],
     ).to(logits)
-    count = _mean_count(targets, logits.device)
+    processes()  # sets up the process group
+    total = torch.tensor(float(sum(len(each["boxes"]) for each in targets)), device=logits.device)
+    # The mean over the processes, as gradients are averaged; ``ImageLoss.forward`` divides it by
+    # the number of processes once more.
+    count = max(1.0, float(reduce(total, reduction="mean")))
     layers = []
     for scores, relative in zip(logits, boxes, strict=True):
         # NaN boxes would raise in the matching of one process; a NaN loss stops all of them.
@@ -53,12 +60,58 @@ def set_losses(
     return losses
 
 
-def _mean_count(targets: list[dict[str, Tensor]], device: torch.device) -> float:
-    """Return the mean number of objects per process, at least 1, as gradients are averaged.
+def relative_targets(
+    targets: Sequence[dict[str, Tensor]], sizes: Sequence[tuple[int, int]]
+) -> list[dict[str, Tensor]]:
+    """Return targets in the form of Transformers' losses.
 
-    ``ImageLoss.forward`` divides the mean by the number of processes once more.
+    Args:
+        targets: For each image ``boxes`` [n, 4], x1 y1 x2 y2 in pixels, and ``labels`` [n], from 1.
+        sizes: (H, W) of the images, without padding.
+
+    Returns:
+        For each image ``boxes`` [n, 4], center x, center y, width and height as fractions of the
+        image, and ``class_labels`` [n], from 0.
     """
-    processes()  # sets up the process group
-    count = torch.tensor(float(sum(len(target["boxes"]) for target in targets)), device=device)
-    mean: Tensor = reduce(count, reduction="mean")
-    return max(1.0, float(mean))
+    relative = []
+    for target, size in zip(targets, sizes, strict=True):
+        boxes = box_convert(target["boxes"], "xyxy", "cxcywh") / _extent(target["boxes"], size)
+        relative.append({"boxes": boxes, "class_labels": target["labels"] - 1})
+    return relative
+
+
+def detections_of(
+    logits: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]]
+) -> list[dict[str, Tensor]]:
+    """Return detections in the form of torchvision's detectors.
+
+    Each query gives its most probable class other than the background.
+
+    Args:
+        logits: [B, queries, classes], the background last.
+        boxes: [B, queries, 4], center x, center y, width and height as fractions of the image.
+        sizes: (H, W) of the images that the detections are for.
+
+    Returns:
+        For each image ``boxes`` [queries, 4], x1 y1 x2 y2 in pixels, inside the image, ``labels``
+        [queries], from 1, and ``scores`` [queries], highest first.
+    """
+    scores, classes = logits.softmax(dim=-1)[..., :-1].max(dim=-1)
+    scores, order = scores.sort(dim=-1, descending=True, stable=True)
+    detections = []
+    for number, size in enumerate(sizes):
+        own = boxes[number, order[number]]
+        corners = box_convert(own, "cxcywh", "xyxy") * _extent(own, size)
+        detections.append(
+            {
+                "boxes": clip_boxes_to_image(corners, size),
+                "labels": classes[number, order[number]] + 1,
+                "scores": scores[number],
+            }
+        )
+    return detections
+
+
+def _extent(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = size
+    return boxes.new_tensor([width, height, width, height])

@@ -67,23 +67,17 @@ def compact_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> "Compa
         binary = torch.empty(width, height, dtype=torch.bool, device=masks.device)
         for start, values in _sampled(mask, box, window):
             torch.ge(values, 0.5, out=binary[start : start + len(values)])
-        crop = compact.from_dense(
-            binary.cpu().numpy().T[None],
-            np.array([[0, 0, width - 1, height - 1]]),
-            (height, width),
-        )
+        whole = np.array([[0, 0, width - 1, height - 1]])
+        crop = compact.from_dense(binary.cpu().numpy().T[None], whole, (height, width))
         found.append(crop.with_offset(left, top, size))
     merged: CompactMask = compact.merge(found)
     return merged
 
 
 def _window(box: Tensor, size: tuple[int, int], fringe: float) -> _Window:
-    """Return the pixels of a box, at least one: left, top, right and bottom (exclusive).
+    """Return the pixels of a box [4], at least one: left, top, right and bottom (exclusive).
 
-    Args:
-        box: [4], x1 y1 x2 y2.
-        size: (H, W) of the image.
-        fringe: Margin on each side, as a fraction of the box's.
+    The margin on each side is a fraction ``fringe`` of the box's.
     """
     corners: list[float] = box.tolist()
     ranges = []
@@ -97,15 +91,9 @@ def _window(box: Tensor, size: tuple[int, int], fringe: float) -> _Window:
 
 
 def _sampled(mask: Tensor, box: Tensor, window: _Window) -> Iterator[tuple[int, Tensor]]:
-    """Sample a mask at the pixels of a window, in chunks of whole columns.
+    """Sample a mask [1, M, M] at the pixels of a window, in chunks of whole columns.
 
-    Args:
-        mask: Probabilities inside the box, float [1, M, M].
-        box: [4], x1 y1 x2 y2, of the same dtype.
-        window: See ``_window``.
-
-    Yields:
-        Index of the first column in the window, and values [columns, height of the window].
+    Yields the index of the first column in the window, and values [columns, height].
     """
     axes = []
     for axis in range(2):

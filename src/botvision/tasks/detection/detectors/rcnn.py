@@ -118,15 +118,15 @@ def _adapted(detector: _Detector) -> _Detector:
     torchvision makes anchors and decodes boxes in the dtype of the heads' outputs; bfloat16 has
     8 bits of precision, which is half a pixel at 128 and four at 1024.
     """
-    theirs = detector.transform
+    theirs, heads = detector.transform, detector.roi_heads
     detector.transform = DetectorTransform(
         theirs.min_size, theirs.max_size, theirs.image_mean, theirs.image_std
     )
-    heads = detector.roi_heads
-    for module in (detector.backbone, detector.rpn.head, heads.box_predictor):
-        module.register_forward_hook(_widen_outputs)
+    widening = [detector.backbone, detector.rpn.head, heads.box_predictor]
     if heads.has_mask():
-        heads.mask_predictor.register_forward_hook(_widen_outputs)
+        widening.append(heads.mask_predictor)
+    for module in widening:
+        module.register_forward_hook(_widen_outputs)
     return detector
 
 
