@@ -39,28 +39,30 @@ def run_demo(
     *,
     quick: bool = False,
     overwrite: bool = False,
-    display: ShowRun,
-    counting: Counting,
+    display: ShowRun | None = None,
+    counting: Counting | None = None,
 ) -> dict[str, Any]:
     """Write the handwriting scenes, train on them, evaluate and draw.
 
-    A demo that was interrupted goes on where it stopped.
+    An interrupted demo is resumed.
 
     Args:
-        folder: Gets ``data/``, ``run/``, ``predictions/``, ``attention.png``, ``summary.json``.
+        folder: Folder that gets ``data/``, ``run/``, ``predictions/``, ``attention.png``, ``summary.json``.
         quick: A smoke run of seconds rather than minutes; its figures mean nothing.
-        overwrite: Start anew in a folder that holds an earlier demo.
-        display: Shows the training, see ``training.loop.train``.
-        counting: Shows other work: called with its name, gives a function of (done, total).
+        overwrite: Whether to start anew in a folder that holds an earlier demo.
+        display: Shows the training, see ``training.loop.train``; None: silent.
+        counting: Shows other work: called with its name, it gives a context with a function of
+            (done, total); None: silent.
 
     Returns:
-        What ``summary.json`` holds: ``box_ap`` and ``mask_ap`` of the best weights on the
+        The content of ``summary.json``: ``box_ap`` and ``mask_ap`` of the best weights on the
         validation scenes, ``seconds`` of this call, their parts, and what made them.
 
     Raises:
         BotvisionError: If the folder holds a finished demo or something else.
     """
     started = time.perf_counter()
+    counting = counting or _silent
     scenes = _QUICK_SCENES if quick else _SCENES
     _make_room(folder, scenes, overwrite=overwrite)
     data, run = folder / "data", RunFolder(folder / "run")
@@ -131,6 +133,11 @@ def _draw(folder: Path, data: Path, weights: Path, progress: Callable[[int, int]
     at = (int(x + width / 2), int(y + height / 2))
     image = read_image(paths[0])
     draw_attention_maps(image, at, attention_maps(predictor, image, at), folder / "attention.png")
+
+
+@contextmanager
+def _silent(_name: str) -> Iterator[Callable[[int, int], None]]:
+    yield lambda _done, _total: None
 
 
 @contextmanager

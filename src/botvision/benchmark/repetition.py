@@ -57,7 +57,7 @@ def repeat_recipes(
     seeds: int,
     folder: Path,
     *,
-    display: ShowRun,
+    display: ShowRun | None = None,
     note: Callable[[str], None] | None = None,
 ) -> list[Repeated]:
     """Train each recipe with the seeds 0, 1 and so on.
@@ -69,7 +69,7 @@ def repeat_recipes(
         recipes: Recipes with their ``data.folder`` set.
         seeds: Number of seeds.
         folder: Folder of the runs.
-        display: Shows a run.
+        display: Shows a run; None: silent.
         note: Called with one line when a run begins.
 
     Raises:
