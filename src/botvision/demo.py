@@ -47,7 +47,8 @@ def run_demo(
     An interrupted demo is resumed.
 
     Args:
-        folder: Folder that gets ``data/``, ``run/``, ``predictions/``, ``attention.png``, ``summary.json``.
+        folder: Folder for ``data/``, ``run/``, ``predictions/``, ``attention.png`` and
+            ``summary.json``.
         quick: A smoke run of seconds rather than minutes; its figures mean nothing.
         overwrite: Whether to start anew in a folder that holds an earlier demo.
         display: Shows the training, see ``training.loop.train``; None: silent.
