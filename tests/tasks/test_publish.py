@@ -11,6 +11,8 @@ import yaml
 import botvision
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_image
+from botvision.tasks.classification.build import build_classifier
+from botvision.tasks.classification.settings import ClassifierSettings
 from botvision.tasks.publish import save_pretrained
 from botvision.weights.file import (
     read_description,
@@ -251,3 +253,22 @@ def test_a_configuration_that_is_wrong(changes, expected, tmp_path):
         botvision.load(tmp_path)
     assert str(tmp_path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_classifier_that_a_recipe_botifies(describe, files, tmp_path):
+    model = {
+        "classifier": "resnet26",
+        "classifier_arguments": {"channels": [8, 8, 16, 16]},
+        "botify": {"position": "absolute"},
+        "image_size": 64,
+    }
+    described = describe(model=model)
+    network = build_classifier(ClassifierSettings(**model), 3).eval()
+    save_weights(tmp_path / "a.safetensors", network, described)
+    save_pretrained(tmp_path / "a.safetensors", tmp_path / "published")
+    expected = botvision.load(tmp_path / "a.safetensors").probabilities(files)
+    assert torch.equal(botvision.load(tmp_path / "published").probabilities(files), expected)
+    again = from_pretrained(tmp_path / "published")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(again(images), network(images))

@@ -10,6 +10,7 @@ import torch
 from botvision.datasets.folders.dataset import ClassImages
 from botvision.errors import BotvisionError
 from botvision.models import create_model, list_models
+from botvision.models.botify import botify
 from botvision.tasks.classification.charts import draw_calibration, draw_confusion, draw_per_class
 from botvision.tasks.classification.evaluation import classify
 from botvision.tasks.classification.metrics import measure
@@ -164,6 +165,8 @@ def _config(settings: ClassifierSettings, description: Description, path: Path) 
             arguments["img_size"] = given.size
         with torch.device("meta"):
             network = create_model(settings.classifier, num_classes=len(names), **arguments)
+            if settings.botify is not None:
+                botify(network, **settings.botify)
         config |= network_config(network, labels=names, arguments=arguments, preprocessing=prepared)
     except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise BotvisionError(
