@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.library import opcheck
 from torch.testing import assert_close
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from botvision.attention import chunked, decomposed_attention
@@ -14,7 +15,8 @@ SIZE = (2, 3)
 def configuration(make_inputs, *, content=True, **options):
     """Positional arguments of the forward operator."""
     inputs = make_inputs(SIZE, value_dim=5, dtype=options.pop("dtype", torch.float32), **options)
-    return (*inputs.values(), list(SIZE), 0.5, content)
+    *qkv, bias_h, bias_w = inputs.values()
+    return (qkv, bias_h, bias_w, list(SIZE), 0.5, content)
 
 
 CONFIGURATIONS = {
@@ -36,9 +38,8 @@ def arguments(request, make_inputs):
 
 
 def laid_out_by_width(arguments):
-    return tuple(
-        t.detach().mT.contiguous().mT.requires_grad_() if isinstance(t, torch.Tensor) else t
-        for t in arguments
+    return tree_map_only(
+        torch.Tensor, lambda t: t.detach().mT.contiguous().mT.requires_grad_(), arguments
     )
 
 
@@ -54,8 +55,8 @@ def test_forward_operator(arguments, strided):
 @pytest.mark.parametrize("strided", [False, True], ids=["contiguous", "strided"])
 def test_backward_operator(arguments, strided):
     arguments = laid_out_by_width(arguments) if strided else arguments
-    inputs = [t.detach() if isinstance(t, torch.Tensor) else t for t in arguments]
-    cotangent = torch.randn_like(inputs[2])
+    inputs = tree_map_only(torch.Tensor, torch.Tensor.detach, arguments)
+    cotangent = torch.randn_like(inputs[0][2])
     opcheck(chunked._backward, (cotangent, *inputs))
     opcheck(chunked._backward, (cotangent[..., :1].expand(cotangent.shape), *inputs))
 

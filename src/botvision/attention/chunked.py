@@ -21,7 +21,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from botvision.attention.operation import softmax_dtype
+from botvision.attention.operation import (
+    Operands,
+    empty_gradients,
+    gradients_of_arguments,
+    softmax_dtype,
+)
 
 # Elements of a block of logits. On a CPU the products want many rows, the other steps a block that
 # stays in the caches; a GPU wants enough to keep its multiprocessors busy.
@@ -29,22 +34,10 @@ _BLOCK_ELEMENTS = {"cpu": 2**21, "cuda": 2**26}
 # With fewer rows the products of a large map wait for memory.
 _SMALLEST_BLOCK_ROWS = 512
 
-_INPUTS = ("q", "k", "v", "bias_h", "bias_w")
 
-
-def chunked_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias_h: Tensor | None,
-    bias_w: Tensor | None,
-    *,
-    size: tuple[int, int],
-    scale: float,
-    content: bool,
-) -> Tensor:
+def chunked_attention(operands: Operands) -> Tensor:
     """See ``decomposed_attention``."""
-    return _forward(q, k, v, bias_h, bias_w, size, scale, content)
+    return _forward(list(operands[:3]), *operands[3:])
 
 
 class _Blocks:
@@ -52,19 +45,17 @@ class _Blocks:
 
     def __init__(
         self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        qkv: Sequence[Tensor],
         biases: Sequence[Tensor | None],
         size: Sequence[int],
         scale: float,
         content: bool,
     ) -> None:
-        self.dtype = softmax_dtype(q.dtype)
-        self.is_narrow = self.dtype != q.dtype
+        self.dtype = softmax_dtype(qkv[0].dtype)
+        self.is_narrow = self.dtype != qkv[0].dtype
         self.size, self.content = tuple(size), content
         # Products in half precision would copy a strided operand for every block.
-        self.q, self.k, self.v = (t.flatten(0, 1).contiguous() for t in (q, k, v))
+        self.q, self.k, self.v = (t.flatten(0, 1).contiguous() for t in qkv)
         # A product in float16 might overflow before it is scaled.
         self.scaled_q, self.alpha = (self.q * scale, 1.0) if self.is_narrow else (self.q, scale)
         # Shaped to be broadcast over [G, M, H, W].
@@ -141,18 +132,16 @@ class _Blocks:
 
 @torch.library.custom_op("botvision::chunked_attention", mutates_args=())
 def _forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Sequence[Tensor],
     bias_h: Tensor | None,
     bias_w: Tensor | None,
     size: Sequence[int],
     scale: float,
     content: bool,
 ) -> Tensor:
-    out = v.new_empty(v.shape)
+    out = qkv[2].new_empty(qkv[2].shape)
     out3 = out.flatten(0, 1)
-    blocks = _Blocks(q, k, v, (bias_h, bias_w), size, scale, content)
+    blocks = _Blocks(qkv, (bias_h, bias_w), size, scale, content)
     for g, m in blocks:
         weights = blocks.narrowed(blocks.probabilities(g, m), g, m)
         torch.bmm(weights, blocks.v[g], out=out3[g, m])
@@ -162,46 +151,40 @@ def _forward(
 @torch.library.custom_op("botvision::chunked_attention_backward", mutates_args=())
 def _backward(
     grad_out: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Sequence[Tensor],
     bias_h: Tensor | None,
     bias_w: Tensor | None,
     size: Sequence[int],
     scale: float,
     content: bool,
 ) -> list[Tensor]:
-    blocks = _Blocks(q, k, v, (bias_h, bias_w), size, scale, content)
-    inputs = _taking_part((q, k, v, bias_h, bias_w), content)
-    grads = {name: t.new_empty(t.shape) for name, t in inputs.items()}
-    flat = {name: grad.flatten(0, 1) for name, grad in grads.items()}
+    blocks = _Blocks(qkv, (bias_h, bias_w), size, scale, content)
+    grads = empty_gradients(qkv, bias_h, bias_w, content)
+    grad_q, *others = (grad.flatten(0, 1) for grad in grads)
     # Keys and values collect a term from every block and the biases one from every key, so they
     # are summed in the wider dtype.
-    sums = {
-        name: torch.zeros_like(flat[name], dtype=blocks.dtype)
-        if blocks.is_narrow
-        else flat[name].zero_()
-        for name in flat
-        if name != "q"
-    }
+    sums = [
+        torch.zeros_like(grad, dtype=blocks.dtype) if blocks.is_narrow else grad.zero_()
+        for grad in others
+    ]
+    sum_k, sum_v, *bias_sums = sums
     grad_out3 = grad_out.flatten(0, 1).contiguous()
     for g, m in blocks:
         weights = blocks.probabilities(g, m)
-        _add_product(sums["v"][g], blocks.narrowed(weights, g, m).mT, grad_out3[g, m])
+        _add_product(sum_v[g], blocks.narrowed(weights, g, m).mT, grad_out3[g, m])
         grad_logits = blocks.gradient_of_logits(weights, grad_out3[g, m], g, m)
         cells = grad_logits.unflatten(-1, blocks.size)
-        for name, axis in (("bias_h", -1), ("bias_w", -2)):
-            if name in sums:
-                torch.sum(cells, axis, out=sums[name][g, m])
+        for bias, bias_sum, axis in zip((bias_h, bias_w), bias_sums, (-1, -2), strict=True):
+            if bias is not None:
+                torch.sum(cells, axis, out=bias_sum[g, m])
         if content:
             narrow = blocks.narrowed(grad_logits, g, m)
-            torch.bmm(narrow, blocks.k[g], out=flat["q"][g, m])
-            _add_product(sums["k"][g], narrow.mT, blocks.scaled_q[g, m], blocks.alpha)
-    if content:
-        flat["q"].mul_(scale)
-    for name, total in sums.items():
-        flat[name].copy_(total)
-    return list(grads.values())
+            torch.bmm(narrow, blocks.k[g], out=grad_q[g, m])
+            _add_product(sum_k[g], narrow.mT, blocks.scaled_q[g, m], blocks.alpha)
+    grad_q.mul_(scale)
+    for grad, total in zip(others, sums, strict=True):
+        grad.copy_(total)
+    return grads
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor, alpha: float = 1.0) -> None:
@@ -213,51 +196,40 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor, alpha: float = 1.0)
         total.add_(product, alpha=alpha)
 
 
-def _taking_part(tensors: Sequence[Tensor | None], content: bool) -> dict[str, Tensor]:
-    """Return those of q, k, v and the biases that get a gradient, by name."""
-    return {
-        name: tensor
-        for name, tensor in zip(_INPUTS, tensors, strict=True)
-        if tensor is not None and (content or name not in ("q", "k"))
-    }
-
-
 @_forward.register_fake
-def _(_q: Tensor, _k: Tensor, v: Tensor, *_rest: Any) -> Tensor:
-    return v.new_empty(v.shape)
+def _(qkv: Sequence[Tensor], *_rest: Any) -> Tensor:
+    return qkv[2].new_empty(qkv[2].shape)
 
 
 @_backward.register_fake
-def _(_grad_out: Tensor, *inputs: Any) -> list[Tensor]:
-    *tensors, _size, _scale, content = inputs
-    return [t.new_empty(t.shape) for t in _taking_part(tensors, content).values()]
+def _(*arguments: Any) -> list[Tensor]:
+    _grad_out, qkv, bias_h, bias_w, _size, _scale, content = arguments
+    return empty_gradients(qkv, bias_h, bias_w, content)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001  # torch's
-    *tensors, ctx.size, ctx.scale, ctx.content = inputs
-    ctx.save_for_backward(*tensors)
+    qkv, bias_h, bias_w, *ctx.options = inputs
+    ctx.save_for_backward(*qkv, bias_h, bias_w)
 
 
-def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors
-    names = _taking_part(tensors, ctx.content)
-    grads = _backward(grad_out, *tensors, ctx.size, ctx.scale, ctx.content)
-    by_name = dict(zip(names, grads, strict=True))
-    return (*map(by_name.get, _INPUTS), None, None, None)
+def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Any, ...]:
+    *qkv, bias_h, bias_w = ctx.saved_tensors
+    grads = _backward(grad_out, qkv, bias_h, bias_w, *ctx.options)
+    return gradients_of_arguments(grads, bias_h, bias_w, ctx.options[-1])
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
 
 
 @register_flop_formula(torch.ops.botvision.chunked_attention)
-def _forward_operations(*inputs: Any, **_: Any) -> int:
+def _forward_operations(qkv: Any, *inputs: Any, **_: Any) -> int:
     """Count the operations of the products for ``torch.utils.flop_counter``."""
-    q, _k, v, *_biases, _size, _scale, content = inputs
-    return 2 * math.prod(q[:3]) * q[2] * (content * q[3] + v[3])
+    q, _k, v = qkv
+    return 2 * math.prod(q[:3]) * q[2] * (inputs[-1] * q[3] + v[3])
 
 
 @register_flop_formula(torch.ops.botvision.chunked_attention_backward)
-def _backward_operations(_grad_out: Any, *inputs: Any, **_: Any) -> int:
+def _backward_operations(_grad_out: Any, qkv: Any, *inputs: Any, **_: Any) -> int:
     """Count those of the backward pass, including the recomputed content product."""
-    q, _k, v, *_biases, _size, _scale, content = inputs
-    return 2 * math.prod(q[:3]) * q[2] * (3 * content * q[3] + 2 * v[3])
+    q, _k, v = qkv
+    return 2 * math.prod(q[:3]) * q[2] * (3 * inputs[-1] * q[3] + 2 * v[3])

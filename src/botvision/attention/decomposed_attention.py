@@ -7,7 +7,7 @@ from botvision.attention.chunked import chunked_attention
 from botvision.attention.experimental.flex import flex_attention
 from botvision.attention.experimental.triton_attention import triton_attention
 from botvision.attention.fused import fused_attention
-from botvision.attention.operation import Implementation
+from botvision.attention.operation import Implementation, Operands
 from botvision.attention.reference import reference_attention
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
@@ -70,12 +70,12 @@ def decomposed_attention(
     Raises:
         ValueError: On an unknown ``impl`` or on shapes, dtypes or devices that do not agree.
     """
-    _check(q, k, v, bias_h, bias_w, size)
+    _check(q, size, k=k, v=v, bias_h=bias_h, bias_w=bias_w)
     check_implementation(impl)
     name = automatic_implementation(q, v, size) if impl == "auto" else impl
     if scale is None:
         scale = float(q.shape[-1]) ** -0.5
-    return IMPLEMENTATIONS[name](q, k, v, bias_h, bias_w, size=size, scale=scale, content=content)
+    return IMPLEMENTATIONS[name](Operands(q, k, v, bias_h, bias_w, size, scale, content))
 
 
 # The widest head for which FlashAttention has a kernel.
@@ -109,29 +109,17 @@ def check_implementation(impl: str) -> None:
         raise ValueError(f"impl: expected one of {', '.join(names)}, got {impl!r}")
 
 
-def _check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias_h: Tensor | None,
-    bias_w: Tensor | None,
-    size: tuple[int, int],
-) -> None:
-    height, width = size
+def _check(q: Tensor, size: tuple[int, int], **others: Tensor | None) -> None:
     if q.ndim != 4:
         raise ValueError(f"q: expected [B, heads, N, d], got shape {tuple(q.shape)}")
-    batch, heads, n, dim = q.shape
-    if height * width != n:
+    n, dim = q.shape[2:]
+    if size[0] * size[1] != n:
         raise ValueError(f"size: expected H * W = {n} (q's third dimension), got {size}")
-    expected = {
-        "k": (k, (batch, heads, n, dim)),
-        "v": (v, (batch, heads, n, v.shape[-1])),
-        "bias_h": (bias_h, (batch, heads, n, height)),
-        "bias_w": (bias_w, (batch, heads, n, width)),
-    }
-    for name, (tensor, shape) in expected.items():
+    widths = {"k": dim, "bias_h": size[0], "bias_w": size[1]}
+    for name, tensor in others.items():
         if tensor is None:
             continue
+        shape = (*q.shape[:3], widths.get(name, tensor.shape[-1]))
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
         if tensor.dtype != q.dtype or tensor.device != q.device:

@@ -13,19 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from botvision.attention.operation import Operands
 
-def fused_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias_h: Tensor | None,
-    bias_w: Tensor | None,
-    *,
-    size: tuple[int, int],
-    scale: float,
-    content: bool,
-) -> Tensor:
+
+def fused_attention(operands: Operands) -> Tensor:
     """See ``decomposed_attention``."""
+    q, k, v, bias_h, bias_w, size, scale, content = operands
     queries, keys = ([q * scale], [k]) if content else ([], [])
     position = torch.arange(q.shape[2], device=q.device)
     axes = ((bias_h, position // size[1]), (bias_w, position % size[1]))

@@ -1,5 +1,6 @@
 """The paper's multi-head self-attention layer over a feature map (figure 4)."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -7,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from botvision.attention.decomposed_attention import check_implementation, decomposed_attention
-from botvision.attention.operation import attention_probabilities
+from botvision.attention.operation import Operands
 from botvision.attention.positions import AbsolutePosition2d, RelativePosition2d
+from botvision.attention.reference import attention_probabilities
 
 PositionKind = Literal["relative", "absolute", "none"]
 
@@ -110,47 +112,35 @@ class MultiHeadSelfAttention2d(nn.Module):
         Returns:
             Probabilities over the map, [B, heads, H, W], float32 or better.
         """
-        q, k, _, bias_h, bias_w = self._project(x)
-        size = (x.shape[2], x.shape[3])
+        operands = self._operands(x)
+        size = operands.size
         for name, at, side in (("row", row, size[0]), ("column", column, size[1])):
             if not 0 <= at < side:
                 raise ValueError(f"{name}: expected 0 to {side - 1} on a map of {size}, got {at}")
         at = row * size[1] + column
         here = slice(at, at + 1)
-        probabilities = attention_probabilities(
-            q[:, :, here],
-            k,
-            None if bias_h is None else bias_h[:, :, here],
-            None if bias_w is None else bias_w[:, :, here],
-            size=size,
-            scale=self.scale,
-            content=self.content,
-        )
-        return probabilities.squeeze(2).unflatten(-1, size)
+        biases = (operands.bias_h, operands.bias_w)
+        bias_h, bias_w = (None if bias is None else bias[:, :, here] for bias in biases)
+        one_query = operands._replace(q=operands.q[:, :, here], bias_h=bias_h, bias_w=bias_w)
+        return attention_probabilities(one_query).squeeze(2).unflatten(-1, size)
 
     def _attend(self, x: Tensor) -> Tensor:
         """Return the attended values, [B, heads, N, d], of ``x``, [B, C, H, W]."""
-        q, k, v, bias_h, bias_w = self._project(x)
-        return decomposed_attention(
-            q,
-            k,
-            v,
-            bias_h,
-            bias_w,
-            size=(x.shape[2], x.shape[3]),
-            scale=self.scale,
-            content=self.content,
-            impl=self.impl,
-        )
+        return decomposed_attention(**self._operands(x)._asdict(), impl=self.impl)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Return queries, keys and values, [B, heads, N, d], and the position biases."""
+    def _operands(self, x: Tensor) -> Operands:
+        size = (x.shape[2], x.shape[3])
+        q, k, v = self._project(x)
+        bias_h, bias_w = (
+            (None, None) if self.position is None else self.position(q, size, self.scale)
+        )
+        return Operands(q, k, v, bias_h, bias_w, size, self.scale, self.content)
+
+    def _project(self, x: Tensor) -> Sequence[Tensor]:
+        """Return queries, keys and values, [B, heads, N, d]."""
         # Called instead of multiplying by its weight, so that hooks and replacements take part.
         qkv = self.qkv(x).permute(0, 2, 3, 1).flatten(1, 2)
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        if self.position is None:
-            return q, k, v, None, None
-        return q, k, v, *self.position(q, (x.shape[2], x.shape[3]), self.scale)
+        return qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
 
     def extra_repr(self) -> str:
         """Return the part of ``repr`` in the parentheses."""

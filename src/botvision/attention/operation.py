@@ -1,31 +1,27 @@
-"""The operation that all implementations share: its signature, softmax dtype and probabilities."""
+"""What the implementations share: their operands, the softmax dtype, memory of the gradients."""
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 
-class Implementation(Protocol):
-    """An implementation of ``decomposed_attention``, called with arguments that were checked.
+class Operands(NamedTuple):
+    """The arguments of ``decomposed_attention``, checked; ``scale`` is a number."""
 
-    The arguments and the result are those of ``decomposed_attention``; ``scale`` is a number.
-    """
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    bias_h: Tensor | None
+    bias_w: Tensor | None
+    size: tuple[int, int]
+    scale: float
+    content: bool
 
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        bias_h: Tensor | None,
-        bias_w: Tensor | None,
-        *,
-        size: tuple[int, int],
-        scale: float,
-        content: bool,
-    ) -> Tensor:
-        """Return the attended values, [B, heads, N, d_v]."""
-        ...
+
+Implementation: TypeAlias = Callable[[Operands], Tensor]
+"""An implementation of ``decomposed_attention``; returns the attended values [B, heads, N, d_v]."""
 
 
 def softmax_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -33,31 +29,26 @@ def softmax_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def attention_probabilities(
-    q: Tensor,
-    k: Tensor,
-    bias_h: Tensor | None,
-    bias_w: Tensor | None,
-    *,
-    size: tuple[int, int],
-    scale: float,
-    content: bool,
-) -> Tensor:
-    """Return the softmax of the decomposed logits, in plain operations.
+def empty_gradients(
+    qkv: Sequence[Tensor], bias_h: Tensor | None, bias_w: Tensor | None, content: bool
+) -> list[Tensor]:
+    """Return memory for the gradients of q, k, v and the biases, without elements if unused."""
+    tensors = (*(qkv if content else (None, None, qkv[2])), bias_h, bias_w)
+    return [qkv[0].new_empty((0, 0, 0, 0) if t is None else t.shape) for t in tensors]
 
-    The arguments are those of ``decomposed_attention``, but the M queries, and the biases with
-    them, may be any subset of the map's N positions.
 
-    Returns:
-        [B, heads, M, N], rows summing to 1, in float32 or better.
+def gradients_of_arguments(
+    grads: Sequence[Tensor], bias_h: Tensor | None, bias_w: Tensor | None, content: bool
+) -> tuple[Any, ...]:
+    """Return the derivative of an operator (qkv, bias_h, bias_w, size, scale, content).
+
+    Args:
+        grads: Gradients of q, k, v and the biases, in the memory of ``empty_gradients``.
+        bias_h: Bias of the operator.
+        bias_w: Bias of the operator.
+        content: Whether the result depends on q and k.
     """
-    height, width = size
-    dtype = softmax_dtype(q.dtype)
-    logits = q.new_zeros(*q.shape[:-1], height, width, dtype=dtype)
-    if content:
-        logits = logits + ((q * scale) @ k.transpose(-1, -2)).to(dtype).unflatten(-1, size)
-    if bias_h is not None:
-        logits = logits + bias_h.to(dtype).unsqueeze(-1)
-    if bias_w is not None:
-        logits = logits + bias_w.to(dtype).unsqueeze(-2)
-    return logits.flatten(-2).softmax(dim=-1)
+    q, k, v, h, w = grads
+    for_qkv = [q, k, v] if content else [None, None, v]
+    for_biases = (None if bias_h is None else h, None if bias_w is None else w)
+    return for_qkv, *for_biases, None, None, None

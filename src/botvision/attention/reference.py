@@ -2,22 +2,26 @@
 
 from torch import Tensor
 
-from botvision.attention.operation import attention_probabilities
+from botvision.attention.operation import Operands, softmax_dtype
 
 
-def reference_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias_h: Tensor | None,
-    bias_w: Tensor | None,
-    *,
-    size: tuple[int, int],
-    scale: float,
-    content: bool,
-) -> Tensor:
+def reference_attention(operands: Operands) -> Tensor:
     """See ``decomposed_attention``."""
-    probabilities = attention_probabilities(
-        q, k, bias_h, bias_w, size=size, scale=scale, content=content
-    )
-    return probabilities.to(v.dtype) @ v
+    return attention_probabilities(operands).to(operands.v.dtype) @ operands.v
+
+
+def attention_probabilities(operands: Operands) -> Tensor:
+    """Return the softmax of the decomposed logits, [B, heads, M, N], in float32 or better.
+
+    The M queries, and the biases with them, may be any subset of the map's N positions.
+    """
+    q, k, _, bias_h, bias_w, size, scale, content = operands
+    dtype = softmax_dtype(q.dtype)
+    logits = q.new_zeros(*q.shape[:-1], *size, dtype=dtype)
+    if content:
+        logits = logits + ((q * scale) @ k.transpose(-1, -2)).to(dtype).unflatten(-1, size)
+    if bias_h is not None:
+        logits = logits + bias_h.to(dtype).unsqueeze(-1)
+    if bias_w is not None:
+        logits = logits + bias_w.to(dtype).unsqueeze(-2)
+    return logits.flatten(-2).softmax(dim=-1)

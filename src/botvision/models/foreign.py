@@ -2,6 +2,7 @@
 
 import sys
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from timm.layers.bottleneck_attn import BottleneckAttn
@@ -11,6 +12,7 @@ from botvision.attention import MultiHeadSelfAttention2d
 from botvision.models.bottleneck_transformer import halving_pool
 
 _LUCIDRAINS = "bottleneck_transformer_pytorch.bottleneck_transformer_pytorch"
+_Position = Literal["relative", "absolute"]
 
 
 class ConvertedAttention2d(MultiHeadSelfAttention2d):
@@ -35,7 +37,7 @@ class ConvertedAttention2d(MultiHeadSelfAttention2d):
         width: Tensor,
         *,
         num_heads: int,
-        position: Literal["relative", "absolute"],
+        position: _Position,
         impl: str,
     ) -> None:
         rows, columns = len(height), len(width)
@@ -54,29 +56,10 @@ class ConvertedAttention2d(MultiHeadSelfAttention2d):
         """Attend over ``x``, [B, C, H, W]."""
         return self._attend(x).transpose(2, 3).flatten(1, 2).unflatten(2, (x.shape[2], x.shape[3]))
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    def _project(self, x: Tensor) -> Sequence[Tensor]:
         qkv = self.qkv(x).flatten(2).transpose(1, 2)
         parts = qkv.split([self._keys, self._keys, qkv.shape[2] - 2 * self._keys], dim=-1)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
-        return q, k, v, *self.position(q, (x.shape[2], x.shape[3]), self.scale)
-
-
-class AnySizeStack(nn.Module):
-    """The blocks of a ``BottleStack`` without its check of the map's size.
-
-    Args:
-        net: The blocks; their parameters keep their names.
-    """
-
-    def __init__(self, net: nn.Sequential) -> None:
-        super().__init__()
-        self.net = net
-        self.training = net.training
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the blocks to ``x``, [B, C, H, W]."""
-        out: Tensor = self.net(x)
-        return out
+        return [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
 
 
 def convert_attention(network: nn.Module, *, impl: str = "auto") -> nn.Module:
@@ -130,55 +113,46 @@ def convert_attention(network: nn.Module, *, impl: str = "auto") -> nn.Module:
     return holder["network"]
 
 
-def _replacement(module: nn.Module, impl: str) -> nn.Module | None:
+def _replacement(module: Any, impl: str) -> nn.Module | None:
     """Return the replacement of a module of another package; None for other modules."""
     if isinstance(module, BottleneckAttn):
-        return _from_timm(module, impl)
+        # By default timm's scales q . k by d ** -0.5, but not the position logits.
+        factor = 1.0 if module.scale_pos_embed else module.dim_head_qk**0.5
+        tables = (module.pos_embed.height_rel, module.pos_embed.width_rel)
+        attention = _converted(module.qkv, tables, factor, module.num_heads, "relative", impl)
+        pool = halving_pool() if isinstance(module.pool, nn.AvgPool2d) else nn.Identity()
+        replacement = nn.Sequential(OrderedDict(attention=attention, pool=pool))
+        return replacement.train(module.training)
     package: Any = sys.modules.get(_LUCIDRAINS)  # if it is not imported, no module is its
     if package is not None and isinstance(module, package.BottleStack):
-        return AnySizeStack(module.net)
+        # The blocks without the check of the map's size; their parameters keep their names.
+        stack = nn.Sequential(OrderedDict(net=module.net))
+        stack.training = module.net.training
+        return stack
     if package is not None and isinstance(module, package.Attention):
-        return _from_lucidrains(
-            module, impl, relative=isinstance(module.pos_emb, package.RelPosEmb)
-        )
+        table = module.pos_emb
+        relative = isinstance(table, package.RelPosEmb)
+        tables = (table.rel_height, table.rel_width) if relative else (table.height, table.width)
+        position: _Position = "relative" if relative else "absolute"
+        # It scales the queries, as the paper does.
+        attention = _converted(module.to_qkv, tables, 1.0, module.heads, position, impl)
+        return attention.train(module.training)
     return None
 
 
-def _from_timm(module: Any, impl: str) -> nn.Module:
-    """Convert timm's, which by default scales q . k by d ** -0.5 but not the position logits."""
-    factor = 1.0 if module.scale_pos_embed else module.dim_head_qk**0.5
-    tables = module.pos_embed.height_rel, module.pos_embed.width_rel
+def _converted(
+    qkv: nn.Conv2d,
+    tables: tuple[Tensor, Tensor],
+    factor: float,
+    num_heads: int,
+    position: _Position,
+    impl: str,
+) -> ConvertedAttention2d:
+    """Return the attention with copies of the tables, trainable where the original tables were."""
+    height, width = (table.detach() * factor for table in tables)
     attention = ConvertedAttention2d(
-        module.qkv,
-        *(table.detach() * factor for table in tables),
-        num_heads=module.num_heads,
-        position="relative",
-        impl=impl,
+        qkv, height, width, num_heads=num_heads, position=position, impl=impl
     )
-    strided = isinstance(module.pool, nn.AvgPool2d)
-    pool = halving_pool() if strided else nn.Identity()
-    replacement = nn.Sequential(OrderedDict(attention=_alike(attention, *tables), pool=pool))
-    return replacement.train(module.training)
-
-
-def _from_lucidrains(module: Any, impl: str, *, relative: bool) -> nn.Module:
-    """Convert bottleneck-transformer-pytorch's, which scales the queries, as the paper does."""
-    encoding = module.pos_emb
-    tables = (
-        (encoding.rel_height, encoding.rel_width) if relative else (encoding.height, encoding.width)
-    )
-    attention = ConvertedAttention2d(
-        module.to_qkv,
-        *(table.detach().clone() for table in tables),
-        num_heads=module.heads,
-        position="relative" if relative else "absolute",
-        impl=impl,
-    )
-    return _alike(attention, *tables).train(module.training)
-
-
-def _alike(attention: ConvertedAttention2d, height: Tensor, width: Tensor) -> ConvertedAttention2d:
-    """Make the tables trainable where the original tables were."""
-    attention.position.height.requires_grad_(height.requires_grad)
-    attention.position.width.requires_grad_(width.requires_grad)
+    attention.position.height.requires_grad_(tables[0].requires_grad)
+    attention.position.width.requires_grad_(tables[1].requires_grad)
     return attention

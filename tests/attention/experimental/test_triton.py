@@ -17,6 +17,7 @@ import torch
 from torch.testing import assert_close
 
 from botvision.attention.experimental.triton_attention import triton_attention
+from botvision.attention.operation import Operands
 from botvision.attention.reference import reference_attention
 
 NAMES = ("q", "k", "v", "bias_h", "bias_w")
@@ -38,6 +39,10 @@ def make_inputs(size, *, batch=1, heads=2, dim=4, value_dim=None, dtype=torch.fl
     return {name: None if name in without else t for name, t in drawn.items()}
 
 
+def attend(inputs):
+    return triton_attention(Operands(**inputs, size=(2, 3), scale=1.0, content=True))
+
+
 def run(function, inputs, size, *, scale=0.7, content=True, dtype=None):
     """Output and gradients, None where there is none, of the inputs in ``dtype`` if given."""
     leaves = {
@@ -47,7 +52,7 @@ def run(function, inputs, size, *, scale=0.7, content=True, dtype=None):
     if dtype is None:  # a cast would have made them contiguous
         for name, leaf in leaves.items():
             assert leaf is None or leaf.stride() == inputs[name].stride()
-    out = function(**leaves, size=size, scale=scale, content=content)
+    out = function(Operands(**leaves, size=size, scale=scale, content=content))
     generator = torch.Generator().manual_seed(1)
     cotangent = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
     given = {name: leaf for name, leaf in leaves.items() if leaf is not None}
@@ -93,7 +98,7 @@ def check_views():
 
 def check_expanded_gradient():
     inputs = {name: t.requires_grad_() for name, t in make_inputs((2, 3)).items()}
-    triton_attention(**inputs, size=(2, 3), scale=1.0, content=True).sum().backward()
+    attend(inputs).sum().backward()
     # Rows of probabilities sum to one, so the values' gradients add up to the queries' number.
     assert_close(inputs["v"].grad.sum(dim=2), torch.full((1, 2, 4), 6.0))
 
@@ -118,7 +123,7 @@ def check_masked_tiles():
 
 def check_empty_batch():
     inputs = {name: t.requires_grad_() for name, t in make_inputs((2, 3), batch=0).items()}
-    out = triton_attention(**inputs, size=(2, 3), scale=1.0, content=True)
+    out = attend(inputs)
     assert out.shape == (0, 2, 6, 4)
     out.sum().backward()
     assert all(t.grad.shape == t.shape for t in inputs.values())
@@ -132,7 +137,7 @@ def check_determinism():
 
 def check_second_derivative():
     inputs = {name: t.requires_grad_() for name, t in make_inputs((2, 3)).items()}
-    out = triton_attention(**inputs, size=(2, 3), scale=1.0, content=True)
+    out = attend(inputs)
     (grad,) = torch.autograd.grad(out.square().sum(), inputs["q"], create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula"):
         grad.square().sum().backward()
@@ -144,12 +149,13 @@ def check_operators():
     for without, content in (((), True), (("bias_h",), True), (("bias_w",), False)):
         inputs = make_inputs((2, 3), without=without)
         leaves = [None if t is None else t.requires_grad_() for t in inputs.values()]
-        torch.library.opcheck(torch.ops.botvision.triton_attention, (*leaves, 2, 3, 0.5, content))
+        arguments = (leaves[:3], *leaves[3:], (2, 3), 0.5, content)
+        torch.library.opcheck(torch.ops.botvision.triton_attention, arguments)
         with torch.no_grad():
-            saved = torch.ops.botvision.triton_attention(*leaves, 2, 3, 0.5, content)
+            saved = torch.ops.botvision.triton_attention(*arguments)
         torch.library.opcheck(
             torch.ops.botvision.triton_attention_backward,
-            (torch.ones_like(saved[0]), *saved, *leaves, 2, 3, 0.5, content),
+            (torch.ones_like(saved[0]), *saved, *arguments),
             test_utils=("test_schema", "test_faketensor"),
         )
 
@@ -255,18 +261,18 @@ def test_is_the_reference_in_the_interpreter(case, interpreted):
 def test_float64_is_an_error():
     inputs = make_inputs((2, 3), dtype=torch.float64)
     with pytest.raises(ValueError, match=r"expected one of torch\.float16.*got torch\.float64"):
-        triton_attention(**inputs, size=(2, 3), scale=1.0, content=True)
+        attend(inputs)
 
 
 def test_heads_too_wide_are_an_error():
     with pytest.raises(ValueError, match="at most 256 wide, got 257"):
-        triton_attention(**make_inputs((2, 3), value_dim=257), size=(2, 3), scale=1.0, content=True)
+        attend(make_inputs((2, 3), value_dim=257))
 
 
 def test_tensors_on_the_cpu_are_an_error(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ValueError, match="expected tensors on a GPU, got cpu"):
-        triton_attention(**make_inputs((2, 3)), size=(2, 3), scale=1.0, content=True)
+        attend(make_inputs((2, 3)))
 
 
 def test_missing_triton_is_named(monkeypatch):
@@ -276,12 +282,12 @@ def test_missing_triton_is_named(monkeypatch):
         sys.modules, "botvision.attention.experimental.triton_kernels", raising=False
     )
     with pytest.raises(ImportError, match="expected the package triton"):
-        triton_attention(**make_inputs((2, 3)), size=(2, 3), scale=1.0, content=True)
+        attend(make_inputs((2, 3)))
 
 
 def test_meta_tensors_need_no_gpu():
     inputs = {name: t.to("meta") for name, t in make_inputs((2, 3), value_dim=7).items()}
-    out = triton_attention(**inputs, size=(2, 3), scale=1.0, content=True)
+    out = attend(inputs)
     assert out.shape == (1, 2, 6, 7)
 
 

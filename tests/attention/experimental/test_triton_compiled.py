@@ -16,7 +16,7 @@ import warnings
 import pytest
 import torch
 
-from botvision.attention.experimental.triton_launch import configure
+from botvision.attention.experimental.triton_attention import configure
 
 # Shared memory of a multiprocessor that one program may use, in bytes.
 SHARED_MEMORY = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}

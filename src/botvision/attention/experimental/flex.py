@@ -11,24 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from botvision.attention.operation import Operands
 
-def flex_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias_h: Tensor | None,
-    bias_w: Tensor | None,
-    *,
-    size: tuple[int, int],
-    scale: float,
-    content: bool,
-) -> Tensor:
+
+def flex_attention(operands: Operands) -> Tensor:
     """See ``decomposed_attention``.
 
     Raises:
         ValueError: If the tensors are not on a CUDA device; elsewhere FlexAttention has no
             gradients, and uncompiled it holds N x N logits.
     """
+    q, k, v, bias_h, bias_w, size, scale, content = operands
     if q.device.type != "cuda":
         raise ValueError(f"impl 'flex': expected tensors on a CUDA device, got {q.device}")
     score = score_function(bias_h, bias_w, size[1])
