@@ -7,9 +7,21 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.attention.layer import PositionKind
 from botvision.models.bottleneck_transformer import BottleneckTransformer, image_sides
+from botvision.models.non_local import NonLocal2d
 
 
-class BoTNet(ResNet):
+class AttendingResNet(ResNet):
+    """A ResNet with layers that initialize themselves."""
+
+    def init_weights(self, zero_init_last: bool = True) -> None:
+        """Initialize the convolutions as timm does, and attention as the layers do."""
+        super().init_weights(zero_init_last=zero_init_last)
+        for module in self.modules():
+            if isinstance(module, MultiHeadSelfAttention2d | NonLocal2d):
+                module.reset_parameters()
+
+
+class BoTNet(AttendingResNet):
     """A ResNet whose last stage attends globally instead of convolving.
 
     Accepts images of any height and width, and all arguments of timm's ``ResNet``; with
@@ -56,10 +68,3 @@ class BoTNet(ResNet):
             impl=attention_impl,
         )
         super().__init__(block=(block, block, block, transformer), layers=layers, **kwargs)
-
-    def init_weights(self, zero_init_last: bool = True) -> None:
-        """Initialize the convolutions as timm does, and attention as the layer does."""
-        super().init_weights(zero_init_last=zero_init_last)
-        for module in self.modules():
-            if isinstance(module, MultiHeadSelfAttention2d):
-                module.reset_parameters()

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from timm.models.resnet import Bottleneck, ResNet
+from timm.models.resnet import Bottleneck
 from torch import nn
 
-from botvision.attention import MultiHeadSelfAttention2d
 from botvision.attention.decomposed_attention import check_implementation
 from botvision.attention.layer import PositionKind
+from botvision.models.botnet import AttendingResNet
 from botvision.models.bottleneck_transformer import BottleneckTransformer, image_sides
 from botvision.models.non_local import NonLocal2d
 
@@ -18,7 +18,7 @@ STAGES = ("c2", "c3", "c4", "c5")
 """Stages of a ResNet, of strides 4 to 32; timm calls them layer1 to layer4."""
 
 
-class InsertedResNet(ResNet):
+class InsertedResNet(AttendingResNet):
     """A ResNet with an additional block before the last block of some stages.
 
     The inserted block is named after the one before it, "layer3.4_inserted", and the others keep
@@ -55,13 +55,6 @@ class InsertedResNet(ResNet):
         for stage in inserted:
             name = f"layer{_index(stage) + 1}"
             setattr(self, name, _with_names_kept(self.get_submodule(name)))
-
-    def init_weights(self, zero_init_last: bool = True) -> None:
-        """Initialize the convolutions as timm does, and attention as the layers do."""
-        super().init_weights(zero_init_last=zero_init_last)
-        for module in self.modules():
-            if isinstance(module, MultiHeadSelfAttention2d | NonLocal2d):
-                module.reset_parameters()
 
 
 class NonLocalResNet(InsertedResNet):
