@@ -7,7 +7,7 @@ from timm.models.resnet import ResNet
 from torch import nn
 
 from botvision.attention import MultiHeadSelfAttention2d
-from botvision.models import BoTNet, NonLocal2d, create_model, list_models, registration
+from botvision.models import BoTNet, NonLocal2d, create_model, list_models, variants
 from botvision.models.paper_costs import PAPER_COSTS
 from botvision.models.variants import VARIANTS
 
@@ -118,7 +118,7 @@ def test_docstring_names_the_paper_and_its_costs(variant):
 
 def test_entry_points_are_importable_by_name():
     for name in list_models():
-        assert getattr(registration, name) is timm.model_entrypoint(name)
+        assert getattr(variants, name) is timm.model_entrypoint(name)
 
 
 @pytest.mark.parametrize("size", [(75, 131), (33, 31)], ids=str)

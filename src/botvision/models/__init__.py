@@ -12,7 +12,7 @@ from botvision.errors import nearest
 from botvision.models.botnet import BoTNet
 from botvision.models.bottleneck_transformer import BottleneckTransformer, spatial_attention
 from botvision.models.non_local import NonLocal2d
-from botvision.models.registration import default_cfgs
+from botvision.models.variants import default_cfgs
 
 __all__ = [
     "BoTNet",

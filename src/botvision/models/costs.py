@@ -55,16 +55,10 @@ class ListedModel:
 
     def to_json(self) -> dict[str, Any]:
         """Return the costs and, under "paper", each published count with ours in it."""
-        paper = [
-            {
-                **asdict(each.paper),
-                "ours": {
-                    "parameters": each.ours.parameters,
-                    "multiply_adds": each.ours.multiply_adds,
-                },
-            }
-            for each in self.compared
-        ]
+        paper = []
+        for each in self.compared:
+            ours = {key: getattr(each.ours, key) for key in ("parameters", "multiply_adds")}
+            paper.append({**asdict(each.paper), "ours": ours})
         return {**asdict(self.costs), "paper": paper}
 
 
