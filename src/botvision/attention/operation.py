@@ -1,4 +1,4 @@
-"""What the implementations share: their operands, the softmax dtype, memory of the gradients."""
+"""Shared by the implementations: operands, softmax dtype, memory of the gradients."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias

@@ -30,7 +30,7 @@ def repeat(
 ) -> None:
     """Train recipes with several seeds each; mean and standard deviation of what they reach.
 
-    The same command goes on with what was interrupted, and adds runs where
+    The same command resumes interrupted runs, and adds runs where
     --seeds is larger.
 
     Example: botvision repeat small_cifar_resnet small_cifar_botnet --data CIFAR --seeds 3

@@ -70,7 +70,7 @@ def train(
     if resume is not None:
         if name is not None or auto_batch:
             raise BotvisionError(
-                "--resume goes on with the run as it is; drop --name, --auto-batch"
+                "--resume continues the run as it is; drop --name and --auto-batch"
             )
         from botvision.recipes.running import resume_run
 

@@ -121,7 +121,7 @@ class MetricTable:
 
 @dataclass(frozen=True)
 class Card:
-    """What a model card on the Hugging Face Hub says about a model.
+    """The task's part of a model card on the Hugging Face Hub.
 
     Attributes:
         pipeline_tag: Task as the Hub names it.

@@ -1,4 +1,4 @@
-"""What config.json on the Hugging Face Hub says of a model, written and read."""
+"""config.json of a model on the Hugging Face Hub, written and read."""
 
 import json
 from pathlib import Path

@@ -76,7 +76,7 @@ def classify(
 
 @torch.inference_mode()
 def class_logits(model: nn.Module, images: Tensor, precision: str, *, tta: bool) -> Tensor:
-    """What a classifier in evaluation mode makes of images: float32 [B, classes].
+    """Return the logits of a classifier in evaluation mode: float32 [B, classes].
 
     Args:
         model: Gives logits.

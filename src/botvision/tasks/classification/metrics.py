@@ -14,7 +14,7 @@ _BINS = 15
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier made of the images of a data set, in the data's order.
+    """Predictions of a classifier for a data set, in the order of the data.
 
     Attributes:
         labels: True classes, int64 [n].

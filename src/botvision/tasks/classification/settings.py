@@ -1,4 +1,4 @@
-"""What recipes and weights files say about a classifier and its images."""
+"""Settings of classifiers and their images, in recipes and weights files."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal

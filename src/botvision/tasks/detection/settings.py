@@ -1,4 +1,4 @@
-"""What recipes and weights files say about a detector."""
+"""Settings of detectors and their data, in recipes and weights files."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +9,7 @@ from botvision.tasks.fields import Count, Fraction, Positive
 
 
 class DetectorSettings(BaseModel):
-    """What every detector is told.
+    """Settings that all detectors share.
 
     Attributes:
         detector: Which detector.
