@@ -1,6 +1,5 @@
 """Predictors: trained models as functions of images, and writers of their results."""
 
-import contextlib
 import glob
 import itertools
 from abc import ABC, abstractmethod
@@ -16,7 +15,6 @@ from torch import nn
 from botvision.errors import BotvisionError
 from botvision.images.decode import find_images
 from botvision.images.inputs import ImageInput, to_rgb
-from botvision.precision import autocast
 from botvision.processes import processes
 from botvision.weights.file import Description
 
@@ -141,10 +139,6 @@ class Predictor(ABC, Generic[Result]):
         Returns:
             x1, y1, x2, y2 in pixels of the image; padding at the right and bottom reaches out.
         """
-
-    def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Return the precision that the weights are used in."""
-        return autocast(self.device, self.description.input.precision)
 
 
 class ResultWriter(Protocol[WrittenResult]):
