@@ -74,8 +74,8 @@ def test_not_installed(monkeypatch):
 
 
 def test_not_available_here(monkeypatch):
-    def gpu_only(q, *_, **__):
-        raise ValueError(f"impl 'gpu': expected a CUDA device, got {q.device}")
+    def gpu_only(operands):
+        raise ValueError(f"impl 'gpu': expected a CUDA device, got {operands.q.device}")
 
     monkeypatch.setitem(IMPLEMENTATIONS, "gpu", gpu_only)
     assert "gpu" in layer_names()
