@@ -46,11 +46,10 @@ def check(
     Example: botvision data check my_coco_set --output report
     """
     from botvision.datasets.check.report import check_folder, save_figures
-    from botvision.shards.mirror import open_data_folder
 
     with counting_steps(open_console(as_json=as_json)) as progress:
         report = check_folder(
-            open_data_folder(folder),
+            folder,
             split or (),
             contents=not fast,
             skip_bad=skip_bad,

@@ -18,6 +18,7 @@ from botvision.datasets.coco.store import CocoAnnotations
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
 from botvision.files import replacing
+from botvision.shards.mirror import open_data_folder
 from botvision.shards.read import ImageSource, open_images
 
 Progress = Callable[[str, int, int], None]
@@ -106,7 +107,7 @@ class DataReport:
 
 
 def check_folder(
-    folder: Path,
+    folder: str | Path,
     splits: Sequence[str] = (),
     *,
     contents: bool = True,
@@ -118,7 +119,7 @@ def check_folder(
     """Check a COCO folder and list all that is wrong with it.
 
     Args:
-        folder: COCO folder, see ``layouts.find_coco_split``.
+        folder: COCO folder, see ``layouts.find_coco_split``; or the address of one in shards.
         splits: Names of the splits to check; all that there are if none is given.
         contents: Whether to read the images, and not only to look whether they are there.
         skip_bad: Whether training is to leave out images that cannot be read.
@@ -132,6 +133,7 @@ def check_folder(
     """
     if num_workers is None:
         num_workers = min(8, os.cpu_count() or 1)
+    folder = open_data_folder(str(folder))
     report = DataReport(folder)
     if splits:
         found = {split: find_coco_split(folder, split) for split in splits}

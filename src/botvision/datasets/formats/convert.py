@@ -59,8 +59,8 @@ class ConversionReport:
 
 
 def convert(
-    folder: Path,
-    out: Path,
+    folder: str | Path,
+    out: str | Path,
     *,
     format: Format | None = None,  # noqa: A002 - it is what people call it
     val_fraction: float = 0.2,
@@ -83,6 +83,7 @@ def convert(
         BotvisionError: If the layout is unknown or a file is faulty; the message names the file
             and the part of it.
     """
+    folder, out = Path(folder), Path(out)
     if out.resolve().is_relative_to(folder.resolve()):
         raise BotvisionError(f"{out}: expected a folder outside {folder}, which is not changed")
     layout = detect_layout(folder, format)
