@@ -197,7 +197,7 @@ def test_splits_are_found_by_their_usual_names(tmp_path, asked, there):
     assert names(ClassImages(source, asked)) == ["yes", "no"]
     found = error(source, "none")
     assert f"{source}: no split 'none', got train, {there}" in found
-    assert "data.val_split or --split" in found
+    assert "data.train_split or data.val_split" in found
 
 
 def test_classes_are_matched_by_name(tmp_path):
