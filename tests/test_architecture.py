@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,3 +284,19 @@ def test_a_cycle_is_found(tmp_path: Path) -> None:
     (found,) = problems(write_tree(tmp_path, files))
     assert found.startswith("cycle: ")
     assert {f"botvision.datasets.{name}" for name in "abc"} == set(found[7:].split(" -> "))
+
+
+def test_the_library_names_no_options_of_the_command() -> None:
+    option = re.compile(r"(?<![\w-])--[a-z]")
+    commands = re.compile(r"^(botvision|torchrun) ")
+    found = [
+        f"{module.name}:{node.lineno}: {node.value}"
+        for module in read_modules(PACKAGE).values()
+        if module.part not in {"cli", "recipes"}
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and option.search(node.value)
+        and not commands.search(node.value)
+    ]
+    assert found == []

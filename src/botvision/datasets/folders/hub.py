@@ -88,8 +88,8 @@ def hub_split(folder: str, split: str) -> LabeledImages:
     word = next((word for word in SPLIT_WORDS.get(split, (split,)) if word in tables), None)
     if word is None:
         raise BotvisionError(
-            f"{folder}: no split {split!r}, got {', '.join(map(str, tables))}; say which with "
-            "data.train_split, data.val_split or --split"
+            f"{folder}: no split {split!r}, got {', '.join(map(str, tables))}; name one as "
+            "data.train_split or data.val_split"
         )
     source, rows = f"{folder}, split {word}", tables[word]
     images = HubImages(rows, _image_column(rows.features, source), source)
