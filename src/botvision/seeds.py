@@ -20,7 +20,7 @@ def derived_seed(*numbers: int) -> int:
     # number, (1, 2) and (1, 2, 0) would share a seed.
     words = [word for number in numbers for word in divmod(number, 2**32)]
     state = np.random.SeedSequence([len(numbers), *words]).generate_state(1, np.uint64)
-    return int(state[0] >> 1)
+    return int(state[0]) >> 1
 
 
 @contextmanager
