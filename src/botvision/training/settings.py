@@ -6,8 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from botvision.tasks.fields import Count, Fraction, Positive
 
-_EVALUATED_AT_ONCE = 8  # images, unless the recipe says
-
 
 class TrainingSettings(BaseModel):
     """Optimization, schedule, precision, evaluation and logging of a run.
@@ -89,11 +87,6 @@ class TrainingSettings(BaseModel):
     save_every: Count = 500
     log_every: Count = 10
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
-
-    @property
-    def evaluation_batch_size(self) -> int:
-        """Images per batch in the evaluation of a detector."""
-        return self.micro_batch_size or min(self.batch_size, _EVALUATED_AT_ONCE)
 
     @property
     def memory_format(self) -> str:

@@ -33,7 +33,7 @@ _PIPELINE_TAGS = {
     "instance_segmentation": "image-segmentation",
     "detection": "object-detection",
 }
-_BATCH_SIZE = 8  # where the weights do not say what the training had
+_BATCH_SIZE = 8  # of an evaluation, at most, unless the recipe has a micro batch
 _USAGE = (
     'import botvision\n\npredictor = botvision.load("{where}")\ndetections = predictor("image.jpg")'
 )
@@ -72,7 +72,7 @@ class DetectionTask:
             recipe.model,
             recipe.data,
             open_data_folder(recipe.data.folder),
-            batch_size=training.evaluation_batch_size,
+            batch_size=_evaluation_batch_size(training.micro_batch_size, training.batch_size),
             num_workers=training.num_workers,
             precision=training.precision,
             memory_format=training.memory_format,
@@ -111,8 +111,9 @@ class DetectionTask:
             coco,
             precision=predictor.description.input.precision,
             batch_size=options.batch_size
-            or training.get("micro_batch_size")
-            or min(training.get("batch_size", _BATCH_SIZE), _BATCH_SIZE),
+            or _evaluation_batch_size(
+                training.get("micro_batch_size"), training.get("batch_size", _BATCH_SIZE)
+            ),
             masks=masks,
             progress=progress,
         )
@@ -153,6 +154,10 @@ class DetectionTask:
                 "std": list(description.input.std),
             },
         )
+
+
+def _evaluation_batch_size(micro_batch_size: int | None, batch_size: int) -> int:
+    return micro_batch_size or min(batch_size, _BATCH_SIZE)
 
 
 def _measured(value: float) -> float | None:

@@ -42,6 +42,8 @@ class DetectionWriter:
         self._ids = {name: number for number, name in enumerate(names, start=1)}
         classes = predictor.description.classes
         self._categories = [Category(each.id, each.name) for each in classes]
+        # Results carry the ids of the data set; files and colors go by the index of the class.
+        self._indices = {each.id: index for index, each in enumerate(classes)}
         self._names = predictor.classes
         self._content: dict[str, Any] = {
             "images": [],
@@ -65,11 +67,9 @@ class DetectionWriter:
                 "height": image.height,
             }
         )
-        # Results carry the ids of the data set; files and colors go by the index of the class.
-        index = {category.id: index for index, category in enumerate(self._categories)}
         assert result.class_id is not None
-        ids = np.array([index[each] for each in result.class_id.tolist()], dtype=np.int64)
-        indexed = replace(result, class_id=ids)
+        indices = [self._indices[each] for each in result.class_id.tolist()]
+        indexed = replace(result, class_id=np.array(indices, dtype=np.int64))
         self._content["annotations"].extend(coco_results(indexed, number, self._categories))
         overlay = self._output / self._places[name]
         overlay.parent.mkdir(parents=True, exist_ok=True)
