@@ -24,7 +24,8 @@ from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms.v2 import functional as F
 
 from botvision.benchmark.machine import describe_machine
-from botvision.images.decode import find_images, read_image
+from botvision.images.decode import read_image
+from botvision.images.find import find_images
 
 
 def _ours(path: Path) -> Tensor:
@@ -74,7 +75,7 @@ def benchmark(folder: Path, rounds: int) -> dict[str, Any]:
         ValueError: If the folder holds no JPEG images.
     """
     machine = describe_machine("cpu")
-    paths = [path for path in find_images(folder) if path.suffix.lower() in (".jpg", ".jpeg")]
+    paths = [path for path in find_images(folder).paths if path.suffix.lower() in (".jpg", ".jpeg")]
     if not paths:
         raise ValueError(f"{folder}: holds no JPEG images")
     truth = [_pillow(path) for path in paths]

@@ -8,13 +8,8 @@ import pytest
 from PIL import Image
 
 from botvision.errors import BotvisionError
-from botvision.images.decode import (
-    IMAGE_SUFFIXES,
-    find_images,
-    read_image,
-    read_numbers,
-    upright_size,
-)
+from botvision.images.decode import read_image, read_numbers, upright_size
+from botvision.images.find import is_image_name
 
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
 # Where the color of each pixel lies in COLORS: two columns, two rows, none alike.
@@ -41,7 +36,7 @@ def test_formats(tmp_path, name, tolerance):
     difference = np.abs(np.asarray(image, int) - IMAGE)
     # Lossy formats blur the edges of the quarters only.
     assert np.percentile(difference, 80) <= min(tolerance, 4)
-    assert (tmp_path / name).suffix.lower() in IMAGE_SUFFIXES
+    assert is_image_name(name)
 
 
 def test_the_content_tells_the_format(tmp_path):
@@ -184,39 +179,6 @@ def test_whoever_reads_a_image_reads_no_other_formats_and_none_too_large(
     monkeypatch.undo()
     with pytest.raises(BotvisionError, match=r"a\.png: cannot be decoded"):
         read(path)
-
-
-def test_one_image_is_found(tmp_path):
-    path = tmp_path / "a.image"  # named by the user, so any suffix will do
-    path.touch()
-    assert list(find_images(path)) == [path]
-
-
-def test_images_of_a_folder_in_sorted_order(tmp_path):
-    for name in ("b.png", "a.JPG", "notes.txt", "z/c.webp", "c/d.tiff", "c/e.json", "f"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)]
-    assert found == ["a.JPG", "b.png", "c/d.tiff", "z/c.webp"]
-
-
-def test_images_are_sorted_whatever_the_file_system_does(tmp_path):
-    for number in reversed(range(40)):
-        (tmp_path / f"{number * 7 % 40:02}.png").touch()
-    assert [path.name for path in find_images(tmp_path)] == [f"{n:02}.png" for n in range(40)]
-
-
-def test_folders_named_like_images_are_none(tmp_path):
-    (tmp_path / "a.png").mkdir()
-    (tmp_path / "a.png" / "b.png").touch()
-    assert list(find_images(tmp_path)) == [tmp_path / "a.png" / "b.png"]
-
-
-def test_nothing_is_found(tmp_path):
-    with pytest.raises(BotvisionError, match=r"holds no images \(\.bmp, \.jpeg"):
-        list(find_images(tmp_path))
-    with pytest.raises(BotvisionError, match="none: no such file or folder"):
-        list(find_images(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("most", [255, 1023, 65535])

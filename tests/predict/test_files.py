@@ -11,7 +11,8 @@ from PIL import Image
 
 import botvision
 from botvision.errors import BotvisionError
-from botvision.images.decode import find_images, read_image
+from botvision.images.decode import read_image
+from botvision.images.find import find_images
 from botvision.predict.files import predict_files
 
 
@@ -38,7 +39,7 @@ def images(val_image, tmp_path):
 def run(predictor, folder, output, **options):
     content, _ = predict_files(
         predictor,
-        list(find_images(folder)),
+        find_images(folder).paths,
         output,
         progress=quiet,
         **{"threshold": 0.0, **options},
@@ -261,7 +262,7 @@ def test_a_sheet_never_replaces_an_image(
         run(classifier, folder / "predictions.jpg", output)
     # Nor if it is one of several folders.
     with pytest.raises(BotvisionError, match=r"predictions\.jpg is one of the images"):
-        predict_files(classifier, [*find_images(folder), *find_images(photos)], output)
+        predict_files(classifier, find_images([folder, photos]).paths, output)
     assert tree(folder) == before
     run(classifier, folder / "b.png", tmp_path / "out")
     assert (tmp_path / "out" / "predictions.jpg").is_file()
@@ -270,7 +271,7 @@ def test_a_sheet_never_replaces_an_image(
 def test_a_sheet_beside_images_of_other_names(classifier_run, photos, tmp_path):
     """Images in folders that differ may be written between."""
     classifier = botvision.load(classifier_run.best)
-    content, writer = predict_files(classifier, list(find_images(photos)), photos / "out")
+    content, writer = predict_files(classifier, find_images(photos).paths, photos / "out")
     assert len(content["images"]) == 7
     assert {path.name for path in writer.files} == {"predictions.json", "predictions.jpg"}
     assert all(path.is_file() for path in writer.files)

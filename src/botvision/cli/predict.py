@@ -29,17 +29,17 @@ def predict(
 
     Example: botvision predict photos --weights runs/demo/run/best.safetensors
     """
-    from botvision.images.decode import find_images
+    from botvision.images.find import find_images
     from botvision.predict.files import predict_files
     from botvision.predict.loading import load
 
     console = open_console(as_json=as_json)
-    paths = list(find_images(source))
+    found = find_images(source)
     predictor = load(weights, device)
     with counting(console, "predict") as progress:
         content, writer = predict_files(
             predictor,
-            paths,
+            found.paths,
             output,
             threshold=threshold,
             tta=tta,
@@ -49,6 +49,8 @@ def predict(
     if as_json:
         print(json.dumps(content))
         return
+    if found.left_out:
+        print_plain(console, found.note())
     for line in writer.summary():
         print_plain(console, line)
     if content["skipped"]:

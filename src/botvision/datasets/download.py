@@ -19,7 +19,8 @@ from PIL import Image
 from botvision.datasets.coco.writing import CocoImage, mask_annotation, write_coco
 from botvision.errors import BotvisionError
 from botvision.files import locked, new_folder
-from botvision.images.decode import IMAGE_SUFFIXES, read_numbers
+from botvision.images.decode import read_numbers
+from botvision.images.find import is_image_name
 from botvision.shards.fetch import fetch
 
 Progress = Callable[[str, int, int], None]
@@ -351,4 +352,4 @@ def check_imagenet(
 
 def _count_images(folder: Path) -> int:
     with os.scandir(folder) as entries:
-        return sum(Path(entry.name).suffix.lower() in IMAGE_SUFFIXES for entry in entries)
+        return sum(is_image_name(entry.name) for entry in entries)

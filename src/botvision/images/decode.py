@@ -13,8 +13,6 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from botvision.errors import BotvisionError
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-
 _MAX_PIXELS = 100_000_000
 _LIMIT_VARIABLE = "BOTVISION_MOST_PIXELS"
 # The most usual come first, since Pillow imports its plugins one after the other. No others are
@@ -150,23 +148,3 @@ def rgb_of(image: Image.Image, name: str) -> Image.Image:
     if isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")  # Pillow warns of a palette with alpha otherwise
     return image.convert("RGB")
-
-
-def find_images(path: Path) -> Iterator[Path]:
-    """Yield an image file itself, or the image files of a folder and its subfolders, sorted.
-
-    Args:
-        path: Path of the file or folder.
-
-    Raises:
-        BotvisionError: If the path is missing or the folder holds no images.
-    """
-    if path.is_file():
-        yield path
-        return
-    if not path.is_dir():
-        raise BotvisionError(f"{path}: no such file or folder")
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not found:
-        raise BotvisionError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    yield from found

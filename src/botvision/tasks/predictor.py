@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from botvision.errors import BotvisionError
-from botvision.images.decode import find_images
+from botvision.images.find import find_images
 from botvision.images.inputs import ImageInput, to_rgb
 from botvision.processes import processes
 from botvision.weights.file import Description
@@ -179,10 +179,9 @@ def _images_of(source: str | Path | Iterable[ImageInput]) -> Iterator[ImageInput
         return
     path = Path(source)
     if path.exists() or not glob.has_magic(str(source)):
-        yield from find_images(path)
+        yield from find_images(path).paths
         return
     found = sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207 - absolute too
     if not found:
         raise BotvisionError(f"{source}: no file matches")
-    for each in found:
-        yield from find_images(Path(each))
+    yield from find_images(map(Path, found)).paths

@@ -16,7 +16,7 @@ from torch import Tensor
 from botvision.datasets.folders.tar_files import tar_shard
 from botvision.datasets.layouts import SPLIT_WORDS
 from botvision.errors import BotvisionError
-from botvision.images.decode import IMAGE_SUFFIXES
+from botvision.images.find import IMAGE_SUFFIXES, is_leftover
 from botvision.shards.read import ImageSource, ShardedImages, open_images
 from botvision.texts import Names
 
@@ -136,7 +136,7 @@ def read_split(path: Path) -> LabeledImages:
             found = [os.path.relpath(file, path).replace(os.sep, "/") for file, _ in files]
         if not found:
             images, found = _tar_images(path)
-        names, shards = Names(sorted(name for name in found if not _hidden(name))), None
+        names, shards = Names(sorted(name for name in found if not is_leftover(name))), None
     if not names:
         raise BotvisionError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     classes = [posixpath.basename(posixpath.dirname(name)) for name in names]
@@ -147,7 +147,7 @@ def read_split(path: Path) -> LabeledImages:
         )
     begun = {name.partition("/")[0] for name in names}
     for folder in sorted(path.iterdir()) if shards is None and path.is_dir() else ():
-        if folder.is_dir() and folder.name not in begun and not _hidden(folder.name):
+        if folder.is_dir() and folder.name not in begun and not is_leftover(folder.name):
             raise BotvisionError(
                 f"{folder}: the folder of a class holds no images; add some or remove it"
             )
@@ -173,7 +173,3 @@ def _tar_images(path: Path) -> tuple[ImageSource, list[str]]:
         shards.append(msgspec.structs.replace(shard, images=images))
     folder = path if path.is_dir() else path.parent
     return ShardedImages(folder, shards), list(seen)
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or "/." in name

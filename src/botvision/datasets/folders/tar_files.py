@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from botvision.errors import BotvisionError
-from botvision.images.decode import IMAGE_SUFFIXES
+from botvision.images.find import IMAGE_SUFFIXES
 from botvision.shards.index import Shard
 
 _CLASS_SUFFIX = ".cls"

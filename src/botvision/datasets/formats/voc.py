@@ -20,7 +20,8 @@ from botvision.datasets.coco.writing import (
 from botvision.datasets.formats.labeled_sets import Box, LabeledSet, Progress, read_text
 from botvision.datasets.layouts import split_of, voc_files
 from botvision.errors import BotvisionError
-from botvision.images.decode import IMAGE_SUFFIXES, read_numbers
+from botvision.images.decode import read_numbers
+from botvision.images.find import IMAGE_SUFFIXES
 
 _VOID = 255  # the border between objects in mask images
 

@@ -17,7 +17,7 @@ from botvision.datasets.formats.labeled_sets import (
 )
 from botvision.datasets.layouts import split_of, yolo_files
 from botvision.errors import BotvisionError
-from botvision.images.decode import IMAGE_SUFFIXES
+from botvision.images.find import image_files
 
 _ROUNDING = 1e-5  # writers with 6 decimals exceed 0..1 by less
 
@@ -160,7 +160,7 @@ def _entry(result: LabeledSet, path: Path, word: str, base: Path, value: str) ->
 
 def _images(source: Path) -> Iterator[Path]:
     if source.is_dir():
-        yield from sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        yield from image_files(source)
     elif source.suffix == ".txt":
         yield from (source.parent / line for line in read_text(source).split("\n") if line.strip())
     else:
@@ -240,7 +240,7 @@ def _check_orphans(image_folders: dict[Path, Path]) -> None:
         image_folders: Image folder of each label folder.
     """
     for labels, images in sorted(image_folders.items()):
-        stems = {p.stem for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
+        stems = {p.stem for p in image_files(images, "*")}
         for path in sorted(labels.glob("*.txt")):
             if path.stem in stems:
                 continue
