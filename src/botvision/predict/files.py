@@ -34,7 +34,7 @@ def predict_files(
 
     Args:
         predictor: See ``load``.
-        paths: Image files, at least one, see ``images.find.find_images``; one given twice is predicted once.
+        paths: Image files, at least one, see ``find_images``; one given twice is predicted once.
         output: Folder to write to; made if it is missing.
         threshold: Smallest score to keep; None: the default of the task.
         tta: Whether to average over horizontally flipped images (classifiers).
