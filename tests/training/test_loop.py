@@ -148,7 +148,7 @@ def test_run_folder_of_any_task(regress):
         *("recipe.yaml", "environment.json", "metrics.jsonl", "results.csv", "results.png"),
         *("train_batch0.jpg", "train_batch1.jpg", "train_batch2.jpg", "labels.png"),
         *("val_epoch002.jpg", "val_epoch003.jpg", "predictions.json"),
-        *("best.safetensors", "last.safetensors", "training.pt"),
+        *("best.safetensors", "last.safetensors", "training.pt", "lock"),
     }
     assert json.loads((run.path / "predictions.json").read_text()) == [{"value": 1}]
     evaluations = [record for record in run.history() if "metrics" in record]

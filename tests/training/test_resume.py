@@ -78,8 +78,10 @@ def test_killed_and_resumed_run_is_the_same_bit_for_bit(
     recipe = make_recipe(f"training.num_workers={num_workers}", f"training.save_every={save_every}")
     run = killed_run(forked, recipe, tmp_path / "run", place, step, display)
     if resumed_from is None:
-        with pytest.raises(BotvisionError, match="nothing to resume from"):
-            resume_run(run.path, display=display)
+        resume_run(run.path, display=display)
+        assert display[0].begun == (0, 8)
+        assert "interrupted before anything was saved: it begins again" in display[0].notes[-1]
+        same_run(run, trained_run)
         return
     assert torch.load(run.state, weights_only=True)["progressed"]["step"] == resumed_from
     assert run.history()[-1]["step"] == step
@@ -102,6 +104,14 @@ def test_the_comparison_can_fail(make_recipe, trained_run, tmp_path, display, sa
         same_bits(
             load_file(other / "last.safetensors"), load_file(trained_run.path / "last.safetensors")
         )
+
+
+def test_a_run_whose_state_is_gone_is_not_begun_again(run_copy, display, tree):
+    run_copy.state.unlink()
+    before = tree(run_copy.path)
+    with pytest.raises(BotvisionError, match="nothing to resume from"):
+        resume_run(run_copy.path, display=display)
+    assert before.items() <= tree(run_copy.path).items()
 
 
 def test_resuming_a_finished_run_changes_nothing(run_copy, trained_run, display, same_run):

@@ -65,7 +65,8 @@ def train_recipe(
 ) -> dict[str, Any]:
     """Train as a recipe says, in a new run folder.
 
-    The data and the model are built first, so that a mistake in either leaves no folder behind.
+    The data and the model are built first, so that a mistake in either leaves no folder behind; nor
+    does a failure in the first step.
 
     Args:
         recipe: The recipe; its ``data.folder`` must be set.
@@ -88,7 +89,12 @@ def train_recipe(
         RunFolder.create(path, recipe.model_dump(mode="json"))
     processes().wait_for_everyone()
     folder = RunFolder.open(path)
-    return run_loop(task, recipe.training, folder, display=display, profile=profile)
+    try:
+        return run_loop(task, recipe.training, folder, display=display, profile=profile)
+    except BaseException:
+        if main:
+            folder.discard_unused()
+        raise
 
 
 def resume_run(

@@ -15,6 +15,7 @@ from botvision.processes import out_of_memory
 from botvision.training.sampling import BatchPlan
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ONE_VALUE = "Expected more than 1 value per channel"
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
@@ -56,17 +57,25 @@ def clip_gradient(model: nn.Module, largest: float | None, step: int) -> None:
 
 @contextmanager
 def one_line_failures(step: int, plan: BatchPlan) -> Iterator[None]:
-    """Turn running out of memory and the loss of another process into one line.
+    """Turn lack of memory, the loss of another process and a tiny batch into one line.
 
     Args:
         step: Number of the step, from 1.
         plan: How the batch is split.
 
     Raises:
-        BotvisionError: If either happens inside the block.
+        BotvisionError: If one of them happens inside the block.
     """
     try:
         yield
+    except ValueError as error:
+        if _ONE_VALUE not in str(error):
+            raise
+        raise BotvisionError(
+            f"step {step}: BatchNorm needs more than one value per channel, and a batch of "
+            f"{plan.micro_batch_size} at this image size has one; raise "
+            "training.micro_batch_size, training.batch_size or the image size"
+        ) from error
     except (MemoryError, RuntimeError) as error:
         if out_of_memory(error):
             reason = " ".join(str(error).split()).partition(". ")[0]

@@ -30,6 +30,7 @@ from botvision.training.optimizer import learning_rate_at
 from botvision.training.preparation import determinism, prepare
 from botvision.training.run_folder import RunFolder, run_command
 from botvision.training.sampling import BatchPlan, StepBatches
+from botvision.training.selection import after_evaluation, defined, gave_up, short_run_note
 from botvision.training.settings import TrainingSettings
 from botvision.training.speed import StepFigures, Stopwatch, profiling
 from botvision.training.state import (
@@ -72,8 +73,8 @@ def train(
         The metrics of the last evaluation.
 
     Raises:
-        BotvisionError: If a loss is NaN or infinite, memory or data fail, or there is nothing to
-            resume from.
+        BotvisionError: If a loss is NaN or infinite, memory or data fail, there is nothing to
+            resume from, or another process is training the run.
         Interrupted: If Ctrl-C or SIGTERM asked the run to stop; its state is saved.
     """
     check_trackers(settings)
@@ -85,22 +86,24 @@ def train(
     metrics: dict[str, Any] = {}
     with ExitStack() as stack:
         stack.enter_context(determinism(settings))
+        if processes().is_main_process:
+            stack.enter_context(folder.held())
         run = _Run(task, settings, folder, resume=resume)
-        progress, total = run.progress, run.batches.total_steps
+        total = run.batches.total_steps
         stack.callback(run.close)
         if display is not None:
-            run.display = stack.enter_context(display(progress.step, total, task.headlines))
+            run.display = stack.enter_context(display(run.progress.step, total, task.headlines))
         run.request = stack.enter_context(interruptible())
         traced = stack.enter_context(profiling(folder.path, wanted=profile and run.main))
-        for note in (run.plan.describe(settings), *task.notes):
+        for note in run.notes():
             run.display.note(note)
         if settings.trackers:
             run.accelerator.init_trackers(folder.path.name)
         if run.main:
             task.draw_data(folder.path)
-        if run.evaluation_is_due() and progress.evaluated < progress.step:
+        if run.evaluation_is_due() and run.progress.evaluated < run.progress.step:
             metrics = run.evaluate()  # the run was interrupted in it
-        while progress.step < total and not run.gave_up():
+        while run.progress.step < total and not gave_up(run.progress, settings):
             run.watch.start()
             parts = [run.next_batch() for _ in range(run.plan.accumulation)]
             run.watch.got_data()
@@ -108,8 +111,9 @@ def train(
             traced()
             if stop:
                 run.stop()
-            epoch_is_over = progress.step % run.batches.steps_per_epoch == 0
-            if progress.step % settings.save_every == 0 or epoch_is_over or progress.step == total:
+            done = run.progress.step
+            epoch_is_over = done % run.batches.steps_per_epoch == 0
+            if done % settings.save_every == 0 or epoch_is_over or done == total:
                 run.save()
             if run.evaluation_is_due():
                 metrics = run.evaluate()
@@ -127,7 +131,9 @@ class _Run:
     ) -> None:
         self.task, self.settings, self.folder = task, settings, folder
         self.display: Display = Silent()
-        saved = read_state(folder.state) if resume else None
+        self.undefined = False  # whether it was said that the metric is
+        self.restarted = resume and folder.nothing_saved()
+        saved = read_state(folder.state) if resume and not self.restarted else None
         torch.manual_seed(settings.seed)
         processes()  # before Accelerator, which would see one CPU process instead of several
         self.accelerator = Accelerator(
@@ -143,8 +149,8 @@ class _Run:
         self.progress = Progress()
         if saved is not None:
             self.progress = restore(saved, self.state, folder.state)
-            if self.main:
-                folder.rewind(self.progress.step, self.progress.evaluated)
+        if resume and self.main:
+            folder.rewind(self.progress.step, self.progress.evaluated)
         data = task.train_data()
         self.batches = StepBatches(
             len(data),  # type: ignore[arg-type]
@@ -164,6 +170,16 @@ class _Run:
             pin_memory=self.accelerator.device.type == "cuda",
         )
         self.watch = Stopwatch()
+
+    def notes(self) -> Iterator[str]:
+        """Yield the lines that are shown when the run begins."""
+        yield self.plan.describe(self.settings)
+        yield from self.task.notes
+        if self.restarted:
+            yield "the run was interrupted before anything was saved: it begins again"
+        batches = self.batches
+        if note := short_run_note(self.settings, batches.total_steps, batches.steps_per_epoch):
+            yield note
 
     def next_batch(self) -> Any:
         with self._saving_if_workers_die():
@@ -259,19 +275,22 @@ class _Run:
             evaluated = self.state.evaluated()
             metrics = task.evaluate(evaluated, report)
             task.set_training_mode(self.state.plain)
-        value = metrics[self.settings.best_metric or task.primary_metric]
-        best = progress.best is None or value > progress.best
-        progress.since_best = 0 if best else progress.since_best + 1
-        progress.best = value if best else progress.best
-        progress.evaluated = progress.step
+        name = self.settings.best_metric or task.primary_metric
+        self.progress, best = after_evaluation(progress, metrics[name], self.settings)
         epoch = -(-progress.step // self.batches.steps_per_epoch)
         if self.main:
             self.log_evaluation(metrics, evaluated, epoch, best=best)
         self.save()
         self.display.evaluated(epoch, metrics, best=best)
-        if self.gave_up():
+        if defined(metrics[name]) is None and not self.undefined:
+            self.undefined = True
             self.display.note(
-                f"no better evaluation in {progress.since_best}: stopped after step "
+                f"{name} is undefined, as the validation data has nothing to measure it on: "
+                "best.safetensors is the latest, and no evaluation ends the run early"
+            )
+        if gave_up(self.progress, self.settings):
+            self.display.note(
+                f"no better evaluation in {self.progress.since_best}: stopped after step "
                 f"{progress.step} of {self.batches.total_steps}"
             )
         return metrics
@@ -293,10 +312,6 @@ class _Run:
         save_weights(folder.last, model, description)
         if best:
             save_weights(folder.best, model, description)
-
-    def gave_up(self) -> bool:
-        patience = self.settings.patience
-        return patience is not None and self.progress.since_best >= patience
 
     def save(self) -> None:
         recipe = self.task.description.recipe

@@ -1,10 +1,14 @@
 """The run folder: names and formats of the files of a run."""
 
+import contextlib
 import csv
 import importlib.metadata
 import json
+import os
 import platform
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self.last = path / "last.safetensors"
         self.state = path / "state" / "training.pt"
+        self._lock = path / "state" / "lock"
 
     @classmethod
     def create(cls, path: Path, recipe: dict[str, Any]) -> "RunFolder":
@@ -60,6 +65,43 @@ class RunFolder:
         if not folder.recipe.is_file():
             raise BotvisionError(f"{path}: expected a run folder with recipe.yaml, got none")
         return folder
+
+    def nothing_saved(self) -> bool:
+        """Return whether the run ended before it saved a state or weights."""
+        return not any(path.exists() for path in (self.state, self.best, self.last))
+
+    def discard_unused(self) -> None:
+        """Remove the folder of a run that failed before its first step."""
+        if self.nothing_saved() and not self.metrics.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run, so that no other process trains it at the same time.
+
+        Has no effect on systems and file systems without locks.
+
+        Raises:
+            BotvisionError: If another process holds it.
+        """
+        with self._lock.open("a+") as lock:
+            try:
+                import fcntl
+
+                # Not flock, which data workers inherit and may keep after this process is killed.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                lock.seek(0)
+                raise BotvisionError(
+                    f"{self.path}: the run is being trained by {lock.read() or 'another process'}; "
+                    "wait until it ends, or end it"
+                ) from error
+            except (ImportError, OSError):  # a system or file system without locks
+                pass
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {platform.node()}")
+            lock.flush()
+            yield
 
     def append(self, record: dict[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``."""

@@ -14,6 +14,7 @@ import yaml
 from botvision.errors import BotvisionError, nearest
 from botvision.tasks.task import DEFAULT_TASK, Task, find_task, task_names
 from botvision.training.run_folder import RunFolder
+from botvision.training.selection import defined, uses_up_patience
 from botvision.training.state import flattened
 
 
@@ -111,8 +112,10 @@ class Run:
             return "finished"
         patience, best = self._count("patience"), self.best_evaluation(self.main_metric)
         if patience is not None and best is not None:
-            since_best = len(self.evaluations) - 1 - self.evaluations.index(best)
-            if since_best >= patience:
+            value, warmup = _value(best, self.main_metric), self._count("warmup_steps") or 0
+            later = self.evaluations[self.evaluations.index(best) + 1 :]
+            waited = sum(uses_up_patience(value, record["step"], warmup) for record in later)
+            if waited >= patience:
                 return "stopped early"
         return "not finished" if self.history else "not begun"
 
@@ -277,9 +280,8 @@ def compared_metrics(runs: Sequence[Run]) -> dict[str, list[float | None]]:
 
 
 def _value(record: dict[str, Any], metric: str | None) -> float | None:
-    """A metric of an evaluation; -1, of which there was no truth, counts as none."""
-    value: float | None = record["metrics"].get(metric)
-    return None if value == -1 else value
+    """A metric of an evaluation; None if it is undefined."""
+    return defined(record["metrics"].get(metric))
 
 
 def _is_record(record: Any) -> bool:

@@ -48,7 +48,8 @@ class TrainingSettings(BaseModel):
         num_workers: Number of data loading workers of each process.
         evaluate_every: Number of epochs between evaluations; the last epoch is always evaluated.
         best_metric: Metric that selects the best weights; None: the task's primary metric.
-        patience: Number of evaluations without improvement after which the run ends; None: never.
+        patience: Number of evaluations without improvement after which the run ends; those in the
+            warm-up, and before the metric has reached 0.01, do not count. None: never.
         save_every: Number of steps between saved states.
         log_every: Number of steps between lines in ``metrics.jsonl``.
         trackers: Services that metrics are sent to, besides the run folder.
