@@ -27,6 +27,7 @@ from botvision.attention.operation import (
     gradients_of_arguments,
     softmax_dtype,
 )
+from botvision.attention.second_derivatives import differentiate_backward, save_backward
 
 # Elements of a block of logits. On a CPU the products want many rows, the other steps a block that
 # stays in the caches; a GPU wants enough to keep its multiprocessors busy.
@@ -219,6 +220,9 @@ def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Any, ...]:
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
+
+
+_backward.register_autograd(differentiate_backward, setup_context=save_backward)
 
 
 @register_flop_formula(torch.ops.botvision.chunked_attention)

@@ -9,6 +9,7 @@ from botvision.attention.experimental.triton_attention import triton_attention
 from botvision.attention.fused import fused_attention
 from botvision.attention.operation import Implementation, Operands
 from botvision.attention.reference import reference_attention
+from botvision.attention.transforms import is_recorded, is_tracing, needs_plain_operations
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "reference": reference_attention,
@@ -18,6 +19,9 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "triton": triton_attention,
 }
 """Implementations by name. All compute the same function; "reference" is the specification."""
+
+# Operators of ``torch.library``. Forward-mode derivatives of such would be zero without a word.
+_OPERATORS = ("chunked", "triton")
 
 
 def decomposed_attention(
@@ -70,9 +74,16 @@ def decomposed_attention(
     Raises:
         ValueError: On an unknown ``impl`` or on shapes, dtypes or devices that do not agree.
     """
-    _check(q, size, k=k, v=v, bias_h=bias_h, bias_w=bias_w)
+    if not is_tracing():  # which would record the comparisons
+        _check(q, size, k=k, v=v, bias_h=bias_h, bias_w=bias_w)
     check_implementation(impl)
     name = automatic_implementation(q, v, size) if impl == "auto" else impl
+    if name in _OPERATORS and needs_plain_operations(q, k, v, bias_h, bias_w):
+        raise ValueError(
+            "impl: expected 'auto' or 'reference' under torch.func and for forward-mode "
+            "derivatives, got "
+            f"{name!r}, which has no rules for them"
+        )
     if scale is None:
         scale = float(q.shape[-1]) ** -0.5
     return IMPLEMENTATIONS[name](Operands(q, k, v, bias_h, bias_w, size, scale, content))
@@ -87,13 +98,15 @@ def automatic_implementation(q: Tensor, v: Tensor, size: tuple[int, int]) -> str
 
     * While a model is exported or traced: "reference", the plain operations that other programs
       can read. An exported model therefore holds N x N logits.
+    * Under transforms of ``torch.func`` (vmap, grad, jvp, ...) and for forward-mode derivatives:
+      "reference", for whose operations torch has all rules.
     * On a CUDA device in half precision, where the heads widened by both biases fit
       FlashAttention (d + H + W <= 256; a 64 x 64 map with heads of 128 just does): "fused".
     * Otherwise "chunked".
 
     The rule for the CPU was measured; that for CUDA was not, see docs/performance.md.
     """
-    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
+    if is_recorded() or needs_plain_operations(q, v):
         return "reference"
     widest = max(q.shape[-1] + sum(size), v.shape[-1])
     half = q.dtype in (torch.float16, torch.bfloat16)

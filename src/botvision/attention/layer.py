@@ -11,6 +11,7 @@ from botvision.attention.decomposed_attention import check_implementation, decom
 from botvision.attention.operation import Operands
 from botvision.attention.positions import AbsolutePosition2d, RelativePosition2d
 from botvision.attention.reference import attention_probabilities
+from botvision.attention.transforms import as_leaf, needs_plain_operations
 
 PositionKind = Literal["relative", "absolute", "none"]
 
@@ -20,14 +21,36 @@ class PointwiseConvolution(nn.Conv2d):
 
     The result is channels last in memory: the features of a position lie side by side.
 
+    Its arguments are those of ``nn.Conv2d``, with other defaults, so that packages that wrap or
+    count convolutions can make and read it.
+
     Args:
-        channels_in: Channels of the input.
-        channels_out: Channels of the output.
-        placed: ``device`` and ``dtype``.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: 1; others are refused, as are stride, padding, dilation and groups.
+        bias: False; True is refused.
+        options: Further arguments of ``nn.Conv2d``, such as ``device`` and ``dtype``.
+
+    Raises:
+        ValueError: If it is not a 1x1 convolution of stride 1 without bias.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, **placed: Any) -> None:
-        super().__init__(channels_in, channels_out, 1, bias=False, **placed)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int] = 1,
+        *,
+        bias: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, bias=bias, **options)
+        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups)
+        if bias or geometry != ((1, 1), (1, 1), (0, 0), (1, 1), 1):
+            raise ValueError(
+                "PointwiseConvolution: expected kernel_size 1, stride 1, padding 0, dilation 1, "
+                f"groups 1 and no bias, got {self}"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels_in, H, W] to [B, channels_out, H, W]."""
@@ -96,8 +119,11 @@ class MultiHeadSelfAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend over ``x``, [B, C, H, W]."""
+        if isinstance(x, torch.fx.Proxy):
+            return as_leaf(self, x)
         out = self._attend(x)
-        if x.is_contiguous(memory_format=torch.channels_last):
+        # torch cannot tell the memory format of what vmap maps over.
+        if not needs_plain_operations() and x.is_contiguous(memory_format=torch.channels_last):
             return out.transpose(1, 2).reshape(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
         return out.transpose(2, 3).reshape(x.shape)
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from botvision.attention.transforms import is_tracing
+
 
 def resize_position_table(table: Tensor, length: int, *, relative: bool) -> Tensor:
     """Interpolate a position table linearly to another number of rows.
@@ -25,7 +27,9 @@ def resize_position_table(table: Tensor, length: int, *, relative: bool) -> Tens
     rows = table.shape[0]
     if _is_known(rows == length):
         return table
-    if relative and length == 1:
+    # A trace interpolates here too: the bias of a map of one row is the same for all its keys, and
+    # the softmax does not see it.
+    if relative and not is_tracing() and length == 1:
         center = rows // 2
         return table[center : center + 1]
     resized = F.interpolate(
@@ -35,10 +39,12 @@ def resize_position_table(table: Tensor, length: int, *, relative: bool) -> Tens
 
 
 def _is_known(condition: bool) -> bool:
-    """Return whether a condition holds; False if it depends on a symbolic size.
+    """Return whether a condition holds; False if it depends on a symbolic or traced size.
 
-    Evaluating it would specialize a compiled or exported model to the map at hand.
+    Evaluating it would specialize a compiled, exported or traced model to the map at hand.
     """
+    if is_tracing():
+        return False
     if not torch.compiler.is_compiling():
         return condition
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import

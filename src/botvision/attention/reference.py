@@ -17,11 +17,16 @@ def attention_probabilities(operands: Operands) -> Tensor:
     """
     q, k, _, bias_h, bias_w, size, scale, content = operands
     dtype = softmax_dtype(q.dtype)
-    logits = q.new_zeros(*q.shape[:-1], *size, dtype=dtype)
+    terms = []
     if content:
-        logits = logits + ((q * scale) @ k.transpose(-1, -2)).to(dtype).unflatten(-1, size)
+        terms.append(((q * scale) @ k.transpose(-1, -2)).to(dtype).unflatten(-1, size))
     if bias_h is not None:
-        logits = logits + bias_h.to(dtype).unsqueeze(-1)
+        terms.append(bias_h.to(dtype).unsqueeze(-1))
     if bias_w is not None:
-        logits = logits + bias_w.to(dtype).unsqueeze(-2)
+        terms.append(bias_w.to(dtype).unsqueeze(-2))
+    # Expanded only where a single bias is all there is: a trace would keep the shape of zeros that
+    # the terms were added to.
+    logits = sum(terms[1:], terms[0]) if terms else q.new_zeros(())
+    if len(terms) < 2 and not content:
+        logits = logits.expand(*q.shape[:-1], *size)
     return logits.flatten(-2).softmax(dim=-1)
