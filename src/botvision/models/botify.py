@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from timm.layers import AvgPool2dSame, BlurPool2d, to_2tuple
@@ -10,7 +11,7 @@ from torch import nn
 
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.attention.layer import PositionKind
-from botvision.models.bottleneck_transformer import spatial_attention
+from botvision.models.bottleneck_transformer import position_table_names, spatial_attention
 
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
 _STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, BlurPool2d)
@@ -117,6 +118,8 @@ def botify(
         new = tuple(name for name in now if name not in names)
         replaced = tuple(f"{name}.conv2" for name in blocks)
         report(Conversion(replaced, new, len(now) - len(new)))
+    if not hasattr(resnet, "no_weight_decay"):  # timm's optimizers ask for it
+        whole.no_weight_decay = partial(position_table_names, resnet)
     return resnet
 
 

@@ -2,16 +2,26 @@
 
 from typing import Any
 
+import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.attention.layer import PositionKind
-from botvision.models.bottleneck_transformer import BottleneckTransformer, image_sides
+from botvision.models.bottleneck_transformer import (
+    BottleneckTransformer,
+    image_sides,
+    position_table_names,
+)
 from botvision.models.non_local import NonLocal2d
 
 
 class AttendingResNet(ResNet):
     """A ResNet with layers that initialize themselves."""
+
+    @torch.jit.ignore  # as timm's networks have it
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of the position tables, which timm's optimizers then do not decay."""
+        return position_table_names(self)
 
     def init_weights(self, zero_init_last: bool = True) -> None:
         """Initialize the convolutions as timm does, and attention as the layers do."""

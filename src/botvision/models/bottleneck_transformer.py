@@ -62,6 +62,16 @@ def image_sides(img_size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
+def position_table_names(network: nn.Module) -> set[str]:
+    """Return the names of a network's position tables, which weight decay leaves out."""
+    return {
+        f"{name}.position.{table}"
+        for name, module in network.named_modules()
+        if isinstance(module, MultiHeadSelfAttention2d) and module.position is not None
+        for table in ("height", "width")
+    }
+
+
 class BottleneckTransformer(Bottleneck):
     """timm's ``Bottleneck`` with self-attention for its 3x3 convolution.
 

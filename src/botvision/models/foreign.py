@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from timm.layers.bottleneck_attn import BottleneckAttn
+from timm.layers.halo_attn import HaloAttn
 from torch import Tensor, nn
 
 from botvision.attention import MultiHeadSelfAttention2d
@@ -105,7 +106,8 @@ def convert_attention(network: nn.Module, *, impl: str = "auto") -> nn.Module:
             for beside, neighbor in parent.named_children():
                 if isinstance(neighbor, nn.AvgPool2d):
                     setattr(parent, beside, halving_pool().train(neighbor.training))
-    for module in network.modules():
+    halo = any(isinstance(module, HaloAttn) for module in network.modules())
+    for module in network.modules() if not halo else ():
         config = getattr(module, "pretrained_cfg", None)
         if isinstance(config, dict):  # timm's data pipeline reads it
             whole: Any = module

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from botvision.attention import decomposed_attention
 from botvision.attention.layer import PointwiseConvolution
+from botvision.attention.transforms import as_leaf
 
 
 class NonLocal2d(nn.Module):
@@ -68,6 +70,8 @@ class NonLocal2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend over ``x``, [B, C, H, W], and add the result to it."""
+        if isinstance(x, torch.fx.Proxy):
+            return as_leaf(self, x)
         size = (x.shape[2], x.shape[3])
         q, k, v = (
             projection(x).permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(1)

@@ -39,6 +39,12 @@ def build_classifier(settings: ClassifierSettings, num_classes: int) -> nn.Modul
             arguments["img_size"] = settings.image_size * (_STEM_STRIDE if small else 1)
         elif timm.is_model(name) and timm.get_pretrained_cfg(name).fixed_input_size:
             arguments["img_size"] = settings.image_size
+        channels = settings.classifier_arguments.get("in_chans", 3)
+        if channels != 3:
+            raise BotvisionError(
+                "model.classifier_arguments.in_chans: expected 3, as images are read as RGB, got "
+                f"{channels!r}"
+            )
         own = {k: v for k, v in settings.classifier_arguments.items() if k != "img_size"}
         model = create_model(name, **arguments, **own)
         if settings.botify is not None:

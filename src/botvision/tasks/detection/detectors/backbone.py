@@ -4,6 +4,8 @@ from collections import OrderedDict
 from typing import Any
 
 import timm
+import torch
+from timm.layers import Format
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -29,7 +31,7 @@ class DeepestMap(nn.Module):
         std: RGB standard deviation that the network expects.
 
     Raises:
-        ValueError: If the model is unknown.
+        ValueError: If the model is unknown, or takes no images of this size or no RGB.
     """
 
     _levels: tuple[int, ...] = (-1,)
@@ -38,18 +40,32 @@ class DeepestMap(nn.Module):
         self, name: str, *, image_size: int, arguments: dict[str, Any] | None = None
     ) -> None:
         super().__init__()
-        options: dict[str, Any] = {"img_size": image_size} if name in list_models() else {}
-        options |= {"features_only": True, "out_indices": self._levels, **(arguments or {})}
+        arguments = arguments or {}
+        channels = arguments.get("in_chans", 3)
+        if channels != 3:
+            raise ValueError(f"backbone_arguments.in_chans: expected 3 (RGB), got {channels!r}")
+        # Our position tables are made for this size; networks of one size are built for it.
+        config = timm.get_pretrained_cfg(name)
+        fixed = config is not None and config.fixed_input_size
+        options: dict[str, Any] = {"img_size": image_size} if name in list_models() or fixed else {}
+        options |= {"features_only": True, "out_indices": self._levels, **arguments}
         body: Any = create_model(name, **options)
+        if fixed:
+            _check_size(name, body, image_size)
         self.body = body
         self.out_channels: int = body.feature_info.channels()[-1]
-        config = timm.get_pretrained_cfg(name)
         self.mean: tuple[float, ...] = config.mean
         self.std: tuple[float, ...] = config.std
 
     def forward(self, images: Tensor) -> Any:
         """Return the map [B, out_channels, H / stride, W / stride] of images [B, 3, H, W]."""
-        return self.body(images)[-1]
+        return self._maps(images)[-1]
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        """Return the network's maps [B, channels, H / stride, W / stride]."""
+        maps: list[Tensor] = self.body(images)
+        last = getattr(self.body, "output_fmt", Format.NCHW) == Format.NHWC  # Swin and others
+        return [each.permute(0, 3, 1, 2) for each in maps] if last else maps
 
 
 class PyramidBackbone(DeepestMap):
@@ -94,7 +110,23 @@ class PyramidBackbone(DeepestMap):
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Return p2 to p6 of images [B, 3, H, W], each [B, channels, H / stride, W / stride]."""
-        features = OrderedDict(zip(LEVELS, self.body(images), strict=True))
+        features = OrderedDict(zip(LEVELS, self._maps(images), strict=True))
         levels: OrderedDict[str, Tensor] = self.fpn(features)
         levels["p6"] = levels.pop("pool")
         return levels
+
+
+def _check_size(name: str, body: nn.Module, side: int) -> None:
+    """Check that a network that is built for one size takes the square that a detector pads to."""
+    training = body.training
+    try:
+        with torch.no_grad():
+            body.eval()(torch.zeros(1, 3, side, side))
+    except (AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"takes no images of {side} x {side} pixels{f' ({reason})' if reason else ''}; choose "
+            f"another image size, such as {timm.get_pretrained_cfg(name).input_size[-1]}, or "
+            "another backbone"
+        ) from error
+    body.train(training)

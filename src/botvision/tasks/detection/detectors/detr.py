@@ -15,6 +15,7 @@ from botvision.tasks.detection.detectors.detr_losses import (
     relative_targets,
     set_losses,
 )
+from botvision.tasks.detection.detectors.targets import check_targets
 from botvision.tasks.detection.detectors.transform import DetectorTransform
 
 
@@ -127,10 +128,12 @@ class Detr(nn.Module):
             highest first.
 
         Raises:
-            ValueError: In training without targets.
+            ValueError: In training without targets, or with wrong ones.
         """
         if self.training and targets is None:
             raise ValueError("targets: expected boxes and labels in training, got none")
+        if self.training and targets is not None:
+            check_targets(images, targets, self.class_head.out_features)
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         batch, targets = self.transform(images, targets)
         decoded = widened(self._decode(batch))

@@ -35,12 +35,12 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         Float [n, 1, H, W], zero more than half a cell of the M x M grid outside the boxes.
     """
     pasted = masks.new_zeros(len(masks), 1, *size)
-    for image, mask, box in zip(pasted[:, 0], masks, boxes.to(masks.dtype), strict=True):
+    for index, (mask, box) in enumerate(zip(masks, boxes.to(masks.dtype), strict=True)):
         window = _window(box, size, 0.5 / masks.shape[-1])
         left, top, _, bottom = window
         for start, values in _sampled(mask, box, window):
             columns = slice(left + start, left + start + len(values))
-            image[top:bottom, columns] = values.T
+            pasted[index, 0, top:bottom, columns] = values.T
     return pasted
 
 

@@ -11,6 +11,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from botvision.precision import widened
 from botvision.tasks.detection.detectors.backbone import LEVELS, PyramidBackbone
 from botvision.tasks.detection.detectors.roi_align import PyramidRoIAlign
+from botvision.tasks.detection.detectors.targets import check_targets
 from botvision.tasks.detection.detectors.transform import DetectorTransform
 
 _STRIDES = (4, 8, 16, 32, 64)
@@ -127,7 +128,20 @@ def _adapted(detector: _Detector) -> _Detector:
         widening.append(heads.mask_predictor)
     for module in widening:
         module.register_forward_hook(_widen_outputs)
+    detector.register_forward_pre_hook(_check_targets, with_kwargs=True)
     return detector
+
+
+def _check_targets(detector: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+    images, targets = _images_and_targets(*inputs, **named)
+    if detector.training and targets is not None:  # torchvision says that they are missing
+        # Read at each call, for users put heads for their own classes there.
+        scores = getattr(detector.get_submodule("roi_heads.box_predictor"), "cls_score", None)
+        check_targets(images, targets, getattr(scores, "out_features", None))
+
+
+def _images_and_targets(images: Any, targets: Any = None) -> tuple[Any, Any]:
+    return images, targets
 
 
 def _widen_outputs(_module: nn.Module, _inputs: Any, output: Any) -> Any:
