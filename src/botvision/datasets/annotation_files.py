@@ -1,0 +1,114 @@
+"""Annotation files in folders, told by their content: COCO, Pascal VOC and labelme."""
+
+import codecs
+import contextlib
+import functools
+import json
+import mmap
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from botvision.images.find import files_below
+
+_COCO_LISTS = ("images", "annotations", "categories")
+_XML_HEAD = 2**16  # bytes that tell whose XML file it is
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def is_coco(path: Path) -> bool:
+    """Return whether a JSON file has COCO's lists of images, annotations and categories."""
+    status = path.stat()
+    return _is_coco(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=2**14)  # each split's search asks again
+def _is_coco(path: Path, *_: int) -> bool:
+    with _content(path) as content:
+        return _is_object(content) and all(_has_list(content, key) for key in _COCO_LISTS)
+
+
+def first_file_names(path: Path, count: int = 20) -> list[str]:
+    """Return the first images' names in a COCO file, without parsing maybe half a gigabyte."""
+    names = []
+    with _content(path) as content:
+        for found in re.finditer(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', content):
+            with contextlib.suppress(ValueError):  # not UTF-8 among them
+                names.append(str(json.loads(found[1])))
+            if len(names) == count:
+                break
+    return names
+
+
+def labelme_files(folder: Path) -> Iterator[Path]:
+    """Yield JSON files of single images, in the folder and below."""
+    for path in files_below(folder):
+        if path.suffix.lower() == ".json" and _is_labelme(path):
+            yield path
+
+
+def voc_files(folder: Path) -> Iterator[Path]:
+    """Yield XML files of single images, in the folder and below.
+
+    A folder that holds one is taken whole, so that a file that is empty or damaged is not missed.
+    """
+    files: dict[Path, list[Path]] = {}
+    for path in files_below(folder):
+        if path.suffix.lower() == ".xml":
+            files.setdefault(path.parent, []).append(path)
+    for parent, own in files.items():
+        if any(map(_is_voc, own)) or (parent.name.lower() == "annotations" and _unknown(own)):
+            yield from own
+
+
+def _is_voc(path: Path) -> bool:
+    head = read_head(path)
+    # LabelMe, labelme's older namesake, has the same root but other elements.
+    of_labelme = re.search(rb"<(imagesize|pt)>", head)
+    return not of_labelme and re.search(rb"<annotation[\s>/]", head) is not None
+
+
+def _unknown(paths: list[Path]) -> bool:
+    """Return whether no file is recognizable as another tool's."""
+    return not any(
+        re.search(rb"<(annotations|pt|imagesize)[\s>]", read_head(path)) for path in paths
+    )
+
+
+def _is_labelme(path: Path) -> bool:
+    with _content(path) as content:
+        # "tracks" are in CVAT's own JSON. Files that are cut off are recognized, too.
+        return (
+            _is_object(content)
+            and _has_list(content, "shapes")
+            and not _has_list(content, "tracks")
+            and not _has_list(content, "annotations")
+        )
+
+
+def read_head(path: Path) -> bytes:
+    """Return the first bytes of a text file, enough to tell whose it is; of UTF-16, readable ones."""
+    with path.open("rb") as file:
+        head = file.read(_XML_HEAD)
+    return head.replace(b"\0", b"") if head.startswith(_UTF16) else head
+
+
+@contextlib.contextmanager
+def _content(path: Path) -> Iterator[bytes | mmap.mmap]:
+    """Yield what a search needs of a file, which may be larger than the memory."""
+    with path.open("rb") as file:
+        if file.read(2) in _UTF16:
+            yield path.read_bytes().decode("utf-16", errors="replace").encode()
+        elif file.seek(0, 2) == 0:
+            yield b""
+        else:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                yield content
+
+
+def _is_object(content: bytes | mmap.mmap) -> bool:
+    return re.match(rb"(\xef\xbb\xbf)?\s*\{", content) is not None
+
+
+def _has_list(content: bytes | mmap.mmap, key: str) -> bool:
+    return re.search(rb'"%b"\s*:\s*\[' % key.encode(), content) is not None
