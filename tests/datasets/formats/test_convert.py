@@ -457,6 +457,7 @@ def test_images_of_one_name(tmp_path):
         for kind in ("images", "labels"):
             (folder / place / kind).mkdir(parents=True)
         Image.new("L", (9, 9), shade).save(folder / place / "images" / "x.png")
+        (folder / place / "labels" / "x.txt").write_text("0 0.5 0.5 0.5 0.5")
     (folder / "data.yaml").write_text("train: [a/images, b/images]\nval: a/images\nnames: {0: cat}")
     convert(folder, tmp_path / "out", progress=ignore)
     content = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
