@@ -24,8 +24,15 @@ def is_coco(path: Path) -> bool:
 
 @functools.lru_cache(maxsize=2**14)  # each split's search asks again
 def _is_coco(path: Path, *_: int) -> bool:
+    return not missing_lists(path)
+
+
+def missing_lists(path: Path) -> list[str]:
+    """Return which of COCO's lists a JSON file lacks."""
     with _content(path) as content:
-        return _is_object(content) and all(_has_list(content, key) for key in _COCO_LISTS)
+        if not _is_object(content):
+            return list(_COCO_LISTS)
+        return [key for key in _COCO_LISTS if not _has_list(content, key)]
 
 
 def first_file_names(path: Path, count: int = 20) -> list[str]:
@@ -80,14 +87,14 @@ def _is_labelme(path: Path) -> bool:
         # "tracks" are in CVAT's own JSON. Files that are cut off are recognized, too.
         return (
             _is_object(content)
-            and _has_list(content, "shapes")
+            and re.search(rb'"shapes"\s*:', content) is not None
             and not _has_list(content, "tracks")
             and not _has_list(content, "annotations")
         )
 
 
 def read_head(path: Path) -> bytes:
-    """Return the first bytes of a text file, enough to tell whose it is; of UTF-16, readable ones."""
+    """Return the first bytes of a file, enough to tell whose it is; of UTF-16, as ASCII."""
     with path.open("rb") as file:
         head = file.read(_XML_HEAD)
     return head.replace(b"\0", b"") if head.startswith(_UTF16) else head

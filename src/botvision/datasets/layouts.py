@@ -293,7 +293,8 @@ def _other_coco_files(folder: Path) -> Iterator[Path]:
     """Yield COCO files of any name in the folder and one below."""
     for parent in (folder, *_inner_folders(folder)):
         # Of names alone: there may be a hundred thousand images.
-        names = (name for name in os.listdir(parent) if name.lower().endswith(".json"))
+        entries = (entry.name for entry in os.scandir(parent))
+        names = (name for name in entries if name.lower().endswith(".json"))
         for path in sorted(parent / name for name in names if not is_leftover(name)):
             if path.is_file() and is_coco(path):
                 yield path

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from botvision.datasets.annotation_files import read_head
+from botvision.datasets.annotation_files import missing_lists, read_head
 from botvision.images.find import files_below, is_image_name
 
 _PROBED_FILES = 20  # of each suffix; the files of a data set are of one kind
@@ -41,6 +41,7 @@ _KINDS = (
         r"\.xml$",
         (rb"<annotations[\s>]", rb"<(meta|version|image|track)\b"),
     ),
+    _Kind("dlib XML", _REWRITE, r"\.xml$", (rb"<dataset[\s>]", rb"<images[\s>]")),
     _Kind("LabelMe XML", _REWRITE, r"\.xml$", (rb"<annotation[\s>]", rb"<(imagesize|pt)\b")),
     _Kind("a CVAT backup", "export as COCO 1.0", _JSON, (rb'"shapes"', rb'"tracks"')),
     _Kind(
@@ -72,6 +73,24 @@ _KINDS = (
             rb'"(rectanglelabels|polygonlabels|brushlabels|completed_by)"',
         ),
     ),
+    _Kind(
+        "COCO results",
+        "those are predictions; use the annotation file",
+        _JSON,
+        (rb"^(\xef\xbb\xbf)?\s*\[", rb'"image_id"', rb'"score"'),
+    ),
+    _Kind(
+        "COCO captions", "use instances_*.json instead", _JSON, (rb'"annotations"', rb'"caption"')
+    ),
+    _Kind("SuperAnnotate JSON", _EXPORT, _JSON, (rb'"instances"', rb'"className"')),
+    _Kind("Hugging Face metadata", _REWRITE, _JSON, (rb'"file_name"', rb'"objects"')),
+    _Kind("a SageMaker manifest", _REWRITE, r"(\.manifest|\.jsonl?)$", (rb'"source-ref"',)),
+    _Kind("Ultralytics NDJSON", "export as YOLO", r"\.ndjson$"),
+    _Kind("a VoTT project", "export as Pascal VOC", r"\.vott$"),
+    _Kind("Open Images CSV", _REWRITE, r"\.csv$", (rb"^\W*ImageID,.*LabelName",)),
+    _Kind("a CSV of run lengths", _REWRITE, r"\.csv$", (rb"EncodedPixels",)),
+    _Kind("DOTA text", _REWRITE, r"\.txt$", (rb"(^|\n)\s*(-?[\d.]+\s+){8}\w",)),
+    _Kind("KITTI text", _REWRITE, r"\.txt$", (rb"^\s*[A-Za-z_]\w*\s+(-?[\d.]+\s+){13}-?[\d.]+",)),
     _Kind("a CSV of boxes", _REWRITE, r"\.(csv|tsv)$"),
     _Kind("TFRecord", _EXPORT, r"\.(tf)?records?([-.][^/]*)?$"),
     _Kind("LMDB", _EXPORT, r"(\.mdb|\.lmdb)$"),
@@ -103,10 +122,8 @@ def describe_unsupported(folder: Path) -> str:
                 re.search(word, head) for word in kind.words
             ):
                 return f"{name} is {kind.title}: {kind.way_out}"
-    for path, head in probed:
-        lists = (b"images", b"annotations", b"categories")
-        lacking = [key.decode() for key in lists if b'"%b"' % key not in head]
-        if path.suffix.lower() == ".json" and len(lacking) < len(lists) and lacking:
+    for path, _ in probed:
+        if path.suffix.lower() == ".json" and 0 < len(lacking := missing_lists(path)) < 3:
             return (
                 f"{path.relative_to(folder).as_posix()} has no {' and no '.join(lacking)} of COCO"
             )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from botvision.datasets.annotation_files import labelme_files
 from botvision.datasets.coco.file import read_json
 from botvision.datasets.coco.records import is_finite
 from botvision.datasets.coco.writing import CocoImage, box_annotation, polygon_area
@@ -13,7 +14,7 @@ from botvision.datasets.formats.labeled_sets import (
     Progress,
     polygon_corners,
 )
-from botvision.datasets.layouts import labelme_files, split_of
+from botvision.datasets.layouts import split_of
 from botvision.errors import BotvisionError
 
 
