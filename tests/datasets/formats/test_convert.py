@@ -332,7 +332,7 @@ def test_labelme_groups_and_other_shapes(tmp_path):
             "group_id": 1,
             "shape_type": "polygon",
         },
-        {"label": "dog", "points": [[2, 2], [4, 4]], "shape_type": "circle"},
+        {"label": "dog", "points": [[2, 2], [4, 4]], "shape_type": "line"},
         {"label": "dog", "points": [[2, 2]], "shape_type": "point"},
         {"label": "dog", "points": [[2, 2], [4, 4]], "shape_type": "polygon"},
         {"label": "dog", "points": [[50, 50], [60, 60]], "shape_type": "rectangle"},
@@ -350,7 +350,7 @@ def test_labelme_groups_and_other_shapes(tmp_path):
             ("dog", [25, 15, 5, 3], None),
         ]
     assert report.skipped == {
-        "shape of type 'circle'": 2,
+        "shape of type 'line'": 2,
         "shape of type 'point'": 2,
         "polygon of fewer than 3 points": 2,
         "box outside the image": 2,

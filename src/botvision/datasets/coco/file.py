@@ -73,9 +73,14 @@ def read_json(path: Path, report: Report = raise_errors) -> dict[str, Any]:
     said = ""
     content: Any = None
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_bytes())  # UTF-16 and byte order marks are recognized
     except json.JSONDecodeError as error:
         said = f"not JSON at offset {error.pos}: {error.msg}"
+    except UnicodeDecodeError as error:
+        said = (
+            f"expected UTF-8 text, got another encoding ({error.reason} at byte {error.start}); "
+            "convert it, for example with: iconv -f gb18030 -t utf-8"
+        )
     except (OSError, ValueError, RecursionError) as error:  # also numbers of thousands of digits
         said = f"cannot be read ({error})"
     if isinstance(content, dict):
