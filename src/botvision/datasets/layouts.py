@@ -145,6 +145,8 @@ def _hint(folder: Path) -> str:
 
 
 def _inner_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
     names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
     return sorted(folder / name for name in names if not is_leftover(name))
 
@@ -332,7 +334,8 @@ def _image_folder(folder: Path, word: str, split: str, annotations: Path) -> Pat
         if is_sharded(path):
             return path
     names = first_file_names(annotations)
-    for path in dict.fromkeys([*candidates, folder, annotations.parent, *_inner_folders(folder)]):
+    others = (folder, annotations.parent, *_inner_folders(images), *_inner_folders(folder))
+    for path in dict.fromkeys([*candidates, *others]):
         # A name such as ../a.jpg must not choose the folder that makes it look right.
         if any(".." not in Path(name).parts and find_written(name, path, folder) for name in names):
             return path

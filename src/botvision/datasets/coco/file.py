@@ -1,5 +1,6 @@
 """Reading COCO instances files of any size."""
 
+import codecs
 import contextlib
 import gc
 import itertools
@@ -23,6 +24,9 @@ from botvision.datasets.coco.records import (
 )
 from botvision.datasets.coco.store import Array, Category, CocoAnnotations, InstanceTable, Tally
 from botvision.texts import Texts, starts
+
+
+_CHUNK = 2**20  # bytes that are decoded at once
 
 
 class _File(msgspec.Struct):
@@ -105,7 +109,8 @@ def record_list(
 def _read_lists(path: Path, report: Report) -> _File:
     """Return the records of the three lists as they are in the file."""
     with contextlib.suppress(*NOT_DECODED, OSError):
-        text = path.read_bytes()
+        text = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        _check_utf8(text)
         try:
             return msgspec.json.decode(text, type=_File)
         except msgspec.DecodeError:
@@ -117,6 +122,15 @@ def _read_lists(path: Path, report: Report) -> _File:
     if not all(isinstance(content.get(key), list) for key in _File.__struct_fields__):
         return _File([], [], [])
     return _File(*([msgspec.Raw(json.dumps(each).encode()) for each in own] for own in lists))
+
+
+def _check_utf8(text: bytes) -> None:
+    """Raise ``UnicodeDecodeError`` for another encoding, which msgspec notices record by record."""
+    if text.isascii():
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(text), _CHUNK):
+        decoder.decode(text[start : start + _CHUNK], final=start + _CHUNK >= len(text))
 
 
 def _mark_not_finite(text: bytes) -> bytes:
