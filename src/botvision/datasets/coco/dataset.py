@@ -1,7 +1,7 @@
 """COCO folders as torch data sets of images and instance targets."""
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from botvision.datasets.check.classes import matched_classes
 from botvision.datasets.check.images import outside_fault, size_fault
 from botvision.datasets.coco.copy_paste import paste_instances, random_subset
 from botvision.datasets.coco.file import read_annotations
@@ -85,7 +86,6 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         self._masks = masks
         self._seed = seed
         self._find_shards()
-        self._labels = {c.id: i + 1 for i, c in enumerate(self.annotations.categories)}
 
     @property
     def categories(self) -> list[Category]:
@@ -122,6 +122,20 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         boxes_only._masks = False
         return boxes_only
 
+    def take_classes(self, classes: Sequence[Category], whose: str) -> None:
+        """Give classes the labels of a model, whatever their ids in this file are.
+
+        Args:
+            classes: Classes of the model, in the order of its labels.
+            whose: Whose classes these are, for messages.
+
+        Raises:
+            BotvisionError: If the file has a class that the model does not have.
+        """
+        own = self.annotations
+        matched = matched_classes(own.path, own.categories, classes, whose)
+        self.annotations = own.with_classes(matched)
+
     def leave_out(self, image_ids: Collection[int | str]) -> None:
         """Remove some images from the data set.
 
@@ -157,12 +171,13 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             for instance in self.annotations.image_instances(index)
             if not instance.get("iscrowd")
         ]
+        labels = {each.id: index + 1 for index, each in enumerate(self.categories)}
         boxes = torch.tensor([i["bbox"] for i in instances], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         target: Target = {
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
             "labels": torch.tensor(
-                [self._labels[i["category_id"]] for i in instances], dtype=torch.int64
+                [labels[i["category_id"]] for i in instances], dtype=torch.int64
             ),
             "image_id": record["id"],
         }

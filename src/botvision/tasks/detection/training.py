@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from botvision.datasets.check.statistics import draw_statistics
-from botvision.datasets.check.training import check_images, check_same_categories
+from botvision.datasets.check.training import check_contents, check_images
 from botvision.datasets.coco.augmentation import evaluation_transform, training_transform
 from botvision.datasets.coco.dataset import CocoInstances, Target
 from botvision.images.draw import draw_instances, mosaic, save_evaluation
@@ -68,12 +68,19 @@ class DetectorTraining:
             CocoInstances(folder, split, masks=self._masks, seed=seed)
             for split in (data.train_split, data.val_split)
         )
-        check_same_categories(train, val)
-        notes = [
-            note
-            for each in (train, val)
-            if (note := check_images(each, skip_bad=data.skip_bad, num_workers=num_workers))
-        ]
+        for each in (train, val):  # first, as looking for the images of a large file takes a while
+            check_contents(each, trained_on=each is train, masks=self._masks)
+        val.take_classes(train.categories, train.annotations.path.name)
+        notes: list[str] = []
+        for each in (train, val):
+            left_out = check_images(
+                each,
+                skip_bad=data.skip_bad,
+                num_workers=num_workers,
+                image_size=settings.image_size,
+            )
+            notes += [left_out] if left_out else []
+            notes += check_contents(each, trained_on=each is train, masks=self._masks)
         self._train, self._val = train, val
         categories = train.categories
         torch.manual_seed(seed)
