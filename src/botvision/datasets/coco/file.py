@@ -25,7 +25,6 @@ from botvision.datasets.coco.records import (
 from botvision.datasets.coco.store import Array, Category, CocoAnnotations, InstanceTable, Tally
 from botvision.texts import Texts, starts
 
-
 _CHUNK = 2**20  # bytes that are decoded at once
 
 

@@ -1,31 +1,22 @@
 """COCO folders of any layout."""
 
-import json
-from collections import Counter, defaultdict
+import contextlib
 from pathlib import Path
 from typing import Any, TypedDict
 
 import msgspec
 
 from botvision.datasets.check.findings import Finding
-from botvision.datasets.coco.file import read_json, record_list
-from botvision.datasets.coco.records import (
-    UNKNOWN_IMAGE,
-    AnnotationChecks,
-    Decoded,
-    Id,
-    Image,
-    field_fault,
-)
+from botvision.datasets.coco.file import read_arrays, read_json, record_list
+from botvision.datasets.coco.records import UNKNOWN_IMAGE, Id, field_fault
 from botvision.datasets.coco.store import Category
 from botvision.datasets.coco.writing import CocoImage
-from botvision.datasets.formats.faults import Faults, SeveralFaults
+from botvision.datasets.formats.faults import SeveralFaults
 from botvision.datasets.formats.labeled_sets import LabeledSet, Progress
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
 
-Record = dict[str, Any]
-_IDS = ("id", "image_id", "category_id")
+_NUMBERS = ("id", "image_id", "category_id")
 
 
 class _Image(TypedDict):
@@ -35,20 +26,25 @@ class _Image(TypedDict):
 
 class _Annotation(TypedDict):
     image_id: Id
+    category_id: int
+    bbox: list[Any]
 
 
 def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
     """Read a COCO folder; ids of images and all other fields stay.
 
-    Annotations are held to the rules of training. Classes are matched by name: where the splits
-    number them differently, the ids are those of the first split.
+    A class is its name: where splits number the classes differently, the ids of the first split
+    are taken, and classes that only others have come after them.
 
     Args:
         folder: COCO folder; nothing in it is changed.
         progress: Called with the number of images of a split that are read and the total.
 
+    Returns:
+        The data set, with the faults of images and their annotations.
+
     Raises:
-        BotvisionError: Naming the file and the record.
+        BotvisionError: If a file is not COCO's; naming all its faulty records.
     """
     result = LabeledSet(folder)
     # Where there is none, the error says what was looked for.
@@ -64,160 +60,121 @@ def _read_split(result: LabeledSet, split: CocoSplit, progress: Progress | None)
     path = split.annotations
     content = read_json(path)
     images = _records(path, content, "images", _Image)
-    categories = _records(path, content, "categories", Category)
-    annotations = _annotations(path, content)
-    ids = _match_categories(result, path, categories)
-    found: dict[Id, CocoImage] = {}
+    ids = _match_classes(result, path, _records(path, content, "categories", Category))
+    annotations = _records(path, content, "annotations", _Annotation)
+    faults = _annotation_faults(path, annotations, ids)
+    found: dict[Any, CocoImage] = {}
+    known: set[Any] = set()
     for number, image in enumerate(images, start=1):
+        if image["id"] in known:
+            raise BotvisionError(f"{path}: images: id {image['id']!r} occurs twice")
+        known.add(image["id"])
         with result.collecting():
-            found[image["id"]] = _image(result, split, image)
+            opened = _open_image(result, split, image)
+            if own := faults.get(image["id"]):
+                raise SeveralFaults(str(path), own)
+            found[image["id"]] = opened
         if progress:
             progress(number, len(images))
-    for image_id, faults in _faults(path, found, categories, annotations).items():
-        with result.collecting():
-            del found[image_id]
-            raise SeveralFaults(str(path), faults)
-    known = {image["id"] for image in images}
     for record in annotations:
-        owner = found.get(record["image_id"])
-        if owner is not None:
+        if record["image_id"] not in known:
+            result.skipped[UNKNOWN_IMAGE] += 1
+        elif owner := found.get(record["image_id"]):
             kept = {key: value for key, value in record.items() if key not in ("id", "image_id")}
             owner.annotations.append(kept | {"category_id": ids[record["category_id"]]})
-        elif record["image_id"] not in known:
-            result.skipped[UNKNOWN_IMAGE] += 1
     return list(found.values())
 
 
-def _image(result: LabeledSet, split: CocoSplit, image: Record) -> CocoImage:
-    path = split.annotations
-    where = f"{path}: image {image['id']}: file_name"
-    file = result.find(image["file_name"], split.images, where)
-    width, height = result.size(file, where)
-    given = [image.get(side) or real for side, real in (("width", width), ("height", height))]
-    if given != [width, height]:
+def _open_image(result: LabeledSet, split: CocoSplit, image: dict[str, Any]) -> CocoImage:
+    where = f"{split.annotations}: image {image['id']}"
+    file = result.find(image["file_name"], split.images, f"{where}: file_name")
+    width, height = result.size(file, f"{where}: file_name")
+    written = tuple(image.get(side) for side in ("width", "height"))
+    if None not in written and written != (width, height):
         raise BotvisionError(
-            f"{path}: image {image['id']}: width x height: expected {width} x {height} as "
-            f"{file.name} is, got {' x '.join(map(str, given))}"
+            f"{where}: width x height: expected {width} x {height} as {file.name} is, got "
+            f"{written[0]} x {written[1]}"
         )
     return CocoImage(file, width, height, [], image["id"])
 
 
-def _match_categories(result: LabeledSet, path: Path, categories: list[Record]) -> dict[int, int]:
-    """Return the data set's id of each category of a file, and add those that are new."""
-    by_name = {each["name"]: each["id"] for each in result.categories}
-    taken = set(by_name.values())
-    ids, new = {}, []
-    for each in categories:
-        number = by_name.get(each["name"])
-        if number is None:
-            number = each["id"] if each["id"] not in taken else max(taken) + 1
-            taken.add(number)
-            new.append(each | {"id": number})
-        ids[each["id"]] = number
-    if result.categories and new:
-        names = ", ".join(each["name"] for each in new)
-        result.notes.append(f"{path}: classes that the splits before it do not have: {names}")
-    result.categories += new
-    if any(number != own for own, number in ids.items()):
+def _match_classes(
+    result: LabeledSet, path: Path, categories: list[dict[str, Any]]
+) -> dict[int, int]:
+    """Return the id in the data set of each of a file's category ids, and add new classes."""
+    if not result.categories:
+        result.categories = categories
+        return {category["id"]: category["id"] for category in categories}
+    known = {(each["id"], each["name"]) for each in result.categories}
+    first: dict[str, int] = {}
+    for each in result.categories:
+        first.setdefault(each["name"], each["id"])
+    ids = {}
+    new = []
+    for category in categories:
+        number, name = category["id"], category["name"]
+        if (number, name) not in known and name not in first:
+            first[name] = max(each["id"] for each in result.categories) + 1
+            result.categories = [*result.categories, {**category, "id": first[name]}]
+            new.append(name)
+        ids[number] = number if (number, name) in known else first[name]
+    if new:
         result.notes.append(
-            f"{path}: its ids of categories differ from those of the splits before it: classes are "
-            "matched by name"
+            f"{path}: {len(new)} classes are not in the other splits: {', '.join(new)[:200]}"
         )
+    elif any(old != number for old, number in ids.items()):
+        result.notes.append(f"{path}: classes are numbered as in the first split, by their names")
     return ids
 
 
-def _faults(
-    path: Path,
-    images: dict[Id, CocoImage],
-    categories: list[Record],
-    annotations: list[Record],
-) -> dict[Id, list[str]]:
-    """Return the faults of each image's annotations, by the rules of training.
+def _annotation_faults(
+    path: Path, annotations: list[dict[str, Any]], ids: dict[int, int]
+) -> dict[Any, list[str]]:
+    """Return what training would refuse of the annotations, by image id.
 
     Raises:
-        BotvisionError: If the annotations are faulty as a whole.
+        BotvisionError: If a fault cannot be told an image.
     """
-    faults: dict[Id, list[str]] = defaultdict(list)
-    counts = Counter(each.get("id") for each in annotations)
-    owners, numbered = {}, []
+    faults: dict[Any, list[str]] = {}
     for number, record in enumerate(annotations):
-        if record["image_id"] in images:
-            # Ids are given anew at the end, so that one which is missing does no harm.
-            own = record.get("id")
-            sound = own is not None and counts[own] == 1
-            own = own if sound else f"annotations[{number}]"
-            owners[own] = record["image_id"]
-            numbered.append(record | {"id": own})
-
-    def report(finding: Finding) -> None:
-        if finding.severity != "error":
-            return
-        if finding.id not in owners:
-            raise BotvisionError(finding.message)
-        faults[owners[finding.id]].append(finding.message)
-
-    sizes = [
-        {"id": number, "file_name": image.path.name, "width": image.width, "height": image.height}
-        for number, image in images.items()
-    ]
-    checks = AnnotationChecks(
-        path,
-        Decoded(path, "images", _raws(sizes), Image),
-        Decoded(path, "categories", _raws(categories), Category),
-        report,
-    )
-    checks.usable(_raws(numbered))
+        if record["category_id"] not in ids:
+            faults.setdefault(record["image_id"], []).append(
+                f"{path}: annotation {record.get('id', number)}: category_id: expected one of the "
+                f"file's categories, got {record['category_id']}"
+            )
+    if faults or not all("id" in record for record in annotations):
+        return faults  # the rules of training need both
+    owners = {record["id"]: record["image_id"] for record in annotations}
+    findings: list[Finding] = []
+    with contextlib.suppress(BotvisionError):
+        read_arrays(path, findings.append)
+    others = []
+    for finding in findings:
+        if finding.severity != "error" or not finding.where.startswith("annotation"):
+            continue  # of images and categories, the conversion needs less
+        if finding.id in owners and finding.where != "annotations":
+            faults.setdefault(owners[finding.id], []).append(finding.message)
+        elif finding.field == "bbox":
+            others.append(finding.message)
+    if others:
+        raise BotvisionError(others[0])
     return faults
 
 
-def _raws(records: list[Record]) -> list[msgspec.Raw]:
-    # Python's encoder, since records may hold NaN.
-    return [msgspec.Raw(json.dumps(each).encode()) for each in records]
-
-
-def _records(path: Path, content: Record, key: str, kind: Any) -> list[Record]:
-    """Return the sound records of a list whose ids are unique; else raise all faults."""
-    faults = Faults()
-    found: list[Record] = []
-    for number, record in enumerate(record_list(path, content, key)):
-        whole = _with_whole_ids(record)
-        if fault := field_fault(path, f"{key}[{number}]", whole, kind):
-            faults.messages.append(fault.message)
-        else:
-            found.append(whole)
-    counts = Counter(each["id"] for each in found)
-    faults.messages += [
-        f"{path}: {key}: id {each!r} occurs twice" for each, count in counts.items() if count > 1
-    ]
-    faults.raise_collected(str(path))
-    return found
-
-
-def _annotations(path: Path, content: Record) -> list[Record]:
-    """Return the annotations; that they name an image is all that is checked."""
-    faults = Faults()
-    found: list[Record] = []
-    for number, record in enumerate(record_list(path, content, "annotations")):
-        if isinstance(record, dict) and "segments_info" in record:
-            raise BotvisionError(
-                f"{path}: expected instances, got a panoptic file; use its instances_*.json"
-            )
-        whole = _with_whole_ids(record)
-        if fault := field_fault(path, f"annotations[{number}]", whole, _Annotation):
-            faults.messages.append(fault.message)
-        else:
-            found.append(whole)
-    faults.raise_collected(str(path))
-    return found
-
-
-def _with_whole_ids(record: Any) -> Any:
-    """Return a record whose ids are integers where they are written as 1.0, as pandas does."""
-    if not isinstance(record, dict):
-        return record
-    whole = {
-        key: int(record[key])
-        for key in _IDS
-        if isinstance(record.get(key), float) and record[key].is_integer()
-    }
-    return record | whole if whole else record
+def _records(path: Path, content: dict[str, Any], key: str, kind: Any) -> list[dict[str, Any]]:
+    records = record_list(path, content, key)
+    for record in records:
+        for name in _NUMBERS if isinstance(record, dict) else ():
+            # pandas writes whole numbers so where one is missing.
+            if isinstance(number := record.get(name), float) and number.is_integer():
+                record[name] = int(number)
+    with contextlib.suppress(msgspec.ValidationError):
+        msgspec.convert(records, list[kind])
+        return records
+    found = [field_fault(path, f"{key}[{n}]", record, kind) for n, record in enumerate(records)]
+    messages = [fault.message for fault in found if fault is not None]
+    if len(messages) == 1:
+        raise BotvisionError(messages[0])
+    if messages:
+        raise SeveralFaults(str(path), messages)
+    return records
