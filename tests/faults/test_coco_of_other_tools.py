@@ -173,8 +173,8 @@ def test_classes_are_matched_by_name(folder):
     found, report = converted(root)
     assert found == dict.fromkeys(NAMES, ONE_CARD)
     assert report.per_class == {"card": 4, "sail": 0, "buoy": 0}
-    assert any("matched by name" in note for note in report.notes)
-    assert any("do not have: buoy" in note for note in report.notes)
+    assert any("by their names" in note for note in report.notes)
+    assert any("not in the other splits: buoy" in note for note in report.notes)
     lists = [
         json.loads((root.with_name("out") / f"annotations/instances_{split}.json").read_text())
         for split in ("train", "val")

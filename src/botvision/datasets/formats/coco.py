@@ -1,14 +1,23 @@
 """COCO folders of any layout."""
 
 import contextlib
+import json
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, TypedDict
 
 import msgspec
 
 from botvision.datasets.check.findings import Finding
-from botvision.datasets.coco.file import read_arrays, read_json, record_list
-from botvision.datasets.coco.records import UNKNOWN_IMAGE, Id, field_fault
+from botvision.datasets.coco.file import read_json, record_list
+from botvision.datasets.coco.records import (
+    UNKNOWN_IMAGE,
+    AnnotationChecks,
+    Decoded,
+    Id,
+    Image,
+    field_fault,
+)
 from botvision.datasets.coco.store import Category
 from botvision.datasets.coco.writing import CocoImage
 from botvision.datasets.formats.faults import SeveralFaults
@@ -16,6 +25,7 @@ from botvision.datasets.formats.labeled_sets import LabeledSet, Progress
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
 
+Record = dict[str, Any]
 _NUMBERS = ("id", "image_id", "category_id")
 
 
@@ -26,8 +36,6 @@ class _Image(TypedDict):
 
 class _Annotation(TypedDict):
     image_id: Id
-    category_id: int
-    bbox: list[Any]
 
 
 def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
@@ -62,7 +70,6 @@ def _read_split(result: LabeledSet, split: CocoSplit, progress: Progress | None)
     images = _records(path, content, "images", _Image)
     ids = _match_classes(result, path, _records(path, content, "categories", Category))
     annotations = _records(path, content, "annotations", _Annotation)
-    faults = _annotation_faults(path, annotations, ids)
     found: dict[Any, CocoImage] = {}
     known: set[Any] = set()
     for number, image in enumerate(images, start=1):
@@ -70,12 +77,13 @@ def _read_split(result: LabeledSet, split: CocoSplit, progress: Progress | None)
             raise BotvisionError(f"{path}: images: id {image['id']!r} occurs twice")
         known.add(image["id"])
         with result.collecting():
-            opened = _open_image(result, split, image)
-            if own := faults.get(image["id"]):
-                raise SeveralFaults(str(path), own)
-            found[image["id"]] = opened
+            found[image["id"]] = _open_image(result, split, image)
         if progress:
             progress(number, len(images))
+    for image_id, faults in _annotation_faults(path, found, list(ids), annotations).items():
+        del found[image_id]
+        with result.collecting():
+            raise SeveralFaults(str(path), faults)
     for record in annotations:
         if record["image_id"] not in known:
             result.skipped[UNKNOWN_IMAGE] += 1
@@ -85,7 +93,7 @@ def _read_split(result: LabeledSet, split: CocoSplit, progress: Progress | None)
     return list(found.values())
 
 
-def _open_image(result: LabeledSet, split: CocoSplit, image: dict[str, Any]) -> CocoImage:
+def _open_image(result: LabeledSet, split: CocoSplit, image: Record) -> CocoImage:
     where = f"{split.annotations}: image {image['id']}"
     file = result.find(image["file_name"], split.images, f"{where}: file_name")
     width, height = result.size(file, f"{where}: file_name")
@@ -98,9 +106,7 @@ def _open_image(result: LabeledSet, split: CocoSplit, image: dict[str, Any]) -> 
     return CocoImage(file, width, height, [], image["id"])
 
 
-def _match_classes(
-    result: LabeledSet, path: Path, categories: list[dict[str, Any]]
-) -> dict[int, int]:
+def _match_classes(result: LabeledSet, path: Path, categories: list[Record]) -> dict[int, int]:
     """Return the id in the data set of each of a file's category ids, and add new classes."""
     if not result.categories:
         result.categories = categories
@@ -122,47 +128,63 @@ def _match_classes(
         result.notes.append(
             f"{path}: {len(new)} classes are not in the other splits: {', '.join(new)[:200]}"
         )
-    elif any(old != number for old, number in ids.items()):
+    if any(old != number for old, number in ids.items()):
         result.notes.append(f"{path}: classes are numbered as in the first split, by their names")
     return ids
 
 
 def _annotation_faults(
-    path: Path, annotations: list[dict[str, Any]], ids: dict[int, int]
+    path: Path, images: dict[Any, CocoImage], categories: list[int], annotations: list[Record]
 ) -> dict[Any, list[str]]:
     """Return what training would refuse of the annotations, by image id.
 
     Raises:
-        BotvisionError: If a fault cannot be told an image.
+        BotvisionError: If the annotations are faulty as a whole.
     """
-    faults: dict[Any, list[str]] = {}
+    faults: dict[Any, list[str]] = defaultdict(list)
+    counts = Counter(record.get("id") for record in annotations)
+    owners = {}
+    checked = []
     for number, record in enumerate(annotations):
-        if record["category_id"] not in ids:
-            faults.setdefault(record["image_id"], []).append(
-                f"{path}: annotation {record.get('id', number)}: category_id: expected one of the "
-                f"file's categories, got {record['category_id']}"
-            )
-    if faults or not all("id" in record for record in annotations):
-        return faults  # the rules of training need both
-    owners = {record["id"]: record["image_id"] for record in annotations}
-    findings: list[Finding] = []
-    with contextlib.suppress(BotvisionError):
-        read_arrays(path, findings.append)
-    others = []
-    for finding in findings:
-        if finding.severity != "error" or not finding.where.startswith("annotation"):
-            continue  # of images and categories, the conversion needs less
-        if finding.id in owners and finding.where != "annotations":
-            faults.setdefault(owners[finding.id], []).append(finding.message)
-        elif finding.field == "bbox":
-            others.append(finding.message)
-    if others:
-        raise BotvisionError(others[0])
+        if record["image_id"] in images:
+            # Ids are given anew at the end, so that one which is missing or repeated does no harm.
+            own = record.get("id")
+            own = f"number {number}" if own is None or counts[own] > 1 else own
+            owners[own] = record["image_id"]
+            checked.append({**record, "id": own})
+
+    def report(finding: Finding) -> None:
+        if finding.severity == "error" and finding.id not in owners:
+            raise BotvisionError(finding.message)
+        if finding.severity == "error":
+            faults[owners[finding.id]].append(finding.message)
+
+    sizes = [
+        {"id": number, "file_name": image.path.name, "width": image.width, "height": image.height}
+        for number, image in images.items()
+    ]
+    classes = [{"id": number, "name": str(number)} for number in categories]
+    checks = AnnotationChecks(
+        path,
+        Decoded(path, "images", _raw(sizes), Image),
+        Decoded(path, "categories", _raw(classes), Category),
+        report,
+    )
+    checks.usable(_raw(checked))
     return faults
 
 
-def _records(path: Path, content: dict[str, Any], key: str, kind: Any) -> list[dict[str, Any]]:
+def _raw(records: list[Record]) -> list[msgspec.Raw]:
+    # Python's encoder, since records may hold NaN.
+    return [msgspec.Raw(json.dumps(record).encode()) for record in records]
+
+
+def _records(path: Path, content: Record, key: str, kind: Any) -> list[Record]:
     records = record_list(path, content, key)
+    if any(isinstance(record, dict) and "segments_info" in record for record in records):
+        raise BotvisionError(
+            f"{path}: expected instances, got a panoptic file; use its instances_*.json"
+        )
     for record in records:
         for name in _NUMBERS if isinstance(record, dict) else ():
             # pandas writes whole numbers so where one is missing.
