@@ -1,7 +1,7 @@
 """``botvision data``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 from rich.console import Console
@@ -114,6 +114,14 @@ def convert(
             "--skip-bad", help="Leave out and list images that are unreadable or badly labeled."
         ),
     ] = False,
+    voc_from: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="What Pascal VOC boxes count from; by default told by values.",
+        ),
+    ] = None,
 ) -> None:
     """Write a data set of another format or layout as a COCO folder to train on.
 
@@ -140,6 +148,7 @@ def convert(
             seed=seed,
             link=link,
             skip_bad=skip_bad,
+            voc_from=cast("Literal[0, 1] | None", voc_from),
             progress=progress,
         )
     _print_conversion(report)

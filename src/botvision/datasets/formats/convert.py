@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,7 @@ def convert(
     seed: int = 0,
     link: bool = False,
     skip_bad: bool = False,
+    voc_from: voc.Origin | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ConversionReport:
     """Write a detection data set as a COCO folder, all of it or nothing.
@@ -84,6 +86,8 @@ def convert(
         link: Whether to make hard links instead of copies of the images.
         skip_bad: Whether to leave out images that are missing, cannot be read or have faulty
             labels, and to report them, instead of refusing the data set.
+        voc_from: What the boxes of Pascal VOC files count from, 0 or 1; None to tell it by their
+            values, see ``voc.read``.
         progress: Called with a title, the number of images done and the total.
 
     Raises:
@@ -94,9 +98,14 @@ def convert(
     if out.resolve().is_relative_to(folder.resolve()):
         raise BotvisionError(f"{out}: expected a folder outside {folder}, which is not changed")
     layout = detect_layout(folder, format)
+    options: dict[str, Any] = {} if voc_from is None else {"voc_from": voc_from}
+    if options and (layout.format != "voc" or voc_from not in (0, 1)):
+        raise BotvisionError(
+            f"voc_from: expected 0 or 1, for a Pascal VOC folder, got {voc_from} for a {layout}"
+        )
     with new_folder(out) as written:
         read = _READERS[layout.format](
-            folder, progress=partial(progress, "read images") if progress else None
+            folder, progress=partial(progress, "read images") if progress else None, **options
         )
         if not skip_bad:
             read.faults.raise_collected(str(folder))

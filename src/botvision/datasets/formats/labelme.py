@@ -9,6 +9,7 @@ from typing import Any
 from botvision.datasets.annotation_files import labelme_files
 from botvision.datasets.coco.file import read_json
 from botvision.datasets.coco.writing import CocoImage
+from botvision.datasets.formats.faults import Faults
 from botvision.datasets.formats.image_index import ImageIndex
 from botvision.datasets.formats.labeled_sets import LabeledSet, Progress
 from botvision.datasets.formats.labelme_shapes import Shape, decode_base64, instance, read_shape
@@ -109,10 +110,12 @@ def _annotations(
     if not isinstance(shapes, list):
         raise BotvisionError(f"{path}: shapes: expected a list, got {type(shapes).__name__}")
     groups: dict[Any, list[Shape]] = {}
+    faults = Faults()
     for number, each in enumerate(shapes, start=1):
-        with result.faults.collecting():
+        with faults.collecting():
             if shape := read_shape(f"{path}: shape {number}", number, each, result):
                 groups.setdefault(shape.group, []).append(shape)
+    faults.raise_collected(str(path))
     for members in groups.values():
         if record := instance(members, result, size):
             yield members[0].label, record

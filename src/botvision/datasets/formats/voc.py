@@ -18,6 +18,7 @@ from botvision.datasets.coco.writing import (
     mask_annotation,
     polygon_area,
 )
+from botvision.datasets.formats.faults import Faults
 from botvision.datasets.formats.image_index import ImageIndex
 from botvision.datasets.formats.labeled_sets import (
     Box,
@@ -125,9 +126,11 @@ def _read_entry(result: LabeledSet, path: Path) -> _Entry:
     if root.tag != "annotation":
         raise BotvisionError(f"{path}: expected an annotation element, got {root.tag!r}")
     objects: list[_Object] = []
+    faults = Faults()
     for number, element in enumerate(root.findall("object"), start=1):
-        with result.faults.collecting():
+        with faults.collecting():
             objects.append(_object(f"{path}: object {number}", element))
+    faults.raise_collected(str(path))
     sides = root.findtext("size/width"), root.findtext("size/height")
     return _Entry(
         path,
