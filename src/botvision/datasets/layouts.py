@@ -334,7 +334,8 @@ def _image_folder(folder: Path, word: str, split: str, annotations: Path) -> Pat
         if is_sharded(path):
             return path
     names = first_file_names(annotations)
-    others = (folder, annotations.parent, *_inner_folders(images), *_inner_folders(folder))
+    parents = annotations.parent, images, folder
+    others = (annotations.parent, folder, *(p for each in parents for p in _inner_folders(each)))
     for path in dict.fromkeys([*candidates, *others]):
         # A name such as ../a.jpg must not choose the folder that makes it look right.
         if any(".." not in Path(name).parts and find_written(name, path, folder) for name in names):
