@@ -1,5 +1,6 @@
 """Layouts of data folders: which data set a folder holds, and where its splits are."""
 
+import glob
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ from botvision.datasets.annotation_files import (
 )
 from botvision.datasets.unsupported import describe_unsupported
 from botvision.errors import BotvisionError
-from botvision.images.find import is_leftover
+from botvision.images.find import files_below, is_image_name, is_leftover
 from botvision.images.written_paths import find_written
 from botvision.shards.index import is_sharded
 
@@ -31,7 +32,8 @@ SPLIT_WORDS = {
 
 KNOWN_LAYOUTS = (
     "COCO (annotations/instances_train.json, train/_annotations.coco.json or one JSON file), YOLO "
-    "(data.yaml), Pascal VOC (an XML file per image) and labelme (a JSON file per image)"
+    "(data.yaml, obj.data, or label files and classes.txt), Pascal VOC (an XML file per image) and "
+    "labelme (a JSON file per image)"
 )
 _TITLES: dict[Format, str] = {
     "coco": "COCO",
@@ -40,6 +42,12 @@ _TITLES: dict[Format, str] = {
     "labelme": "labelme",
 }
 _ROBOFLOW = "_annotations.coco.json"
+YOLO_NAME_LISTS = (
+    *("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "names.txt", "class_names.txt"),
+    *("_classes.txt", "label_list.txt", "predefined_classes.txt"),
+)
+"""Names of files of classes, one a line. The last one is labelImg's and may list other classes."""
+
 _PROBED_CHARACTERS = 2**20
 
 
@@ -159,12 +167,41 @@ def _coco_files(folder: Path) -> Iterator[Path]:
 
 
 def yolo_files(folder: Path) -> Iterator[Path]:
-    """Yield evidence of YOLO: data.yaml, other YAML files with classes, and label files."""
-    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        text = path.read_text(encoding="utf-8", errors="replace")[:_PROBED_CHARACTERS]
+    """Yield evidence of YOLO: YAML files with classes, Darknet's obj.data, and label files."""
+    descriptions = [p for pattern in ("*.yaml", "*.yml") for p in files_below(folder, pattern)]
+    for path in sorted(descriptions, key=lambda p: (p.stem != "data", p)):
+        text = path.read_text(encoding="utf-8-sig", errors="replace")[:_PROBED_CHARACTERS]
         if path.stem == "data" or re.search(r"^(names|nc)\s*:", text, re.MULTILINE):
             yield path
-    yield from sorted(p for p in (folder / "labels").glob("**/*.txt") if p.name != "classes.txt")
+    for path in [*files_below(folder, "*.data"), *files_below(folder, "data/*.data")]:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")[:_PROBED_CHARACTERS]
+        if re.search(r"^\s*(names|train)\s*=", text, re.MULTILINE):
+            yield path
+    for pattern in ("[Ll]abels/**/*.txt", "*/[Ll]abels/**/*.txt"):
+        yield from (p for p in files_below(folder, pattern) if not is_yolo_name_list(p))
+    # labelImg, CVAT and Darknet put the labels beside the images.
+    for pattern in ("*.txt", "*/*.txt", "[Ii]mages/*/*.txt"):
+        for path in files_below(folder, pattern):
+            if not is_yolo_name_list(path) and is_yolo_label(path) and _has_image(path):
+                yield path
+
+
+def is_yolo_name_list(path: Path) -> bool:
+    """Return whether a file is by its name a list of classes, one a line."""
+    return path.name.lower() in YOLO_NAME_LISTS or path.suffix == ".names"
+
+
+def is_yolo_label(path: Path) -> bool:
+    """Return whether a text file begins with a class number and the numbers of a box or outline."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        line = next((line for line in file if line.strip()), "")
+    fields = line.split()
+    numeric = all(re.fullmatch(r"[-+.\deE]+", field) for field in fields)
+    return len(fields) >= 5 and numeric and re.fullmatch(r"\d+(\.0*)?", fields[0]) is not None
+
+
+def _has_image(path: Path) -> bool:
+    return any(map(is_image_name, path.parent.glob(f"{glob.escape(path.stem)}.*")))
 
 
 def split_of(word: str) -> str | None:

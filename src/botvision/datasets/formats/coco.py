@@ -20,7 +20,7 @@ from botvision.datasets.coco.records import (
 )
 from botvision.datasets.coco.store import Category
 from botvision.datasets.coco.writing import CocoImage
-from botvision.datasets.formats.faults import SeveralFaults
+from botvision.datasets.formats.faults import SeveralFaultsError
 from botvision.datasets.formats.labeled_sets import LabeledSet, Progress
 from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
 from botvision.errors import BotvisionError
@@ -83,7 +83,7 @@ def _read_split(result: LabeledSet, split: CocoSplit, progress: Progress | None)
     for image_id, faults in _annotation_faults(path, found, list(ids), annotations).items():
         del found[image_id]
         with result.collecting():
-            raise SeveralFaults(str(path), faults)
+            raise SeveralFaultsError(str(path), faults)
     for record in annotations:
         if record["image_id"] not in known:
             result.skipped[UNKNOWN_IMAGE] += 1
@@ -198,5 +198,5 @@ def _records(path: Path, content: Record, key: str, kind: Any) -> list[Record]:
     if len(messages) == 1:
         raise BotvisionError(messages[0])
     if messages:
-        raise SeveralFaults(str(path), messages)
+        raise SeveralFaultsError(str(path), messages)
     return records

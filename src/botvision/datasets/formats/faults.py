@@ -9,7 +9,7 @@ from botvision.errors import BotvisionError
 _LISTED = 20  # faults that a message lists
 
 
-class SeveralFaults(BotvisionError):
+class SeveralFaultsError(BotvisionError):
     """Several faults, one a line.
 
     Args:
@@ -46,7 +46,7 @@ class Faults:
         """Keep what the block raises as a ``BotvisionError``, and go on after the block."""
         try:
             yield
-        except SeveralFaults as error:
+        except SeveralFaultsError as error:
             self.messages += error.faults
         except BotvisionError as error:
             self.messages.append(str(error))
@@ -60,4 +60,4 @@ class Faults:
         if len(self.messages) == 1:
             raise BotvisionError(self.messages[0])
         if self.messages:
-            raise SeveralFaults(title, self.messages)
+            raise SeveralFaultsError(title, self.messages)

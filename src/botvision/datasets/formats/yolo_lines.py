@@ -1,0 +1,285 @@
+"""Lines of YOLO's label files, and what trackers and pose estimators add to them."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from botvision.datasets.coco.writing import box_annotation, polygon_area
+from botvision.datasets.formats.faults import Faults
+from botvision.datasets.formats.labeled_sets import (
+    ROUNDING,
+    LabeledSet,
+    polygon_corners,
+    read_text,
+)
+from botvision.errors import BotvisionError
+
+_TOLERANCE = 0.01  # fraction of a side that coordinates may reach out of the image
+_FEW_LINES = 3  # fewer lines prove no form
+_HELD = 0.98  # fraction of pose lines whose keypoints are all in their box
+
+
+@dataclass(frozen=True)
+class LineForm:
+    """Form of the lines of a whole data set.
+
+    Attributes:
+        keypoints: Number of fields after the box that are keypoints.
+        keypoints_said: Whether the folder itself says so, so that other lines are faults.
+        confidence: Whether a line may end with a confidence, or a confidence and a track id.
+        notes: Lines on what was recognized.
+    """
+
+    keypoints: int = 0
+    keypoints_said: bool = False
+    confidence: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def find_form(paths: Iterable[Path], keypoint_fields: int | None) -> LineForm:
+    """Return the form that all lines of a data set have.
+
+    A line of more than 5 fields is an outline, or a box with keypoints, a confidence or a track id.
+    Nothing in the line says which. Boxes with keypoints are told by what holds in every line of the
+    set and for outlines by chance alone: all have one number of fields, and the first four numbers
+    are center and sides of a box inside the image that holds all further points; of points with a
+    visibility, each third number is 0, 1 or 2. Confidence and track id are told by a last field
+    that is a whole number.
+
+    Args:
+        paths: Label files.
+        keypoint_fields: Number of keypoint fields, if the folder says it; 0 for none.
+
+    Raises:
+        BotvisionError: If lines may be either, so that a guess may be wrong.
+    """
+    if keypoint_fields is not None:
+        return LineForm(keypoint_fields, keypoints_said=keypoint_fields > 0)
+    seen = _Seen()
+    for path in paths:
+        try:
+            text = read_text(path)
+        except BotvisionError:
+            continue  # a fault of its image, which is collected when that is read
+        for number, line in enumerate(text.split("\n"), start=1):
+            seen.add(line.split(), f"{path}: line {number}")
+    return seen.confidences() or seen.keypoints() or LineForm()
+
+
+@dataclass
+class _Seen:
+    """What was seen in the lines of a data set.
+
+    Attributes:
+        lengths: Number of lines by their number of fields.
+        first: The first line of more than 5 fields.
+        box_first: Number of lines of more than 5 fields that begin with a box inside the image.
+        held: Number of those whose box holds all further points.
+        visibilities: Number of those whose each third further number is a visibility.
+        pointed: Number of lines whose second point lies far from all others, as outlines have none.
+        tracked: Number of lines that end with a number from 0 to 1 and a whole number.
+        ids: Number of those whose whole number is above 1.
+        confident: Number of lines of 6 fields that are a box and a number from 0 to 1 or whole.
+    """
+
+    lengths: Counter[int] = field(default_factory=Counter)
+    first: str = ""
+    box_first: int = 0
+    held: int = 0
+    visibilities: int = 0
+    pointed: int = 0
+    tracked: int = 0
+    ids: int = 0
+    confident: int = 0
+
+    def add(self, fields: Sequence[str], where: str) -> None:
+        """Look at a line; lines that are no numbers are faults, which are found later."""
+        try:
+            numbers = [float(each) for each in fields[1:]]
+        except ValueError:
+            return
+        if not fields or not all(map(math.isfinite, numbers)):
+            return
+        self.lengths[len(fields)] += 1
+        if len(fields) <= 5:
+            return
+        self.first = self.first or where
+        whole = re.fullmatch(r"\d+", fields[-1]) is not None
+        if len(fields) == 6:
+            self.confident += int(whole or 0 <= numbers[-1] <= 1)
+        elif whole and 0 <= numbers[-2] <= 1:
+            self.tracked += 1
+            self.ids += int(numbers[-1] > 1)
+        box, rest = numbers[:4], numbers[4:]
+        if not _is_inside(box):
+            return
+        self.box_first += 1
+        self.held += int(len(rest) % 2 == 0 and _holds(box, rest))
+        self.visibilities += int(len(rest) % 3 == 0 and all(n in (0, 1, 2) for n in rest[2::3]))
+        self.pointed += int(len(rest) % 2 == 0 and _is_pointed(numbers))
+
+    @property
+    def longer(self) -> int:
+        """Number of lines of more than 5 fields."""
+        return sum(count for length, count in self.lengths.items() if length > 5)
+
+    def confidences(self) -> LineForm | None:
+        """Return the form of lines with confidences and track ids, if all have them."""
+        six = self.lengths[6]
+        rest = self.longer - six
+        if not self.longer or self.confident < six or self.tracked < rest:
+            return None
+        boxes = set(self.lengths) <= {5, 6, 7}
+        if rest and not self.ids:
+            # Outlines may all end at an edge of the image, in a whole 0 or 1.
+            if not boxes or self.box_first < self.longer:
+                return None
+            if rest < _FEW_LINES:
+                raise BotvisionError(
+                    f"{self.first}: 7 fields: an outline of 3 points, or a box with confidence and "
+                    "track id? remove the last two fields, or say kpt_shape: [0, 2] in data.yaml "
+                    "for outlines"
+                )
+        elif not rest and six < _FEW_LINES and six < self.lengths.total():
+            return None
+        what = "a box" if boxes else "an outline"
+        note = (
+            f"{self.longer:,} lines are {what} with a confidence or track id, which are left out, "
+            f"such as {self.first}"
+        )
+        return LineForm(confidence=True, notes=(note,))
+
+    def keypoints(self) -> LineForm | None:
+        """Return the form of lines with keypoints, if all have them."""
+        lengths = [length for length in self.lengths if length > 5]
+        if len(lengths) != 1 or self.box_first < self.longer:
+            return None
+        fields = lengths[0] - 5
+        if self.visibilities == self.longer:
+            return self._pose(fields, f"{fields // 3} points x 3")
+        few = self.longer * (1 - _HELD) < 1
+        if self.held < self.longer * _HELD or (few and self.held < self.longer):
+            return None
+        # Of few points, the fourth number and the others may hold by chance.
+        needed = _FEW_LINES if fields >= 8 else 10
+        if self.longer >= needed and self.pointed * 2 >= self.longer:
+            return self._pose(fields, f"{fields // 2} points x 2")
+        raise BotvisionError(
+            f"{self.first}: {lengths[0]} fields: an outline of {lengths[0] // 2} points, or a box "
+            f"with keypoints? say kpt_shape: [{fields // 2}, 2] in data.yaml for keypoints, or "
+            "kpt_shape: [0, 2] for outlines"
+        )
+
+    def _pose(self, fields: int, shape: str) -> LineForm:
+        note = (
+            f"{self.longer:,} lines are a box with keypoints ({shape}), which are left out, such "
+            f"as {self.first}: in every line, the first four numbers are a box that goes with them"
+        )
+        return LineForm(fields, notes=(note,))
+
+
+def _is_inside(box: Sequence[float]) -> bool:
+    x, y, width, height = box
+    return (
+        width > 0
+        and height > 0
+        and min(x - width / 2, y - height / 2) >= -_TOLERANCE
+        and max(x + width / 2, y + height / 2) <= 1 + _TOLERANCE
+    )
+
+
+def _holds(box: Sequence[float], points: Sequence[float]) -> bool:
+    x, y, width, height = box
+    pairs = [pair for pair in zip(points[::2], points[1::2], strict=True) if pair != (0, 0)]
+    return all(
+        abs(px - x) <= width / 2 + _TOLERANCE and abs(py - y) <= height / 2 + _TOLERANCE
+        for px, py in pairs
+    )
+
+
+def _is_pointed(numbers: Sequence[float]) -> bool:
+    """Return whether the second point is farther from the others than half their extent."""
+    for axis in (0, 1):
+        second = numbers[2 + axis]
+        others = [numbers[axis], *(n for n in numbers[4 + axis :: 2] if n)]
+        low, high = min(others), max(others)
+        margin = (high - low) / 2 + _TOLERANCE
+        if not low - margin <= second <= high + margin:
+            return True
+    return False
+
+
+def read_lines(
+    result: LabeledSet, path: Path, size: tuple[int, int], names: Mapping[int, str], form: LineForm
+) -> list[dict[str, Any]]:
+    """Return the records of a label file; none if there is no such file.
+
+    Raises:
+        BotvisionError: Naming all faulty lines.
+    """
+    faults = Faults()
+    annotations = []
+    text = read_text(path) if path.exists() else ""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if fields := line.split():
+            with faults.collecting():
+                where = f"{path}: line {number}"
+                category, numbers = _numbers(where, fields, names, form)
+                annotation = _annotation(result, category, numbers, size)
+                if annotation:
+                    annotations.append(annotation)
+    faults.raise_collected(str(path))
+    return annotations
+
+
+def _numbers(
+    where: str, fields: list[str], names: Mapping[int, str], form: LineForm
+) -> tuple[int, list[float]]:
+    """Return the class and the numbers of a box or outline."""
+    wanted = "a class and 4 numbers of a box or at least 3 points"
+    got = len(fields)
+    if form.confidence and got > 5:
+        fields = fields[:5] if got <= 7 else fields[: -1 if got % 2 == 0 else -2]
+    elif form.keypoints and got == 5 + form.keypoints:
+        fields = fields[:5]
+    elif form.keypoints_said and got != 5:
+        wanted = f"a class, a box and {form.keypoints} numbers of keypoints as kpt_shape says"
+        fields = []
+    if len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
+        raise BotvisionError(f"{where}: expected {wanted}, got {got} fields")
+    try:
+        category, *numbers = (float(value) for value in fields)
+    except ValueError as error:
+        raise BotvisionError(f"{where}: expected numbers, got {' '.join(fields):.60}") from error
+    if category not in names:
+        indices = f"{min(names)} to {max(names)}"
+        raise BotvisionError(f"{where}: class: expected {indices}, got {fields[0]}")
+    for value, text in zip(numbers, fields[1:], strict=True):
+        if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
+            raise BotvisionError(
+                f"{where}: expected fractions of the image's sides from 0 to 1, got {text}"
+            )
+    return int(category), numbers
+
+
+def _annotation(
+    result: LabeledSet, category: int, numbers: list[float], size: tuple[int, int]
+) -> dict[str, Any] | None:
+    width, height = size
+    if len(numbers) == 4:
+        x, y, w, h = numbers
+        corners = ((x - w / 2) * width, (y - h / 2) * height)
+        box = result.box((*corners, (x + w / 2) * width, (y + h / 2) * height), size)
+        return box_annotation(box, category) if box else None
+    cut = [min(max(value, 0.0), 1.0) for value in numbers]
+    polygon = [value * size[index % 2] for index, value in enumerate(cut)]
+    box = result.box(polygon_corners([polygon]), size)
+    if not box:
+        return None
+    over = max(abs(value - kept) for value, kept in zip(numbers, cut, strict=True))
+    result.clipped += int(over > ROUNDING)
+    return box_annotation(box, category, area=polygon_area([polygon]), segmentation=[polygon])
