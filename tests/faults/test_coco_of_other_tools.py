@@ -83,6 +83,8 @@ WHOLE = {
     "makesense, any name": ("labels_my-project_2024-01-02.json", "images/{}", "{}"),
     "in a folder of annotations": ("annotations/coco.json", "photos/{}", "{}"),
     "images in upper case": ("Annotations/result.JSON", "Images/{}", "{}"),
+    "FiftyOne": ("labels.json", "data/{}", "{}"),
+    "an archive's folder": ("set/annotations/coco.json", "set/images/{}", "{}"),
     "photos of a phone": ("annotations.json", "images/{}", "C:\\Users\\me\\images\\{}"),
 }  # fmt: skip
 
@@ -115,6 +117,9 @@ def test_a_set_in_one_file(folder, tree, name):
         ("annotations/my_train_2.json", "annotations/my_val_2.json"),
         ("coco_training.json", "coco_eval.json"),
         ("annotations/TRAIN.json", "annotations/TEST.json"),
+        ("trainset.json", "valset.json"),
+        ("cardsTrain.json", "cardsVal.json"),
+        ("train/annotations/instances_default.json", "val/annotations/instances_default.json"),
     ],
 )
 def test_splits_of_any_case_and_name(folder, train, val):
@@ -123,6 +128,24 @@ def test_splits_of_any_case_and_name(folder, train, val):
     assert found == dict.fromkeys(NAMES, ONE_CARD)
     assert report.images == {"train": 2, "val": 2}
     assert check_folder(root, contents=False).trainable
+
+
+def test_images_beside_the_annotations_of_each_split(folder):
+    root = folder(
+        {f"{split}/labels/coco.json": coco(NAMES) for split in ("train", "val")},
+        [f"{split}/images/{name}" for split in ("train", "val") for name in NAMES],
+    )
+    found = {split: find_coco_split(root, split).images for split in ("train", "val")}
+    assert found == {split: root / split / "images" for split in ("train", "val")}
+
+
+@pytest.mark.parametrize("name", ["train_val.json", "trainval.json", "annotations/train+val.json"])
+def test_a_file_of_several_splits(folder, name):
+    """It is no split: what is validated on would be trained on."""
+    root = folder({name: coco(NAMES)})
+    with pytest.raises(BotvisionError, match="holds all images; split them with"):
+        find_coco_split(root, "val")
+    assert converted(root)[1].images == {"train": 3, "val": 1}
 
 
 def test_val_that_is_missing(folder):

@@ -127,7 +127,7 @@ def test_a_format_that_is_not_read(tmp_path, tree, name):
 
 def test_the_folder_of_an_archive(tmp_path):
     """An archive has often one folder of its own name inside."""
-    inner = tmp_path / "set" / "set"
+    inner = tmp_path / "set" / "set" / "v2"
     (inner / "annotations").mkdir(parents=True)
     content = {"images": [], "annotations": [], "categories": []}
     (inner / "annotations" / "instances_train.json").write_text(json.dumps(content))

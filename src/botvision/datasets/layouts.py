@@ -309,7 +309,7 @@ def _annotation_files(folder: Path, word: str) -> Iterator[Path]:
         _in_folders(folder, word),
         _named(folder, rf"instances_{word}(?![a-z]).*"),
         _named(folder, rf"{word}\d*"),
-        (path for path in _other_coco_files(folder) if word in _words(folder, path)),
+        _instances(folder, word),
     ):
         found = [path for path in form if path.is_file()]
         if found:
@@ -318,19 +318,30 @@ def _annotation_files(folder: Path, word: str) -> Iterator[Path]:
 
 
 def _whole_files(folder: Path) -> Iterator[Path]:
-    """Yield COCO files that belong to no split: instances rather than keypoints."""
-    splits = {word for words in SPLIT_WORDS.values() for word in words}
+    """Yield COCO files that belong to no split."""
     if (folder / _ROBOFLOW).is_file():
         yield folder / _ROBOFLOW
         return
-    files = [p for p in _other_coco_files(folder) if not splits & _words(folder, p)]
-    instances = [path for path in files if path.stem.lower().startswith("instances")]
-    yield from instances or files
+    yield from _instances(folder, "")
+
+
+def _instances(folder: Path, word: str) -> Iterator[Path]:
+    """Yield COCO files of any name with this word of a split, or with none.
+
+    Those of instances, rather than of keypoints, where the names say so.
+    """
+    files = []
+    for path in _other_coco_files(folder):
+        words = _split_words(folder, path)
+        if word in words or not (word or words):
+            files.append(path)
+    yield from [path for path in files if path.stem.lower().startswith("instances")] or files
 
 
 def _other_coco_files(folder: Path) -> Iterator[Path]:
-    """Yield COCO files of any name in the folder and one below."""
-    for parent in (folder, *_inner_folders(folder)):
+    """Yield COCO files of any name in the folder and up to two below."""
+    inner = _inner_folders(folder)
+    for parent in (folder, *inner, *(each for one in inner for each in _inner_folders(one))):
         # Of names alone: there may be a hundred thousand images.
         entries = (entry.name for entry in os.scandir(parent))
         names = (name for name in entries if name.lower().endswith(".json"))
@@ -339,9 +350,13 @@ def _other_coco_files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _words(folder: Path, path: Path) -> set[str]:
-    """Return the words in the name of a file and of its folder, without digits."""
-    return set(re.split(r"[^a-z]+", path.relative_to(folder).with_suffix("").as_posix().lower()))
+def _split_words(folder: Path, path: Path) -> set[str]:
+    """Return the words of a split in the path of a file; none if they are of several splits."""
+    name = path.relative_to(folder).with_suffix("").as_posix()
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    words = {word.removesuffix("set") for word in re.split(r"[^a-z]+", name)}
+    splits = {split_of(word) for word in words} - {None}
+    return {word for word in words if split_of(word)} if len(splits) == 1 else set()
 
 
 def _subfolder(folder: Path, name: str) -> Path:
@@ -371,8 +386,10 @@ def _image_folder(folder: Path, word: str, split: str, annotations: Path) -> Pat
         if is_sharded(path):
             return path
     names = first_file_names(annotations)
-    parents = annotations.parent, images, folder
-    others = (annotations.parent, folder, *(p for each in parents for p in _inner_folders(each)))
+    parents = [annotations.parent, images, folder]
+    if annotations.parent != folder:
+        parents.append(annotations.parent.parent)
+    others = (*parents, *(path for each in parents for path in _inner_folders(each)))
     for path in dict.fromkeys([*candidates, *others]):
         # A name such as ../a.jpg must not choose the folder that makes it look right.
         if any(".." not in Path(name).parts and find_written(name, path, folder) for name in names):
