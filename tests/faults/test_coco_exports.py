@@ -204,3 +204,23 @@ def test_a_file_for_a_folder(make, name):
     folder = make({name: b"PK"})
     with pytest.raises(BotvisionError, match="expected a data folder, got a file"):
         detect_layout(folder / name)
+
+
+def test_what_is_in_no_split_is_noted(make, tmp_path):
+    names = ("train", "val", "bees")
+    folder = make(
+        {f"annotations/instances_{name}.json": coco(f"{name}.png") for name in names}
+        | {f"images/{name}.png": "" for name in names}
+    )
+    report = convert(folder, tmp_path / "out")
+    assert report.notes == [
+        "left out: 1 other COCO files: annotations/instances_bees.json",
+        "left out: 1 images in no annotation file: images/bees.png",
+    ]
+
+
+def test_two_layouts_and_no_command_that_works(make):
+    xml = "<annotation/>"
+    folder = make({"Annotations/a.xml": xml, "a.json": {"shapes": [], "imagePath": "a.png"}})
+    with pytest.raises(BotvisionError, match=r"Pascal VOC layout .* and labelme layout .*format"):
+        find_coco_split(folder, "train")

@@ -276,3 +276,24 @@ def test_all_faults_at_once_or_left_out(make, converted):
     report, boxes = converted(folder, skip_bad=True)
     assert sorted(boxes) == ["p2.png", "p3.png"]
     assert report.images_left_out == 3
+
+
+def test_an_image_of_a_format_that_is_not_read(make, converted):
+    folder = make({"a.xml": xml("a.heic"), "b.xml": xml("b.png"), "a.heic": "x"}, ["b.png"])
+    with pytest.raises(BotvisionError, match=r"a\.heic is of a format that is not read"):
+        converted(folder)
+
+
+def test_lists_of_other_files(make, converted):
+    texts = {f"Annotations/{name}.xml": xml(f"{name}.png") for name in ("a", "b")}
+    folder = make(texts | {"ImageSets/Main/train.txt": "x\n"}, ["images/a.png", "images/b.png"])
+    report, _ = converted(folder)
+    assert any("train.txt: no line names an XML file" in note for note in report.notes)
+
+
+def test_a_folder_given_in_another_way(make, converted, monkeypatch, tmp_path):
+    texts = {f"labels/{name}.xml": xml(f"..\\images\\{name}.png") for name in ("a", "b")}
+    folder = make(texts, ["images/a.png", "images/b.png"])
+    monkeypatch.chdir(folder)
+    assert sorted(converted(folder / ".." / "voc" / ".")[1]) == ["a.png", "b.png"]
+    assert convert(".", "../out2", val_fraction=0.5).images == {"train": 1, "val": 1}

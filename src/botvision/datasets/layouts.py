@@ -267,6 +267,12 @@ def whole_coco_set(folder: Path) -> CocoSplit | None:
     return CocoSplit("", files[0], _image_folder(folder, "", "", files[0])) if files else None
 
 
+def unread_coco_files(folder: Path, splits: Iterable[CocoSplit]) -> list[Path]:
+    """Return the COCO files of a folder that are of none of its splits."""
+    read = {split.annotations for split in splits}
+    return [path for path in _other_coco_files(folder) if path not in read]
+
+
 def _missing_split(folder: Path, split: str) -> str:
     here = {name for name in SPLIT_WORDS for word in SPLIT_WORDS[name]
             if next(_annotation_files(folder, word), None)}  # fmt: skip
@@ -278,6 +284,11 @@ def _missing_split(folder: Path, split: str) -> str:
             f"with: {_command(folder, 'split')}"
         )
     others = [layout for layout in find_layouts(folder) if layout.format != "coco"]
+    if len(others) > 1 and not here:
+        return (
+            f"{folder}: {' and '.join(map(str, others))}: convert one of them with botvision data "
+            "convert, which has to be told the format"
+        )
     if others and not here:
         title = _TITLES[others[0].format]
         return f"{folder}: {title} layout: convert with: {_command(folder, 'coco')}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, TypedDict
@@ -22,8 +23,9 @@ from botvision.datasets.coco.store import Category
 from botvision.datasets.coco.writing import CocoImage
 from botvision.datasets.formats.faults import SeveralFaultsError
 from botvision.datasets.formats.labeled_sets import LabeledSet, Progress
-from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split
+from botvision.datasets.layouts import CocoSplit, coco_splits, find_coco_split, unread_coco_files
 from botvision.errors import BotvisionError
+from botvision.images.find import image_files
 
 Record = dict[str, Any]
 _NUMBERS = ("id", "image_id", "category_id")
@@ -61,7 +63,19 @@ def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
         if where.name not in ("", split):
             result.notes.append(f"{where.annotations}: {where.name} is taken as {split}")
         result.splits[split] = _read_split(result, where, progress)
+    result.note_files("other COCO files", unread_coco_files(folder, splits.values()))
+    _note_other_images(result)
     return result
+
+
+def _note_other_images(result: LabeledSet) -> None:
+    """Note the images that are in no annotation file."""
+    if result.faulty_images:
+        return  # which of the files are theirs is not known
+    images = [image.path for own in result.splits.values() for image in own]
+    known = {os.path.normpath(path) for path in images}
+    others = [p for p in image_files(result.root) if os.path.normpath(p) not in known]
+    result.note_files("images in no annotation file", others)
 
 
 def _read_split(result: LabeledSet, split: CocoSplit, progress: Progress | None) -> list[CocoImage]:

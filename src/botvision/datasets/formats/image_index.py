@@ -7,11 +7,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from botvision.datasets.formats.labeled_sets import LabeledSet
 from botvision.errors import BotvisionError
-from botvision.images.find import image_files
-from botvision.images.written_paths import find_written, similar_name
+from botvision.images.find import IMAGE_SUFFIXES, files_below, image_files
+from botvision.images.written_paths import find_written
 
 # Folders of the images themselves, rather than of their previews.
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "pngimages")
+_LABELS = (*IMAGE_SUFFIXES, ".xml", ".json", ".txt", ".yaml", ".csv")
 
 
 class ImageIndex:
@@ -32,8 +33,9 @@ class ImageIndex:
         self._by_name: dict[str, list[Path]] = {}
         self._owners: dict[Path, Path] = {}
         self._renamed = 0
+        self._others: dict[str, Path] | None = None  # files that are neither images nor labels
         self._images: dict[Path, None] = {}  # in order
-        for path in image_files(Path(os.path.normpath(result.root))):
+        for path in image_files(result.root):
             # Pascal VOC's mask images have the names of the images.
             if path.parent.name.lower().startswith("segmentation"):
                 continue
@@ -75,9 +77,13 @@ class ImageIndex:
 
     def missing(self, annotation: Path, written: str) -> BotvisionError:
         """Return the error about an annotation file without its image."""
-        path = annotation.parent / PureWindowsPath(written).as_posix()
-        similar = similar_name(path) if written else None
-        hint = f"; there is {similar}" if similar else ""
+        if self._others is None:
+            self._others = {}
+            for path in files_below(self._result.root):
+                if path.suffix.lower() not in _LABELS:
+                    self._others.setdefault(_plain(path.stem), path)
+        other = self._others.get(_plain(annotation.stem)) if written else None
+        hint = f"; {other.name} is of a format that is not read: write it as JPEG" if other else ""
         return BotvisionError(
             f"{annotation}: {self._field}: expected an image {annotation.stem}.* or the one named, "
             f"got {written!r}: no such file in {self._result.root}{hint}"
@@ -108,8 +114,11 @@ class ImageIndex:
             )
 
     def _exact(self, annotation: Path, written: str) -> Path | None:
-        found = find_written(written, annotation.parent, self._result.root) if written else None
-        path = Path(os.path.normpath(found)) if found else None
+        root = self._result.root
+        found = find_written(written, annotation.parent, root) if written else None
+        if found is None:
+            return None
+        path = root / os.path.normpath(Path(*found.parts[len(root.parts) :]))
         return path if path in self._images else None
 
     def _nearest(self, annotation: Path, named: PurePosixPath, images: list[Path]) -> Path:

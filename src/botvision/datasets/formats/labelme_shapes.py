@@ -61,6 +61,7 @@ def read_shape(where: str, number: int, shape: Any, result: LabeledSet) -> Shape
     if not isinstance(shape, dict):
         raise BotvisionError(f"{where}: expected an object, got {type(shape).__name__}")
     label, kind, group = (shape.get(key) for key in ("label", "shape_type", "group_id"))
+    label = label.strip() if isinstance(label, str) else label
     if not isinstance(kind, str | None) or kind not in (
         *(*_POLYGONS, "rectangle", "circle", "mask", "ai_mask"),
         *(None, ""),  # files before 2018 know polygons only
@@ -70,7 +71,7 @@ def read_shape(where: str, number: int, shape: Any, result: LabeledSet) -> Shape
     if label in RESERVED:
         result.skipped[f"label {label}"] += 1
         return None
-    if not isinstance(label, str) or not label.strip():
+    if not isinstance(label, str) or not label:
         raise BotvisionError(f"{where}: label: expected a class, got {label!r:.60}")
     if not isinstance(group, int | str | None):
         raise BotvisionError(f"{where}: group_id: expected a number, got {group!r:.60}")

@@ -38,6 +38,11 @@ def voc_splits(result: LabeledSet, files: list[Path]) -> dict[str, list[Path]]:
             lists = _lists(result, result.root)
         found = _listed_splits(result, lists, own)
         if found is None:
+            if lists:
+                result.notes.append(
+                    f"{next(iter(lists.values()))}: no line names an XML file of {root}; the lists "
+                    "are not used"
+                )
             for path in own:
                 splits.setdefault(_folder_split(result.root, path), []).append(path)
             continue
