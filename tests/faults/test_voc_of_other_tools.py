@@ -284,6 +284,15 @@ def test_an_image_of_a_format_that_is_not_read(make, converted):
         converted(folder)
 
 
+def test_lists_of_several_folders(make, converted):
+    texts = {f"xml/{place}/p{i}.xml": xml(f"p{i}.png") for i, place in enumerate("aab")}
+    folder = make(
+        texts | {"train.txt": "p0\np1\n", "val.txt": "p2\n"},
+        [f"images/{place}/p{i}.png" for i, place in enumerate("aab")],
+    )
+    assert converted(folder)[0].images == {"train": 2, "val": 1}
+
+
 def test_lists_of_other_files(make, converted):
     texts = {f"Annotations/{name}.xml": xml(f"{name}.png") for name in ("a", "b")}
     folder = make(texts | {"ImageSets/Main/train.txt": "x\n"}, ["images/a.png", "images/b.png"])

@@ -112,7 +112,8 @@ def _open_image(result: LabeledSet, split: CocoSplit, image: Record) -> CocoImag
     file = result.find(image["file_name"], split.images, f"{where}: file_name")
     width, height = result.size(file, f"{where}: file_name")
     written = tuple(image.get(side) for side in ("width", "height"))
-    if None not in written and written != (width, height):
+    # Some tools write 0 or nothing.
+    if all(written) and written != (width, height):
         raise BotvisionError(
             f"{where}: width x height: expected {width} x {height} as {file.name} is, got "
             f"{written[0]} x {written[1]}"

@@ -28,14 +28,16 @@ def voc_splits(result: LabeledSet, files: list[Path]) -> dict[str, list[Path]]:
     Files in no list are noted; a line without its file is a fault.
     """
     splits: dict[str, list[Path]] = {}
-    roots: dict[Path, list[Path]] = {}
+    lists_of: dict[Path, dict[str, Path]] = {result.root: _lists(result, result.root)}
+    groups: dict[Path, list[Path]] = {}
     for path in files:
-        roots.setdefault(voc_root(path)[0], []).append(path)
+        root = voc_root(path)[0]
+        if root not in lists_of:
+            lists_of[root] = _lists(result, root)
+        groups.setdefault(root if lists_of[root] else result.root, []).append(path)
     unlisted: list[Path] = []
-    for root, own in roots.items():
-        lists = _lists(result, root)
-        if not lists and result.root != root and len(roots) == 1:
-            lists = _lists(result, result.root)
+    for root, own in groups.items():
+        lists = lists_of[root]
         found = _listed_splits(result, lists, own)
         if found is None:
             if lists:
@@ -50,7 +52,7 @@ def voc_splits(result: LabeledSet, files: list[Path]) -> dict[str, list[Path]]:
             splits.setdefault(split, []).extend(paths)
         unlisted += set(own).difference(*found.values())
     result.note_files("XML files in no list of the splits", unlisted)
-    shared = set(splits.get("train", ())).intersection(*[splits.get("val", ())])
+    shared = set(splits.get("train", ())) & set(splits.get("val", ()))
     if shared:
         result.notes.append(
             f"{len(shared):,} images are in the lists of both train and val: {min(shared).stem}"
