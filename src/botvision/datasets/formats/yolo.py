@@ -52,7 +52,7 @@ def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
         result.inside(path, str(path))
     form = find_form(present, classes.keypoint_fields)
     result.notes += form.notes
-    done = 0
+    total, done = sum(map(len, images.splits.values())), 0
     for split, own in images.splits.items():
         result.splits[split] = []
         for image in own:
@@ -60,7 +60,7 @@ def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
                 result.splits[split].append(_image(result, image, labels[image], classes, form))
             done += 1
             if progress:
-                progress(done, len(labels))
+                progress(done, total)
     _note_unlabeled(result, labels)
     _check_rest(result, labels)
     return result
