@@ -149,7 +149,7 @@ def test_nothing_is_left(make, tmp_path, labels, words):
 
 
 def test_all_images_are_bad(make, tmp_path):
-    with pytest.raises(BotvisionError, match="2 images left out, the first for: .*00.txt"):
+    with pytest.raises(BotvisionError, match=r"2 images left out, the first for: .*00\.txt"):
         convert(make("7 1 1 1 1", "7 1 1 1 1"), tmp_path / "out", skip_bad=True)
 
 
