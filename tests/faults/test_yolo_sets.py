@@ -248,6 +248,7 @@ NAMES = "cat\ndog\n"
         # folders without data.yaml
         ({**SPLIT, **BESIDE}, ["c.png"]),
         ({**SPLIT, "obj.names": NAMES}, ["c.png"]),
+        ({**SPLIT, "data/pets.names": NAMES}, ["c.png"]),
         ({**SPLIT, "labels.txt": "cat\r\ndog\r\n\r\n"}, ["c.png"]),
         (
             {

@@ -69,10 +69,8 @@ def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
 def _described(result: LabeledSet, images: YoloImages) -> YoloClasses:
     """Add the images of each split, and return the classes."""
     root = result.root
-    description = next(
-        (p for p in yolo_files(root) if p.suffix in (".yaml", ".yml", ".data")), None
-    )
-    if description is None:
+    description = next(yolo_files(root), None)  # what describes the set comes before its labels
+    if description is None or description.suffix == ".txt":
         classes = listed_classes(root)
         if not images.add_lists():
             images.add_folders()
