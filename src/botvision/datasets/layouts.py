@@ -1,6 +1,5 @@
 """Layouts of data folders: which data set a folder holds, and where its splits are."""
 
-import glob
 import os
 import re
 import shlex
@@ -180,9 +179,11 @@ def yolo_files(folder: Path) -> Iterator[Path]:
     for pattern in ("[Ll]abels/**/*.txt", "*/[Ll]abels/**/*.txt"):
         yield from (p for p in files_below(folder, pattern) if not is_yolo_name_list(p))
     # labelImg, CVAT and Darknet put the labels beside the images.
-    for pattern in ("*.txt", "*/*.txt", "[Ii]mages/*/*.txt"):
-        for path in files_below(folder, pattern):
-            if not is_yolo_name_list(path) and is_yolo_label(path) and _has_image(path):
+    for pattern in ("*", "*/*", "[Ii]mages/*/*"):
+        files = list(files_below(folder, pattern))
+        images = {path.with_suffix("") for path in files if is_image_name(path)}
+        for path in files:
+            if path.suffix == ".txt" and path.with_suffix("") in images and is_yolo_label(path):
                 yield path
 
 
@@ -198,10 +199,6 @@ def is_yolo_label(path: Path) -> bool:
     fields = line.split()
     numeric = all(re.fullmatch(r"[-+.\deE]+", field) for field in fields)
     return len(fields) >= 5 and numeric and re.fullmatch(r"\d+(\.0*)?", fields[0]) is not None
-
-
-def _has_image(path: Path) -> bool:
-    return any(map(is_image_name, path.parent.glob(f"{glob.escape(path.stem)}.*")))
 
 
 def split_of(word: str) -> str | None:

@@ -52,7 +52,7 @@ def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
         result.inside(path, str(path))
     form = find_form(present, classes.keypoint_fields)
     result.notes += form.notes
-    done = 0
+    total, done = sum(map(len, images.splits.values())), 0
     for split, own in images.splits.items():
         result.splits[split] = []
         for image in own:
@@ -60,7 +60,7 @@ def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
                 result.splits[split].append(_image(result, image, labels[image], classes, form))
             done += 1
             if progress:
-                progress(done, len(labels))
+                progress(done, total)
     _note_unlabeled(result, labels)
     _check_rest(result, labels)
     return result
@@ -69,10 +69,8 @@ def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
 def _described(result: LabeledSet, images: YoloImages) -> YoloClasses:
     """Add the images of each split, and return the classes."""
     root = result.root
-    description = next(
-        (p for p in yolo_files(root) if p.suffix in (".yaml", ".yml", ".data")), None
-    )
-    if description is None:
+    description = next(yolo_files(root), None)  # what describes the set comes before its labels
+    if description is None or description.suffix == ".txt":
         classes = listed_classes(root)
         if not images.add_lists():
             images.add_folders()

@@ -1,13 +1,12 @@
 """Class names of YOLO folders: of data.yaml, or of a list such as classes.txt."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from botvision.datasets.formats.labeled_sets import read_text
-from botvision.datasets.layouts import YOLO_NAME_LISTS
+from botvision.datasets.layouts import YOLO_NAME_LISTS, is_yolo_name_list
 from botvision.errors import BotvisionError
 from botvision.images.find import files_below
 
@@ -64,12 +63,15 @@ def listed_classes(folder: Path) -> YoloClasses:
     Raises:
         BotvisionError: If there is no list, or lists differ.
     """
-    found: dict[Path, list[str]] = {}
-    for name in YOLO_NAME_LISTS:
-        if found and name == YOLO_NAME_LISTS[-1]:
-            break
-        found |= {path: _listed(path) for path in _named(folder, name)}
-    found = {path: names for path, names in found.items() if names}
+    lists = [
+        path
+        for pattern in ("*", "*/*", "*/*/*")
+        for path in files_below(folder, pattern)
+        if is_yolo_name_list(path)
+    ]
+    # labelImg's own list is of other classes, unless it is the only one.
+    chosen = [path for path in lists if path.name.lower() != YOLO_NAME_LISTS[-1]] or lists
+    found = {path: names for path in chosen if (names := _listed(path))}
     if not found:
         return YoloClasses(_label_studio_names(folder))
     longest = max(found, key=lambda path: len(found[path]))
@@ -80,11 +82,6 @@ def listed_classes(folder: Path) -> YoloClasses:
                 "class numbers of the label files would mean two things: keep one of the lists"
             )
     return YoloClasses(dict(enumerate(found[longest])))
-
-
-def _named(folder: Path, name: str) -> Iterator[Path]:
-    for pattern in ("*", "*/*", "*/*/*"):
-        yield from (path for path in files_below(folder, pattern) if path.name.lower() == name)
 
 
 def _listed(path: Path) -> list[str]:

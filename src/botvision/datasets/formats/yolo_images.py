@@ -1,5 +1,6 @@
 """Images of each split of a YOLO folder: of data.yaml, Darknet's obj.data, lists or folders."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,6 +96,12 @@ class YoloImages:
                 f"{split}: {len(images) - len(unique):,} of {len(images):,} entries name an image "
                 "again, and are left out"
             )
+        for other, known in self.splits.items():
+            if both := len(set(known).intersection(unique)):
+                self.result.notes.append(
+                    f"{both:,} of the {len(unique):,} images of {split} are in {other}, too: what "
+                    "is measured on them says nothing about new images"
+                )
         self.splits[split] = unique
 
     def _entry(self, written: str, base: Path, where: str, split: str) -> list[Path]:
@@ -170,7 +177,7 @@ def _meant(written: str, folders: Sequence[Path], root: Path) -> Path | None:
     for folder in folders:
         found = find_written(written, folder, root)
         if found is not None and not _loses_split(written, found):
-            return found
+            return Path(os.path.normpath(found)) if ".." in found.parts else found
     # Roboflow writes ../train/images for what is beside data.yaml, CVAT and Darknet data/train.txt.
     parts = [part for part in _parts(written) if part not in ("..", ".")]
     if not parts or PurePosixPath(parts[0]).is_absolute() or PureWindowsPath(parts[0]).drive:

@@ -164,9 +164,9 @@ class _Seen:
         few = self.longer * (1 - _HELD) < 1
         if self.held < self.longer * _HELD or (few and self.held < self.longer):
             return None
-        # Of few points, the fourth number and the others may hold by chance.
-        needed = _FEW_LINES if fields >= 8 else 10
-        if self.longer >= needed and self.pointed * 2 >= self.longer:
+        # Of outlines of few points, a box may hold all others, and one may lie apart, by chance.
+        lines, fraction = (_FEW_LINES, 0.2) if fields >= 8 else (10, 0.5)
+        if self.longer >= lines and self.pointed >= fraction * self.longer:
             return self._pose(fields, f"{fields // 2} points x 2")
         raise BotvisionError(
             f"{self.first}: {lengths[0]} fields: an outline of {lengths[0] // 2} points, or a box "
