@@ -225,7 +225,7 @@ def test_a_panoptic_file(folder, file):
 def test_all_faults_at_once_and_the_rules_of_training(folder):
     """What training refuses is not converted."""
     content = coco([*NAMES, "p4.png"])
-    content["annotations"][0]["segmentation"] = [10, 8, 50, 8, 50, 38]
+    content["annotations"][0]["segmentation"] = [[10, "8", "x", 8, 50, 38]]
     content["annotations"][1]["bbox"] = [10, 8, "wide", 30]
     content["images"][2]["file_name"] = "none.png"
     root = folder({"annotations.json": content}, [f"images/p{i}.png" for i in range(5)])

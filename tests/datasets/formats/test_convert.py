@@ -383,7 +383,7 @@ def test_coco_keeps_its_records(tmp_path, write_coco, tree):
     """Roboflow's form of a folder becomes ours; ids and unknown fields stay."""
     images = [{"id": 30 + i, "file_name": f"{i}.png", "width": 20, "height": 10} for i in range(5)]
     annotations = [
-        {"image_id": 30 + i, "category_id": c, "bbox": [1, 2, 3.5, 4], "iscrowd": 0, "mine": c,
+        {"image_id": 30 + i, "category_id": c, "bbox": [0, 4.5, 1, 5.5], "iscrowd": 0, "mine": c,
          "segmentation": {"size": [10, 20], "counts": [5, 5, 190]}}
         for i, c in enumerate([1, 5, 90, 90])
     ]  # fmt: skip

@@ -47,13 +47,14 @@ def boxes_as_masks(annotations: CocoAnnotations) -> Finding | None:
 def left_out_note(annotations: CocoAnnotations) -> str:
     """Return a line on the annotations of a file that are left out or changed; "" for none."""
     tally = annotations.tally
-    parts = [f"{count:,} left out: {reason}" for reason, count in tally.skipped.items()]
+    parts = [
+        f"{count:,} of {tally.records:,} annotations left out: {reason}"
+        for reason, count in tally.skipped.items()
+    ]
     parts += [f"{count:,} {what}" for what, count in tally.noted.items()]
     if tally.clipped:
         parts.append(f"{tally.clipped:,} boxes clipped at the image's edge")
-    if not parts:
-        return ""
-    return f"{annotations.path.name}: of {tally.records:,} annotations {'; '.join(parts)}"
+    return f"{annotations.path.name}: {'; '.join(parts)}" if parts else ""
 
 
 def _why_none(annotations: CocoAnnotations) -> str:

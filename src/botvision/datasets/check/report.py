@@ -225,7 +225,7 @@ def _counted(report: SplitReport, image_size: int) -> Iterable[Finding]:
     table = annotations.instance_table()
     counts = np.bincount(table.image_index[~table.crowds], minlength=len(annotations.images))
     if empty := int((counts == 0).sum()):
-        said = f"{empty:,} images without an instance: they are trained on as negatives"
+        said = f"{empty:,} images without an instance: they count as negatives"
         yield Finding("counted", file, "images", value=str(empty), said=said)
     sizes = annotations.image_sizes
     scales = image_size / sizes.max(axis=1, initial=1.0)

@@ -10,10 +10,10 @@ from typing import Any, TypedDict
 import msgspec
 
 from botvision.datasets.check.findings import Finding
+from botvision.datasets.coco.annotation_rules import AnnotationChecks
 from botvision.datasets.coco.file import read_json, record_list
 from botvision.datasets.coco.records import (
     UNKNOWN_IMAGE,
-    AnnotationChecks,
     Decoded,
     Id,
     Image,
