@@ -130,6 +130,33 @@ def test_splits_of_any_case_and_name(folder, train, val):
     assert check_folder(root, contents=False).trainable
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "../../label-studio/data/media/upload/1/{}",
+        "/data/local-files/?d=photos/{}",
+        "https://example.org/data/{}",
+        "my_project/photos/{}",
+        "C:\\work\\{}",
+    ],
+)
+def test_images_that_were_moved(folder, written):
+    """They are found by their names, where these are unique."""
+    images = [f"images/{number % 2}/{name}" for number, name in enumerate(NAMES)]
+    root = folder({"result.json": coco([written.format(name) for name in NAMES])}, images)
+    found, report = converted(root)
+    assert found == dict.fromkeys(NAMES, ONE_CARD)
+    assert any("images are not where it says" in note for note in report.notes)
+
+
+def test_a_moved_image_of_a_name_that_is_not_unique(folder):
+    written = [f"https://example.org/data/{name}" for name in NAMES]
+    images = [f"images/{name}" for name in NAMES]
+    root = folder({"result.json": coco(written)}, [*images, "images/old/p0.png"])
+    with pytest.raises(BotvisionError, match="image 0: file_name: expected the image https"):
+        convert(root, root.with_name("out"))
+
+
 def test_images_beside_the_annotations_of_each_split(folder):
     root = folder(
         {f"{split}/labels/coco.json": coco(NAMES) for split in ("train", "val")},

@@ -282,7 +282,7 @@ def test_a_labelme_file_that_is_cut_off(refused, labelme):
     [
         ("images", {}, ["images: expected a list"]),
         ("images", [{"id": 1}], ["images[0]", "file_name"]),
-        ("images", [{"id": 1, "file_name": "../a.png"}], ["image 1", "inside"]),
+        ("images", [{"id": 1, "file_name": "../x.png"}], ["image 1", "inside"]),
         ("images", [{"id": 1, "file_name": "none.png"}], ["image 1", "none.png"]),
         ("images", [{"id": 1, "file_name": "a.png", "width": 4, "height": 30}], ["got 4 x 30"]),
         ("images", [{"id": 1, "file_name": "a.png"}] * 2, ["id 1 occurs twice"]),

@@ -264,6 +264,15 @@ def test_encodings(make, converted, encoding):
     assert sorted(converted(folder)[1]) == ["p0.png", "p1.png"]
 
 
+@pytest.mark.parametrize("encoding", ["gb2312", "gb18030", "Shift_JIS", "ISO-8859-15", "cp1251"])
+def test_declared_encodings(make, converted, encoding):
+    """Those of several bytes per character are unknown to the parser."""
+    name = {"ISO-8859-15": "œuf", "cp1251": "яйцо"}.get(encoding, "卵")
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n{xml()}'.replace("card", name)
+    folder = make({"p0.xml": text.encode(encoding), "p1.xml": xml("p1.png")}, ["p0.png", "p1.png"])
+    assert name in converted(folder)[0].per_class
+
+
 def test_all_faults_at_once_or_left_out(make, converted):
     folder = make(
         {f"p{i}.xml": xml(f"p{i}.png", ("x", 1, 5, "y") if i < 2 else BOX) for i in range(5)},

@@ -1,11 +1,13 @@
 """COCO folders of any layout."""
 
 import contextlib
+import functools
 import json
 import os
 from collections import Counter, defaultdict
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, TypedDict
+from urllib.parse import unquote
 
 import msgspec
 
@@ -86,14 +88,16 @@ def _read_split(result: LabeledSet, split: CocoSplit, progress: Progress | None)
     annotations = _records(path, content, "annotations", _Annotation)
     found: dict[Any, CocoImage] = {}
     known: set[Any] = set()
+    moved = _MovedImages(result)
     for number, image in enumerate(images, start=1):
         if image["id"] in known:
             raise BotvisionError(f"{path}: images: id {image['id']!r} occurs twice")
         known.add(image["id"])
         with result.collecting():
-            found[image["id"]] = _open_image(result, split, image)
+            found[image["id"]] = _open_image(result, split, image, moved)
         if progress:
             progress(number, len(images))
+    moved.add_note(path)
     for image_id, faults in _annotation_faults(path, found, list(ids), annotations).items():
         del found[image_id]
         with result.collecting():
@@ -107,9 +111,52 @@ def _read_split(result: LabeledSet, split: CocoSplit, progress: Progress | None)
     return list(found.values())
 
 
-def _open_image(result: LabeledSet, split: CocoSplit, image: Record) -> CocoImage:
+class _MovedImages:
+    """Images that are not where their paths say, but whose names are unique in the data set.
+
+    Label Studio writes addresses and paths of its server, notebooks paths from where they ran.
+    """
+
+    def __init__(self, result: LabeledSet) -> None:
+        self._result = result
+        self._count = 0
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for path in image_files(self._result.root):
+            found.setdefault(path.name, []).append(path)
+        return found
+
+    def find(self, written: str) -> Path | None:
+        """Return the one image of the name in a path or address."""
+        name = PureWindowsPath(written).name
+        for each in (name, unquote(name)):
+            if len(found := self._by_name.get(each, [])) == 1:
+                self._count += 1
+                return found[0]
+        return None
+
+    def add_note(self, path: Path) -> None:
+        """Note how many images of an annotation file were found so."""
+        if self._count:
+            self._result.notes.append(
+                f"{path}: file_name: {self._count:,} images are not where it says, and are found "
+                "by their names"
+            )
+
+
+def _open_image(
+    result: LabeledSet, split: CocoSplit, image: Record, moved: _MovedImages
+) -> CocoImage:
     where = f"{split.annotations}: image {image['id']}"
-    file = result.find(image["file_name"], split.images, f"{where}: file_name")
+    try:
+        file = result.find(image["file_name"], split.images, f"{where}: file_name")
+    except BotvisionError:
+        by_name = moved.find(image["file_name"])
+        if by_name is None:
+            raise
+        file = by_name
     width, height = result.size(file, f"{where}: file_name")
     written = tuple(image.get(side) for side in ("width", "height"))
     # Some tools write 0 or nothing.

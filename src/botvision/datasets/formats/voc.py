@@ -1,6 +1,7 @@
 """Pascal VOC folders: one XML file per image, and mask images."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def _read_entry(result: LabeledSet, path: Path) -> _Entry:
     result.inside(path, str(path))
     content = path.read_bytes()
     try:
-        root = fromstring(content)
+        root = _parsed(content)
     except (ParseError, ValueError, LookupError) as error:  # declared entities among them
         if b"encoding=" not in content[:200].lower():
             read_text(path)  # says so if it is not UTF-8
@@ -139,6 +140,17 @@ def _read_entry(result: LabeledSet, path: Path) -> _Entry:
         root.findtext("source/database") or "",
         objects,
     )
+
+
+def _parsed(content: bytes) -> Element:
+    """Parse XML of any encoding that Python knows; the parser knows few of its own."""
+    try:
+        return fromstring(content)
+    except (ValueError, LookupError, ParseError):
+        declared = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"'][^>]*\?>", content)
+        if declared is None:
+            raise
+        return fromstring(content[declared.end() :].decode(declared[1].decode()))
 
 
 def _object(where: str, element: Element) -> _Object:
