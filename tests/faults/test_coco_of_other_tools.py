@@ -1,4 +1,4 @@
-"""COCO files as annotation tools write them: where they lie, and how they name and number."""
+"""COCO files of other tools: how they name splits and images, number classes, and are encoded."""
 
 import codecs
 import json
@@ -70,22 +70,11 @@ def converted(root):
 ONE_CARD = [("card", [10, 8, 40, 30], TRIANGLE)]
 
 WHOLE = {
-    "CVAT": ("annotations/instances_default.json", "images/{}", "{}"),
     "CVAT, in a folder of the subset": (
         "annotations/instances_default.json", "images/default/{}", "{}",
     ),
-    "Label Studio": ("result.json", "images/{}", "images/{}"),
-    "Label Studio on Windows": ("result.json", "images/{}", "images\\{}"),
-    "Label Studio with absolute paths": ("result.json", "images/{}", "/label-studio/x/images/{}"),
-    "labelme2coco": ("annotations.json", "JPEGImages/{}", "JPEGImages/{}"),
-    "beside the images": ("coco.json", "{}", "{}"),
-    "Roboflow without splits": ("_annotations.coco.json", "{}", "{}"),
-    "makesense, any name": ("labels_my-project_2024-01-02.json", "images/{}", "{}"),
     "in a folder of annotations": ("annotations/coco.json", "photos/{}", "{}"),
-    "images in upper case": ("Annotations/result.JSON", "Images/{}", "{}"),
-    "FiftyOne": ("labels.json", "data/{}", "{}"),
     "an archive's folder": ("set/annotations/coco.json", "set/images/{}", "{}"),
-    "photos of a phone": ("annotations.json", "images/{}", "C:\\Users\\me\\images\\{}"),
 }  # fmt: skip
 
 
@@ -173,23 +162,6 @@ def test_a_file_of_several_splits(folder, name):
     with pytest.raises(BotvisionError, match="holds all images; split them with"):
         find_coco_split(root, "val")
     assert converted(root)[1].images == {"train": 3, "val": 1}
-
-
-def test_val_that_is_missing(folder):
-    """The command that the error names works."""
-    root = folder({"train/_annotations.coco.json": coco(NAMES)}, [f"train/{x}" for x in NAMES])
-    with pytest.raises(BotvisionError) as caught:
-        find_coco_split(root, "val")
-    assert f"botvision data convert {root} {root}_split" in str(caught.value)
-    assert converted(root)[1].images == {"train": 3, "val": 1}
-
-
-def test_a_command_that_can_be_pasted(folder, tmp_path):
-    root = folder({"annotations.json": coco(NAMES)}).rename(tmp_path / "my set")
-    (tmp_path / "my set_split").mkdir()
-    with pytest.raises(BotvisionError) as caught:
-        find_coco_split(root, "train")
-    assert f"data convert '{root}' '{root}_split2'" in str(caught.value)
 
 
 def test_several_files_without_a_split(folder):
