@@ -5,11 +5,12 @@ import contextlib
 import functools
 import json
 import mmap
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from botvision.images.find import files_below
+from botvision.images.find import is_leftover
 
 _COCO_LISTS = ("images", "annotations", "categories")
 _XML_HEAD = 2**16  # bytes that tell whose XML file it is
@@ -49,9 +50,7 @@ def first_file_names(path: Path, count: int = 20) -> list[str]:
 
 def labelme_files(folder: Path) -> Iterator[Path]:
     """Yield JSON files of single images, in the folder and below."""
-    for path in files_below(folder):
-        if path.suffix.lower() == ".json" and _is_labelme(path):
-            yield path
+    yield from filter(_is_labelme, walk_files(folder, ".json"))
 
 
 def voc_files(folder: Path) -> Iterator[Path]:
@@ -60,12 +59,25 @@ def voc_files(folder: Path) -> Iterator[Path]:
     A folder that holds one is taken whole, so that a file that is empty or damaged is not missed.
     """
     files: dict[Path, list[Path]] = {}
-    for path in files_below(folder):
-        if path.suffix.lower() == ".xml":
-            files.setdefault(path.parent, []).append(path)
+    for path in walk_files(folder, ".xml"):
+        files.setdefault(path.parent, []).append(path)
     for parent, own in files.items():
         if any(map(_is_voc, own)) or (parent.name.lower() == "annotations" and _unknown(own)):
             yield from own
+
+
+def walk_files(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield the files of a suffix, in any case, that are no leftovers, sorted within each folder.
+
+    By names alone, since there may be a million images beside them.
+    """
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_leftover(name))
+        for name in sorted(names):
+            if name.lower().endswith(suffix) and not is_leftover(name):
+                path = Path(parent, name)
+                if path.is_file():
+                    yield path
 
 
 def _is_voc(path: Path) -> bool:

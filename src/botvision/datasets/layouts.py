@@ -48,6 +48,7 @@ YOLO_NAME_LISTS = (
 """Names of files of classes, one a line. The last one is labelImg's and may list other classes."""
 
 _PROBED_CHARACTERS = 2**20
+_SEARCHED_FOLDERS = 10
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ def _listing(folder: Path) -> str:
 
 def _hint(folder: Path) -> str:
     """Return what a folder without a known layout holds, and the way out."""
-    for inner in _inner_folders(folder):
+    # An archive's folder holds few others; class folders may be a thousand.
+    for inner in _inner_folders(folder)[:_SEARCHED_FOLDERS]:
         if found := find_layouts(inner):
             return f"; {inner} has a {found[0]}: name that folder"
     known = describe_unsupported(folder)

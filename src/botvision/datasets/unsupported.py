@@ -4,12 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from botvision.datasets.annotation_files import missing_lists, read_head
-from botvision.images.find import files_below, is_image_name
+from botvision.datasets.annotation_files import missing_lists, read_head, walk_files
+from botvision.images.find import is_image_name
 
 _PROBED_FILES = 20  # of each suffix; the files of a data set are of one kind
+_SEEN_FILES = 10_000  # of a million images, the first ones tell as much
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def describe_unsupported(folder: Path) -> str:
 def _probed(folder: Path) -> Iterator[tuple[Path, bytes]]:
     """Yield some files of each suffix with their first bytes; of images, none."""
     counts: Counter[tuple[Path, str]] = Counter()
-    for path in files_below(folder):
+    for path in islice(walk_files(folder), _SEEN_FILES):
         kind = path.parent, path.suffix.lower()
         counts[kind] += 1
         if counts[kind] <= _PROBED_FILES:
