@@ -83,6 +83,19 @@ def test_poses(read, count, visibility, seed):
     assert any("8 lines are a box with keypoints" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("count", [3, 4, 17])
+def test_poses_with_scores(read, count):
+    """What a pose estimator writes: x, y and a score from 0 to 1."""
+    rng = np.random.default_rng(2)
+    wanted = boxes(rng, 8)
+    lines = []
+    for box in wanted:
+        points = keypoints(rng, box, count).reshape(-1, 2)
+        lines.append(text(0, [*box, *np.hstack([points, rng.uniform(0, 1, (count, 1))]).ravel()]))
+    _, found = read(lines)
+    check_boxes(found, wanted)
+
+
 @pytest.mark.parametrize("visibility", [None, [2]])
 def test_poses_beside_boxes(read, visibility):
     rng = np.random.default_rng(0)
@@ -198,10 +211,15 @@ def test_one_line_of_six_fields_is_a_fault(read):
         read(["0 0.5 0.5 0.1 0.1"] * 2 + ["0 0.5 0.5 0.1 0.1 0.9"])
 
 
-def test_outlines_of_a_tracker(read):
+@pytest.mark.parametrize("track", [True, False])
+def test_outlines_of_a_tracker(read, track):
     rng = np.random.default_rng(5)
     wanted = [contour(rng, points, 0) for points in (5, 6, 9)]
-    _, found = read([f"{text(0, each)} 0.9 {n + 1}" for n, each in enumerate(wanted)])
+    ends = [f" {n + 1}" if track else "" for n in range(3)]
+    report, found = read(
+        [f"{text(0, each)} 0.9{end}" for each, end in zip(wanted, ends, strict=True)]
+    )
+    assert any("3 lines are an outline with a confidence" in note for note in report.notes)
     for (_, outline), expected in zip(found, wanted, strict=True):
         np.testing.assert_allclose(outline[0], (expected.reshape(-1, 2) * SIZE).ravel(), atol=1e-3)
 

@@ -46,9 +46,10 @@ def find_form(paths: Iterable[Path], keypoint_fields: int | None) -> LineForm:
     A line of more than 5 fields is an outline, or a box with keypoints, a confidence or a track id.
     Nothing in the line says which. Boxes with keypoints are told by what holds in every line of the
     set and for outlines by chance alone: all have one number of fields, and the first four numbers
-    are center and sides of a box inside the image that holds all further points; of points with a
-    visibility, each third number is 0, 1 or 2. Confidence and track id are told by a last field
-    that is a whole number.
+    are center and sides of a box inside the image that holds all further points (pairs, or pairs
+    and a score); of points with a visibility, each third number is 0, 1 or 2. Confidence and track
+    id are told by a last field that is a whole number, a confidence alone by an odd number of
+    coordinates.
 
     Args:
         paths: Label files.
@@ -67,7 +68,7 @@ def find_form(paths: Iterable[Path], keypoint_fields: int | None) -> LineForm:
             continue  # a fault of its image, which is collected when that is read
         for number, line in enumerate(text.split("\n"), start=1):
             seen.add(line.split(), f"{path}: line {number}")
-    return seen.confidences() or seen.keypoints() or LineForm()
+    return seen.visible_keypoints() or seen.confidences() or seen.keypoints() or LineForm()
 
 
 @dataclass
@@ -78,20 +79,23 @@ class _Seen:
         lengths: Number of lines by their number of fields.
         first: The first line of more than 5 fields.
         box_first: Number of lines of more than 5 fields that begin with a box inside the image.
-        held: Number of those whose box holds all further points.
+        held: Number of those whose box holds all further points, if points are of 2 or 3 numbers.
+        pointed: Number of those whose second point lies far from all others, as few outlines' do.
         visibilities: Number of those whose each third further number is a visibility.
-        pointed: Number of lines whose second point lies far from all others, as outlines have none.
-        tracked: Number of lines that end with a number from 0 to 1 and a whole number.
-        ids: Number of those whose whole number is above 1.
+        scored: Number of lines of more than 6 fields that end with a confidence, alone or with a
+            track id.
+        tracked: Number of those with a track id.
+        ids: Number of those whose track id is above 1.
         confident: Number of lines of 6 fields that are a box and a number from 0 to 1 or whole.
     """
 
     lengths: Counter[int] = field(default_factory=Counter)
     first: str = ""
     box_first: int = 0
-    held: int = 0
+    held: Counter[int] = field(default_factory=Counter)
+    pointed: Counter[int] = field(default_factory=Counter)
     visibilities: int = 0
-    pointed: int = 0
+    scored: int = 0
     tracked: int = 0
     ids: int = 0
     confident: int = 0
@@ -111,16 +115,23 @@ class _Seen:
         whole = re.fullmatch(r"\d+", fields[-1]) is not None
         if len(fields) == 6:
             self.confident += int(whole or 0 <= numbers[-1] <= 1)
+        elif len(fields) % 2 == 0:
+            self.scored += int(0 <= numbers[-1] <= 1)
         elif whole and 0 <= numbers[-2] <= 1:
+            self.scored += 1
             self.tracked += 1
             self.ids += int(numbers[-1] > 1)
         box, rest = numbers[:4], numbers[4:]
         if not _is_inside(box):
             return
         self.box_first += 1
-        self.held += int(len(rest) % 2 == 0 and _holds(box, rest))
         self.visibilities += int(len(rest) % 3 == 0 and all(n in (0, 1, 2) for n in rest[2::3]))
-        self.pointed += int(len(rest) % 2 == 0 and _is_pointed(numbers))
+        for group in (2, 3):
+            if len(rest) % group == 0:
+                # A point of zeros stands for one that is not in the image.
+                points = list(filter(any, zip(rest[::group], rest[1::group], strict=True)))
+                self.held[group] += int(_holds(box, points))
+                self.pointed[group] += int(_is_pointed(box, points))
 
     @property
     def longer(self) -> int:
@@ -131,12 +142,13 @@ class _Seen:
         """Return the form of lines with confidences and track ids, if all have them."""
         six = self.lengths[6]
         rest = self.longer - six
-        if not self.longer or self.confident < six or self.tracked < rest:
+        if not self.longer or self.confident < six or self.scored < rest:
             return None
         boxes = set(self.lengths) <= {5, 6, 7}
-        if rest and not self.ids:
+        outlines = {length for length in self.lengths if length > 7}
+        if boxes and rest and not self.ids:
             # Outlines may all end at an edge of the image, in a whole 0 or 1.
-            if not boxes or self.box_first < self.longer:
+            if self.box_first < self.longer:
                 return None
             if rest < _FEW_LINES:
                 raise BotvisionError(
@@ -144,6 +156,10 @@ class _Seen:
                     "track id? remove the last two fields, or say kpt_shape: [0, 2] in data.yaml "
                     "for outlines"
                 )
+        elif not boxes and not self.ids:
+            # Lines of one length may be of keypoints; a few may have lost a number.
+            if self.tracked or len(outlines) < 2 or rest < _FEW_LINES:
+                return None
         elif not rest and six < _FEW_LINES and six < self.lengths.total():
             return None
         what = "a box" if boxes else "an outline"
@@ -153,31 +169,45 @@ class _Seen:
         )
         return LineForm(confidence=True, notes=(note,))
 
+    def visible_keypoints(self) -> LineForm | None:
+        """Return the form of lines with keypoints and visibilities, if all have them."""
+        fields = self._keypoint_fields()
+        if fields and self.visibilities == self.longer:
+            return self._pose(fields, 3)
+        return None
+
     def keypoints(self) -> LineForm | None:
         """Return the form of lines with keypoints, if all have them."""
-        lengths = [length for length in self.lengths if length > 5]
-        if len(lengths) != 1 or self.box_first < self.longer:
-            return None
-        fields = lengths[0] - 5
-        if self.visibilities == self.longer:
-            return self._pose(fields, f"{fields // 3} points x 3")
-        few = self.longer * (1 - _HELD) < 1
-        if self.held < self.longer * _HELD or (few and self.held < self.longer):
-            return None
-        # Of outlines of few points, a box may hold all others, and one may lie apart, by chance.
-        lines, fraction = (_FEW_LINES, 0.2) if fields >= 8 else (10, 0.5)
-        if self.longer >= lines and self.pointed >= fraction * self.longer:
-            return self._pose(fields, f"{fields // 2} points x 2")
-        raise BotvisionError(
-            f"{self.first}: {lengths[0]} fields: an outline of {lengths[0] // 2} points, or a box "
-            f"with keypoints? say kpt_shape: [{fields // 2}, 2] in data.yaml for keypoints, or "
-            "kpt_shape: [0, 2] for outlines"
-        )
+        fields = self._keypoint_fields()
+        for group in (2, 3):
+            # Of many lines, a keypoint or two may lie beside their box.
+            lost = self.longer - self.held[group]
+            if not fields or fields % group or lost > self.longer * (1 - _HELD):
+                continue
+            # Of outlines of few points, a box may hold all others, and one may lie apart, by
+            # chance. An odd number of coordinates is no outline.
+            lines, fraction = (_FEW_LINES, 0.2) if fields >= 8 else (10, 0.5)
+            apart = fields % 2 or self.pointed[group] >= fraction * self.longer
+            if self.longer >= lines and apart:
+                return self._pose(fields, group)
+            if fields % 2 == 0:
+                raise BotvisionError(
+                    f"{self.first}: {fields + 5} fields: an outline of {fields // 2 + 2} points, "
+                    f"or a box with keypoints? say kpt_shape: [{fields // group}, {group}] in "
+                    "data.yaml for keypoints, or kpt_shape: [0, 2] for outlines"
+                )
+        return None
 
-    def _pose(self, fields: int, shape: str) -> LineForm:
+    def _keypoint_fields(self) -> int:
+        """Number of fields after a box that all longer lines begin with; 0 if it is not so."""
+        lengths = [length for length in self.lengths if length > 5]
+        return lengths[0] - 5 if len(lengths) == 1 and self.box_first == self.longer else 0
+
+    def _pose(self, fields: int, group: int) -> LineForm:
         note = (
-            f"{self.longer:,} lines are a box with keypoints ({shape}), which are left out, such "
-            f"as {self.first}: in every line, the first four numbers are a box that goes with them"
+            f"{self.longer:,} lines are a box with keypoints ({fields // group} points x {group}), "
+            f"which are left out, such as {self.first}: in every line, the first four numbers are "
+            "a box that goes with them"
         )
         return LineForm(fields, notes=(note,))
 
@@ -192,23 +222,23 @@ def _is_inside(box: Sequence[float]) -> bool:
     )
 
 
-def _holds(box: Sequence[float], points: Sequence[float]) -> bool:
+def _holds(box: Sequence[float], points: Sequence[tuple[float, float]]) -> bool:
     x, y, width, height = box
-    pairs = [pair for pair in zip(points[::2], points[1::2], strict=True) if pair != (0, 0)]
     return all(
         abs(px - x) <= width / 2 + _TOLERANCE and abs(py - y) <= height / 2 + _TOLERANCE
-        for px, py in pairs
+        for px, py in points
     )
 
 
-def _is_pointed(numbers: Sequence[float]) -> bool:
-    """Return whether the second point is farther from the others than half their extent."""
+def _is_pointed(box: Sequence[float], points: Sequence[tuple[float, float]]) -> bool:
+    """Return whether the third and fourth number, as a point, are far from the other points.
+
+    Far is more than half the extent of the others, the first two numbers among them.
+    """
     for axis in (0, 1):
-        second = numbers[2 + axis]
-        others = [numbers[axis], *(n for n in numbers[4 + axis :: 2] if n)]
-        low, high = min(others), max(others)
-        margin = (high - low) / 2 + _TOLERANCE
-        if not low - margin <= second <= high + margin:
+        others = [box[axis], *(point[axis] for point in points)]
+        margin = (max(others) - min(others)) / 2 + _TOLERANCE
+        if not min(others) - margin <= box[2 + axis] <= max(others) + margin:
             return True
     return False
 
