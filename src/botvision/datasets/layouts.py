@@ -5,10 +5,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from botvision.errors import BotvisionError
+from botvision.images.written_paths import find_written
 from botvision.shards.index import is_sharded
 
 Format = Literal["coco", "yolo", "voc", "labelme"]
@@ -215,6 +216,12 @@ def _missing_split(folder: Path, split: str) -> str:
             f"botvision data convert {folder} {folder}_split"
         )
     others = [layout for layout in find_layouts(folder) if layout.format != "coco"]
+    train = next((f for w in SPLIT_WORDS["train"] for f in _annotation_files(folder, w)), None)
+    if split == "val" and train is not None:
+        return (
+            f"{folder}: no split 'val' beside {train.relative_to(folder).as_posix()}; split that "
+            f"with: botvision data convert {folder} {folder}_split"
+        )
     if others:
         title = _TITLES[others[0].format]
         return (
@@ -272,7 +279,11 @@ def _image_folder(folder: Path, word: str, split: str, annotations: Path) -> Pat
     for path in (*candidates, folder):
         # A name such as ../a.jpg must not choose the folder that makes it look right.
         with contextlib.suppress(OSError):  # a name too long for the file system
-            if first and ".." not in Path(first).parts and (path / first).is_file():
+            if (
+                first
+                and ".." not in PureWindowsPath(first).parts
+                and find_written(first, path, path)
+            ):
                 return path
     return candidates[0]
 
