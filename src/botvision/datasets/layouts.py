@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from botvision.datasets.annotation_files import (
@@ -275,8 +275,12 @@ def unread_coco_files(folder: Path, splits: Iterable[CocoSplit]) -> list[Path]:
 def _missing_split(folder: Path, split: str) -> str:
     here = {name for name in SPLIT_WORDS for word in SPLIT_WORDS[name]
             if next(_annotation_files(folder, word), None)}  # fmt: skip
-    if split == "val" and here == {"train"}:
-        return f"{folder}: no split 'val'; split train with: {_command(folder, 'split')}"
+    train = next((f for w in SPLIT_WORDS["train"] for f in _annotation_files(folder, w)), None)
+    if split == "val" and train is not None:
+        return (
+            f"{folder}: no split 'val' beside {train.relative_to(folder).as_posix()}; split that "
+            f"with: {_command(folder, 'split')}"
+        )
     if not here and (whole := whole_coco_set(folder)):
         return (
             f"{folder}: no split {split!r}: {whole.annotations.name} holds all images; split them "
@@ -402,7 +406,10 @@ def _image_folder(folder: Path, word: str, split: str, annotations: Path) -> Pat
     others = (*parents, *(path for each in parents for path in _inner_folders(each)))
     for path in dict.fromkeys([*candidates, *others]):
         # A name such as ../a.jpg must not choose the folder that makes it look right.
-        if any(".." not in Path(name).parts and find_written(name, path, folder) for name in names):
+        if any(
+            ".." not in PureWindowsPath(name).parts and find_written(name, path, path)
+            for name in names
+        ):
             return path
     if not candidates:
         wanted = f"images/ or {split}2017/" if split else "images/"

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 from botvision.datasets.check.findings import Finding, shown
-from botvision.datasets.coco.polygons import instance_mask
+from botvision.datasets.coco.polygons import compact_masks
 from botvision.datasets.coco.store import CocoAnnotations
 from botvision.datasets.loading import load_batches
 from botvision.errors import BotvisionError
@@ -245,13 +245,13 @@ def _sample(annotations: CocoAnnotations, images: ImageSource, index: int) -> Im
     boxes[:, 2:] += boxes[:, :2]
     numbers = {category.id: i for i, category in enumerate(annotations.categories)}
     classes = [numbers[each["category_id"]] for each in instances]
-    masks = [instance_mask(each, height, width) for each in instances]
     sample = draw_instances(
         image,
         boxes,
         [number + 1 for number in classes],
         [annotations.categories[number].name for number in classes],
-        torch.from_numpy(np.stack(masks)) if masks else None,
+        compact_masks(instances, height, width) if instances else None,
+        max_side=2 * _LONGEST_SIDE,
     )
     sample.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     return sample

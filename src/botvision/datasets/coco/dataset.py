@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,9 +14,10 @@ from torchvision.transforms import v2
 
 from botvision.datasets.check.classes import matched_classes
 from botvision.datasets.check.images import outside_fault, size_fault
+from botvision.datasets.coco.augmentation import LateMaskCompose
 from botvision.datasets.coco.copy_paste import paste_instances, random_subset
 from botvision.datasets.coco.file import read_annotations
-from botvision.datasets.coco.polygons import instance_mask
+from botvision.datasets.coco.late_masks import LateMasks
 from botvision.datasets.coco.store import Category, CocoAnnotations
 from botvision.datasets.layouts import find_coco_split
 from botvision.errors import BotvisionError
@@ -25,6 +25,7 @@ from botvision.seeds import derived_seed
 from botvision.shards.prefetch import shard_lengths
 from botvision.shards.read import ImageSource, ShardFiles, open_images
 
+_LATE = 64 * 2**20  # bytes of an item's masks from which they are drawn after the transforms
 Target = dict[str, Any]
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
 
@@ -147,6 +148,10 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             raise BotvisionError(f"{self.annotations.path}: no image can be read")
         self._find_shards()
 
+    @property
+    def _draws_late(self) -> bool:
+        return isinstance(self.transform, LateMaskCompose)
+
     def _transformed(self, index: int) -> tuple[Tensor, Target]:
         item = self._read(index)
         return item if self.transform is None else self.transform(*item)
@@ -182,9 +187,9 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             "image_id": record["id"],
         }
         if self._masks or self.copy_paste:
-            masks = [instance_mask(i, height, width) for i in instances]
-            stacked = np.stack(masks) if masks else np.zeros((0, height, width), np.uint8)
-            target["masks"] = tv_tensors.Mask(torch.from_numpy(stacked))
+            masks = LateMasks.of(instances, height, width)
+            late = len(instances) * height * width > _LATE and self._draws_late
+            target["masks"] = masks if late else masks.draw()
         return tv_tensors.Image(image), target
 
     def _read_image(self, record: dict[str, Any]) -> Image.Image:

@@ -100,8 +100,10 @@ class CocoAnnotations:
         description = json.loads(arrays["description"].tobytes())
         self.categories = [Category(**each) for each in description.pop("categories")]
         self._labels: Array = np.arange(len(self.categories))
-        skipped, noted = (Counter(description.pop(name)) for name in ("skipped", "noted"))
-        self.tally = Tally(**description, skipped=skipped, noted=noted)
+        self.tally = Tally(**description)
+        self.tally.skipped, self.tally.noted = (
+            Counter(each) for each in (self.tally.skipped, self.tally.noted)
+        )
         self.skipped = Counter(self.tally.skipped)
         self.clipped = self.tally.clipped
         self._kept = range(len(arrays["image_sizes"])) if kept is None else kept

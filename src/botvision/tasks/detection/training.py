@@ -12,6 +12,7 @@ from botvision.datasets.check.statistics import draw_statistics
 from botvision.datasets.check.training import check_contents, check_images
 from botvision.datasets.coco.augmentation import evaluation_transform, training_transform
 from botvision.datasets.coco.dataset import CocoInstances, Target
+from botvision.datasets.coco.polygons import compact_masks
 from botvision.images.draw import draw_instances, mosaic, save_evaluation
 from botvision.precision import autocast
 from botvision.tasks.detection.build import build_detector, load_backbone_weights
@@ -192,8 +193,9 @@ class DetectorTraining:
     def _validation_image(self) -> Image.Image:
         """Truth (left) and detections of score 0.5 and more (right) of the first images."""
         images = []
-        for index in range(min(_IMAGES, len(self._val))):
-            image, target = self._val[(0, index)]
+        val = self._val.without_masks()  # those of a photograph take gigabytes
+        for index in range(min(_IMAGES, len(val))):
+            image, target = val[(0, index)]
             found = [
                 result
                 for result in self.results()
@@ -202,6 +204,10 @@ class DetectorTraining:
             size = (image.shape[-2], image.shape[-1])
             detections = from_coco_results(found, self._val.categories, size)
             names = self.description.class_names
+            if self._masks and len(target["labels"]):
+                truth = val.annotations.image_instances(index)
+                shown = [each for each in truth if not each["iscrowd"]]
+                target["masks"] = compact_masks(shown, *size)
             images.append(self._truth_image(image, target))
             images.append(draw_detections(image, detections, names, max_side=_LARGEST_SIDE))
         return mosaic(images, columns=4)
