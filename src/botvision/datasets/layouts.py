@@ -273,24 +273,26 @@ def unread_coco_files(folder: Path, splits: Iterable[CocoSplit]) -> list[Path]:
 
 
 def _missing_split(folder: Path, split: str) -> str:
-    here = {name for name in SPLIT_WORDS for word in SPLIT_WORDS[name]
-            if next(_annotation_files(folder, word), None)}  # fmt: skip
+    here = any(
+        next(_annotation_files(folder, w), None) for own in SPLIT_WORDS.values() for w in own
+    )
+    others = [layout for layout in find_layouts(folder) if layout.format != "coco"]
+    which = f"; name the format coco, since there is a {others[0]} too" if others else ""
     train = next((f for w in SPLIT_WORDS["train"] for f in _annotation_files(folder, w)), None)
     if split == "val" and train is not None:
         return (
             f"{folder}: no split 'val' beside {train.relative_to(folder).as_posix()}; split that "
-            f"with: {_command(folder, 'split')}"
+            f"with: {_command(folder, 'split')}{which}"
         )
     if not here and (whole := whole_coco_set(folder)):
         return (
             f"{folder}: no split {split!r}: {whole.annotations.name} holds all images; split them "
-            f"with: {_command(folder, 'split')}"
+            f"with: {_command(folder, 'split')}{which}"
         )
-    others = [layout for layout in find_layouts(folder) if layout.format != "coco"]
     if len(others) > 1 and not here:
         return (
-            f"{folder}: {' and '.join(map(str, others))}: convert one of them with botvision data "
-            "convert, which has to be told the format"
+            f"{folder}: {' and '.join(map(str, others))}: convert one of them with: "
+            f"{_command(folder, 'coco')}; name the format of it"
         )
     if others and not here:
         title = _TITLES[others[0].format]

@@ -73,7 +73,7 @@ def read_shape(where: str, number: int, shape: Any, result: LabeledSet) -> Shape
         return None
     if not isinstance(label, str) or not label:
         raise BotvisionError(f"{where}: label: expected a class, got {label!r:.60}")
-    if not isinstance(group, int | str | None):
+    if not isinstance(group, int | float | str | None):
         raise BotvisionError(f"{where}: group_id: expected a number, got {group!r:.60}")
     points = _points(where, shape.get("points"))
     key = number if group is None else (label, group)
