@@ -423,3 +423,12 @@ def test_a_second_description_is_noted(converted):
     texts = {**SPLIT, "data.yaml": yaml + YAML, "a.yaml": yaml + "names: [x, y]\n"}
     report, _ = converted(texts)
     assert noted(report, "data.yaml is taken", "a.yaml is not read")
+
+
+def test_a_set_in_a_folder_of_its_own(folder, tmp_path):
+    texts = {
+        "inner/data.yaml": f"train: images\n{YAML}",
+        **pairs("a", images="inner/images/{}.png", labels="inner/labels/{}.txt"),
+    }
+    with pytest.raises(BotvisionError, match=r"there is .*inner/data\.yaml: give its folder"):
+        convert(folder(texts), tmp_path / "out")
