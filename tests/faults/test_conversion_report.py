@@ -118,7 +118,8 @@ def test_repeated_annotations_of_coco(tmp_path):
     annotations = []
     for number in range(2):
         Image.new("RGB", (40, 20)).save(folder / f"{number}.png")
-        for category, extra in ((1, {}), (1, {}), (2, {}), (1, {"segmentation": []})):
+        same = {"bbox": [1.0, 2.001, 3, 4.0], "segmentation": []}
+        for category, extra in ((1, {}), (1, {}), (2, {}), (1, same)):
             record = {"id": len(annotations), "image_id": number, "category_id": category}
             annotations.append(record | {"bbox": [1, 2, 3, 4], "iscrowd": 0} | extra)
     content = {
@@ -146,6 +147,21 @@ def test_nothing_is_left(make, tmp_path, labels, words):
     assert not (tmp_path / "out").exists()
     for word in words:
         assert word in str(caught.value)
+
+
+def test_only_crowds_are_left(tmp_path):
+    folder = tmp_path / "coco"
+    folder.mkdir()
+    Image.new("RGB", (40, 20)).save(folder / "a.png")
+    crowd = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 1}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [crowd],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (folder / "_annotations.coco.json").write_text(json.dumps(content))
+    with pytest.raises(BotvisionError, match=r"no instance is left .*1 annotations are crowds"):
+        convert(folder, tmp_path / "out")
 
 
 def test_all_images_are_bad(make, tmp_path):

@@ -168,6 +168,17 @@ def test_rectangles_as_outlines(read):
         assert len(outline[0]) == 8
 
 
+@pytest.mark.parametrize("turn", [0, 0.7])
+def test_oriented_boxes_around_the_center(read, turn):
+    """Read as boxes with two keypoints, each would hold its points."""
+    angles = turn + np.arctan2([-1, -1, 1, 1], [-1, 1, 1, -1])
+    corners = 0.1 * np.stack([np.cos(angles), np.sin(angles)], 1)
+    wanted = [(corners + center).ravel() for center in (0.45, 0.5, 0.55)]
+    _, found = read([text(1, each) for each in wanted])
+    for (_, outline), expected in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(outline[0], (expected.reshape(-1, 2) * SIZE).ravel(), atol=1e-3)
+
+
 def test_outlines_that_end_at_an_edge(read):
     """A road's outline may end in a whole 1, as a line with a track id of 1 does."""
     rng = np.random.default_rng(0)
@@ -204,6 +215,13 @@ def test_confidences(read, plain):
     report, found = read(lines)
     check_boxes(found, wanted)
     assert any(f"{8 - plain} lines are a box with a confidence" in note for note in report.notes)
+
+
+def test_angles_are_no_track_ids(read):
+    """Two boxes of an image may have one angle, but not one track id."""
+    line = "0 0.5 0.5 0.1 0.1 90\n1 0.2 0.2 0.1 0.1 90"
+    with pytest.raises(BotvisionError, match="6 fields"):
+        read([line] * 4)
 
 
 def test_one_line_of_six_fields_is_a_fault(read):

@@ -410,3 +410,25 @@ def test_files_of_other_kinds_are_no_labels(folder, tmp_path):
     root = folder({"a.png": None, "a.txt": "a photo of a cat\n", "b.png": None, "b.txt": "1 2 3\n"})
     with pytest.raises(BotvisionError, match="expected COCO"):
         convert(root, tmp_path / "out")
+
+
+def test_a_set_without_train(converted):
+    report, names = converted({**SPLIT, "data.yaml": f"val: valid/images\n{YAML}"})
+    assert names == {"val": ["c.png"]}
+    assert noted(report, "there is no train split")
+
+
+def test_a_second_description_is_noted(converted):
+    yaml = "train: train/images\nval: valid/images\n"
+    texts = {**SPLIT, "data.yaml": yaml + YAML, "a.yaml": yaml + "names: [x, y]\n"}
+    report, _ = converted(texts)
+    assert noted(report, "data.yaml is taken", "a.yaml is not read")
+
+
+def test_a_set_in_a_folder_of_its_own(folder, tmp_path):
+    texts = {
+        "inner/data.yaml": f"train: images\n{YAML}",
+        **pairs("a", images="inner/images/{}.png", labels="inner/labels/{}.txt"),
+    }
+    with pytest.raises(BotvisionError, match=r"there is .*inner/data\.yaml: give its folder"):
+        convert(folder(texts), tmp_path / "out")

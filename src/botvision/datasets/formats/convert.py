@@ -127,10 +127,12 @@ def convert(
 def _check_instances(read: LabeledSet) -> None:
     """Check that there is something to learn; else say what became of the annotations."""
     images = [image for own in read.splits.values() for image in own]
-    if read.categories and any(image.annotations for image in images):
+    records = [each for image in images for each in image.annotations]
+    if read.categories and not all(each.get("iscrowd") for each in records):
         return
     missing = "no instance" if read.categories else "no class and no instance"
-    reasons = [f"{count:,} annotations left out: {why}" for why, count in read.skipped.items()]
+    reasons = [f"{len(records):,} annotations are crowds (iscrowd: 1)"] if records else []
+    reasons += [f"{count:,} annotations left out: {why}" for why, count in read.skipped.items()]
     if read.faulty_images:
         first = read.faults.messages[0]
         reasons.append(f"{read.faulty_images:,} images left out, the first for: {first}")
@@ -150,6 +152,7 @@ def _drop_empty_splits(read: LabeledSet) -> None:
 
 def _note_boxes(read: LabeledSet) -> None:
     records = [each for own in read.splits.values() for image in own for each in image.annotations]
+    records = [each for each in records if not each.get("iscrowd")]
     boxes = sum(not each.get("segmentation") for each in records)
     if boxes:
         read.notes.append(
@@ -160,7 +163,10 @@ def _note_boxes(read: LabeledSet) -> None:
 
 def _settle_splits(read: LabeledSet, fraction: float, seed: int) -> None:
     """Make a "val" split of "test" or of a part of "train", if there is none."""
-    if "val" in read.splits or "train" not in read.splits:
+    if "train" not in read.splits:
+        read.notes.append("there is no train split: the result can be evaluated on, not trained on")
+        return
+    if "val" in read.splits:
         return
     if "test" in read.splits:
         read.splits["val"] = read.splits.pop("test")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from botvision.datasets.coco.records import clip_box
+from botvision.datasets.coco.records import clip_box, is_finite
 from botvision.datasets.coco.writing import CocoImage
 from botvision.datasets.formats.faults import Faults
 from botvision.errors import BotvisionError
@@ -152,7 +152,7 @@ class LabeledSet:
                 unique = []
                 for record in image.annotations:
                     outlines = kept.setdefault(_class_and_box(record), [])
-                    outline = record.get("segmentation") or None
+                    outline = _rounded(record.get("segmentation") or None)
                     if outline in outlines:
                         self.skipped["the same as another of its image"] += 1
                         continue
@@ -162,7 +162,15 @@ class LabeledSet:
 
 
 def _class_and_box(record: dict[str, Any]) -> str:
-    return f"{record.get('category_id')} {record.get('bbox')} {record.get('iscrowd')}"
+    box, crowd = _rounded(record.get("bbox")), bool(record.get("iscrowd"))
+    return f"{record.get('category_id')} {box} {crowd}"
+
+
+def _rounded(value: Any) -> Any:
+    """Return pixels of boxes and outlines as far as the writers of 6 decimals agree on them."""
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return round(float(value), 1) if isinstance(value, int | float) and is_finite(value) else value
 
 
 def polygon_corners(polygons: list[list[float]]) -> Box:

@@ -87,6 +87,9 @@ def _described(result: LabeledSet, images: YoloImages) -> YoloClasses:
             )
         images.add_named(description, content, root)
         return classes
+    others = [p.name for p in yolo_files(root) if p.suffix in (".yaml", ".yml")][1:]
+    if others:
+        result.notes.append(f"{description} is taken; {', '.join(others)} is not read")
     content = _read_yaml(description)
     classes = yaml_classes(description, content)
     base = root

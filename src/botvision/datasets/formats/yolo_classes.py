@@ -103,7 +103,10 @@ def _label_studio_names(folder: Path) -> dict[int, str]:
         names = {}
     if names:
         return names
+    # Archives often hold the data set in a folder of its own.
+    inner = next(files_below(folder, "*/data.yaml"), None)
+    there = f"; there is {inner}: give its folder instead" if inner else ""
     raise BotvisionError(
         f"{folder}: names: expected them in data.yaml (names: [cat, dog]) or, one a line, in "
-        f"{', '.join(YOLO_NAME_LISTS[:4])} or the like, got neither"
+        f"{', '.join(YOLO_NAME_LISTS[:4])} or the like, got neither{there}"
     )

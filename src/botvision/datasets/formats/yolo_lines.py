@@ -49,7 +49,7 @@ def find_form(paths: Iterable[Path], keypoint_fields: int | None) -> LineForm:
     are center and sides of a box inside the image that holds all further points (pairs, or pairs
     and a score); of points with a visibility, each third number is 0, 1 or 2. Confidence and track
     id are told by a last field that is a whole number, a confidence alone by an odd number of
-    coordinates.
+    coordinates. A whole number twice in a file is no track id, but may be an angle: a fault.
 
     Args:
         paths: Label files.
@@ -66,6 +66,7 @@ def find_form(paths: Iterable[Path], keypoint_fields: int | None) -> LineForm:
             text = read_text(path)
         except BotvisionError:
             continue  # a fault of its image, which is collected when that is read
+        seen.file_ids.clear()
         for number, line in enumerate(text.split("\n"), start=1):
             seen.add(line.split(), f"{path}: line {number}")
     return seen.visible_keypoints() or seen.confidences() or seen.keypoints() or LineForm()
@@ -87,6 +88,9 @@ class _Seen:
         tracked: Number of those with a track id.
         ids: Number of those whose track id is above 1.
         confident: Number of lines of 6 fields that are a box and a number from 0 to 1 or whole.
+        file_ids: Whole last numbers above 1 of the present file.
+        repeated: Number of lines that repeat such a number of their file, as no track id does.
+        rectangles: Number of lines of 9 fields whose four points are a rectangle's, in any turn.
     """
 
     lengths: Counter[int] = field(default_factory=Counter)
@@ -99,6 +103,9 @@ class _Seen:
     tracked: int = 0
     ids: int = 0
     confident: int = 0
+    file_ids: set[int] = field(default_factory=set)
+    repeated: int = 0
+    rectangles: int = 0
 
     def add(self, fields: Sequence[str], where: str) -> None:
         """Look at a line; lines that are no numbers are faults, which are found later."""
@@ -113,6 +120,12 @@ class _Seen:
             return
         self.first = self.first or where
         whole = re.fullmatch(r"\d+", fields[-1]) is not None
+        if whole and (number := int(fields[-1])) > 1:
+            self.repeated += int(number in self.file_ids)
+            self.file_ids.add(number)
+        if len(fields) == 9:
+            sides = (numbers[i] + numbers[4 + i] - numbers[2 + i] - numbers[6 + i] for i in (0, 1))
+            self.rectangles += int(max(map(abs, sides)) <= _TOLERANCE)
         if len(fields) == 6:
             self.confident += int(whole or 0 <= numbers[-1] <= 1)
         elif len(fields) % 2 == 0:
@@ -142,7 +155,7 @@ class _Seen:
         """Return the form of lines with confidences and track ids, if all have them."""
         six = self.lengths[6]
         rest = self.longer - six
-        if not self.longer or self.confident < six or self.scored < rest:
+        if not self.longer or self.repeated or self.confident < six or self.scored < rest:
             return None
         boxes = set(self.lengths) <= {5, 6, 7}
         outlines = {length for length in self.lengths if length > 7}
@@ -179,6 +192,8 @@ class _Seen:
     def keypoints(self) -> LineForm | None:
         """Return the form of lines with keypoints, if all have them."""
         fields = self._keypoint_fields()
+        if self.rectangles == self.longer:
+            return None  # oriented boxes
         for group in (2, 3):
             # Of many lines, a keypoint or two may lie beside their box.
             lost = self.longer - self.held[group]
