@@ -46,14 +46,23 @@ def test_a_detectors_metrics_are_the_trainings(trained_run):
 
 @pytest.fixture
 def found_again(trained_run, handwriting, tmp_path):
-    """The data with some of the run's own detections as truth, so that its AP is no zero."""
+    """The data with some of the run's own boxes as truth, so that its AP is no zero.
+
+    Its masks are those of a detector that has learned nothing: they do not fit their boxes.
+    """
     folder = tmp_path / "data"
     shutil.copytree(handwriting, folder)
     path = folder / "annotations" / "instances_val.json"
     content = json.loads(path.read_text())
     results = json.loads((trained_run.path / "predictions.json").read_text())
     content["annotations"] = [
-        {**result, "id": number, "iscrowd": 0, "area": result["bbox"][2] * result["bbox"][3]}
+        {
+            **result,
+            "id": number,
+            "iscrowd": 0,
+            "area": result["bbox"][2] * result["bbox"][3],
+            "segmentation": [],
+        }
         for number, result in enumerate(results[::3], start=1)
         if min(result["bbox"][2:]) > 1
     ]
