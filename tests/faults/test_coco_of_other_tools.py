@@ -213,6 +213,14 @@ def test_ids_of_floating_point(folder):
     assert converted(folder({"annotations.json": content}))[0] == dict.fromkeys(NAMES, ONE_CARD)
 
 
+@pytest.mark.parametrize("field", ["image_id", "category_id"])
+def test_ids_as_text(folder, field):
+    content = coco(NAMES)
+    for record in content["annotations"]:
+        record[field] = str(record[field])
+    assert converted(folder({"annotations.json": content}))[0] == dict.fromkeys(NAMES, ONE_CARD)
+
+
 @pytest.mark.parametrize("file", ["annotations.json", "annotations/instances_train.json"])
 def test_a_panoptic_file(folder, file):
     content = coco(NAMES)

@@ -19,6 +19,7 @@ from botvision.datasets.coco.records import (
     Decoded,
     Id,
     Image,
+    as_number,
     field_fault,
 )
 from botvision.datasets.coco.store import Category
@@ -98,6 +99,7 @@ def _read_split(result: LabeledSet, split: CocoSplit, progress: Progress | None)
         if progress:
             progress(number, len(images))
     moved.add_note(path)
+    _match_image_ids(annotations, known)
     for image_id, faults in _annotation_faults(path, found, list(ids), annotations).items():
         del found[image_id]
         with result.collecting():
@@ -109,6 +111,17 @@ def _read_split(result: LabeledSet, split: CocoSplit, progress: Progress | None)
             kept = {key: value for key, value in record.items() if key not in ("id", "image_id")}
             owner.annotations.append(kept | {"category_id": ids[record["category_id"]]})
     return list(found.values())
+
+
+def _match_image_ids(annotations: list[Record], known: set[Any]) -> None:
+    """Replace ids of images that are numbers in one list and text in the other."""
+    numbers = Counter(map(as_number, known))
+    by_number = {as_number(each): each for each in known if numbers[as_number(each)] == 1}
+    by_number.pop(None, None)  # text that is no number
+    for record in annotations:
+        if record["image_id"] not in known:
+            number = as_number(record["image_id"])
+            record["image_id"] = by_number.get(number, record["image_id"])
 
 
 class _MovedImages:
@@ -249,9 +262,13 @@ def _records(path: Path, content: Record, key: str, kind: Any) -> list[Record]:
         )
     for record in records:
         for name in _NUMBERS if isinstance(record, dict) else ():
+            number = record.get(name)
             # pandas writes whole numbers so where one is missing.
-            if isinstance(number := record.get(name), float) and number.is_integer():
+            if isinstance(number, float) and number.is_integer():
                 record[name] = int(number)
+            elif isinstance(number, str) and (name == "category_id" or kind is Category):
+                whole = as_number(number)
+                record[name] = number if whole is None else whole
     with contextlib.suppress(msgspec.ValidationError):
         msgspec.convert(records, list[kind])
         return records
