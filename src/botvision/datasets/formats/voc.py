@@ -41,12 +41,16 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True)
 class _Object:
-    """``object`` element of an XML file, with the numbers that are written there."""
+    """``object`` element of an XML file, with the numbers that are written there.
+
+    ``has_points`` tells whether a side is written with a decimal point.
+    """
 
     name: str
     corners: Box
     polygons: list[list[float]]
     difficult: bool
+    has_points: bool
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,10 @@ def read(
 
     Boxes of the development kit are pixels counted from 1, the last one included. CVAT and others
     count from 0 and write the edges, so that a box is xmax - xmin wide. A value of 0 tells the
-    latter, for the whole data set; so do fractions in most boxes, and Roboflow's name. Polygons are
-    counted as boxes are; masks come from ``SegmentationObject/``. Difficult objects become crowds,
-    which are ignored in training and evaluation. Classes are numbered from 1 by name.
+    latter, for the whole data set; so do decimal points in most boxes, and Roboflow's name.
+    Polygons are counted as boxes are; masks come from ``SegmentationObject/``. Difficult objects
+    become crowds, which are ignored in training and evaluation. Classes are numbered from 1 by
+    name.
 
     Args:
         folder: Pascal VOC folder; nothing in it is changed.
@@ -180,7 +185,8 @@ def _object(where: str, element: Element) -> _Object:
         left, top, right, bottom = values
         corners = left, top, right, bottom
     difficult = (element.findtext("difficult") or "").strip().lower()
-    return _Object(name, corners, polygons, difficult in ("1", "true", "yes"))
+    has_points = any("." in (element.findtext(f"bndbox/{side}") or "") for side in _SIDES)
+    return _Object(name, corners, polygons, difficult in ("1", "true", "yes"), has_points)
 
 
 def _rotated(where: str, element: Element) -> list[float]:
@@ -213,12 +219,12 @@ def _origin(result: LabeledSet, entries: list[_Entry]) -> Origin:
     """Tell what the boxes of a data set count from, and note why."""
     boxes = [each.corners for entry in entries for each in entry.objects]
     zeros = sum(0 <= min(box[:2]) < 1 for box in boxes)
-    fractions = sum(any(side % 1 for side in box) for box in boxes)
+    points = sum(each.has_points for entry in entries for each in entry.objects)
     roboflow = any("roboflow" in entry.database.lower() for entry in entries)
     if zeros:
         why = f"xmin or ymin is 0 in {zeros:,} of {len(boxes):,} objects"
-    elif fractions * 2 > len(boxes):
-        why = f"{fractions:,} of {len(boxes):,} boxes are no whole pixels"
+    elif points * 2 > len(boxes):
+        why = f"{points:,} of {len(boxes):,} boxes have decimal points, as CVAT and Datumaro write"
     elif roboflow:
         why = "Roboflow wrote them"
     else:
