@@ -291,8 +291,14 @@ def _image_folder(folder: Path, word: str, split: str, annotations: Path) -> Pat
 def _first_file_name(path: Path) -> str | None:
     """Return the first image's name, without reading the rest of maybe half a gigabyte."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        found = re.search(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', file.read(_PROBED_CHARACTERS))
-    try:
-        return str(json.loads(found[1])) if found else None
-    except json.JSONDecodeError:
-        return None
+        text = file.read(_PROBED_CHARACTERS)
+    for field, name in (("file_name", str), ("coco_url", name_in_url)):
+        if found := re.search(rf'"{field}"\s*:\s*("(?:[^"\\]|\\.)*")', text):
+            with contextlib.suppress(json.JSONDecodeError):
+                return name(json.loads(found[1]))
+    return None
+
+
+def name_in_url(url: str) -> str:
+    """Return the file name in LVIS's addresses of images, such as "val2017/000000397133.jpg"."""
+    return "/".join(url.split("/")[-2:])
