@@ -226,3 +226,11 @@ def test_two_layouts_and_no_command_that_works(make):
     folder = make({"Annotations/a.xml": xml, "a.json": {"shapes": [], "imagePath": "a.png"}})
     with pytest.raises(BotvisionError, match=r"Pascal VOC layout .* and labelme layout .*format"):
         find_coco_split(folder, "train")
+
+
+def test_lvis_has_addresses_for_names(make, tmp_path):
+    content = coco("p0.png", "p1.png")
+    for record in content["images"]:
+        record["coco_url"] = f"http://images.cocodataset.org/val2017/{record.pop('file_name')}"
+    folder = make({"lvis.json": content, "val2017/p0.png": "", "val2017/p1.png": ""})
+    assert convert(folder, tmp_path / "out", val_fraction=0.5).instances == {"train": 1, "val": 1}

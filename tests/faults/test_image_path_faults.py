@@ -110,3 +110,15 @@ def test_the_sharded_set_is_the_same(dataset, tmp_path):
     one, other = (CocoInstances(each, "train")[0, 0] for each in (folder, tmp_path / "shards"))
     assert (one[0] == other[0]).all()
     assert (one[1]["boxes"] == other[1]["boxes"]).all()
+
+
+@pytest.mark.parametrize("path", ["val2017/a.png", "images/val2017/a.png"])
+def test_lvis_has_addresses_for_names(dataset, path):
+    folder = dataset(path, "a.png")
+    annotations = folder / "annotations" / "instances_val.json"
+    content = json.loads(annotations.read_text())
+    del content["images"][0]["file_name"]
+    content["images"][0]["coco_url"] = "http://images.cocodataset.org/val2017/a.png"
+    annotations.write_text(json.dumps(content))
+    image, _ = CocoInstances(folder, "val")[0, 0]
+    assert image.shape == (3, 30, 40)

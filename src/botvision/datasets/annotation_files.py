@@ -8,6 +8,7 @@ import mmap
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from botvision.images.find import is_leftover
@@ -38,14 +39,21 @@ def missing_lists(path: Path) -> list[str]:
 
 def first_file_names(path: Path, count: int = 20) -> list[str]:
     """Return the first images' names in a COCO file, without parsing maybe half a gigabyte."""
-    names = []
     with _content(path) as content:
-        for found in re.finditer(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', content):
-            with contextlib.suppress(ValueError):  # not UTF-8 among them
-                names.append(str(json.loads(found[1])))
-            if len(names) == count:
-                break
-    return names
+        names = islice(_texts(content, "file_name"), count)
+        urls = islice(_texts(content, "coco_url"), count)
+        return list(names) or [name_in_url(url) for url in urls]
+
+
+def name_in_url(url: str) -> str:
+    """Return the file name in LVIS's addresses of images, such as "val2017/000000397133.jpg"."""
+    return "/".join(url.split("/")[-2:])
+
+
+def _texts(content: bytes | mmap.mmap, key: str) -> Iterator[str]:
+    for found in re.finditer(rb'"%b"\s*:\s*("(?:[^"\\]|\\.)*")' % key.encode(), content):
+        with contextlib.suppress(ValueError):  # not UTF-8 among them
+            yield str(json.loads(found[1]))
 
 
 def labelme_files(folder: Path) -> Iterator[Path]:

@@ -167,13 +167,15 @@ class AnnotationChecks:
         not_drawable = self._leave_out_parts(records)
         crowds = np.array([each.iscrowd for each in records], bool)
         looked_at = known & has_area & ~unusable & ~not_drawable & ~crowds
-        outlines = outline_boxes(
-            [
-                each.segmentation if look else None
-                for each, look in zip(records, looked_at.tolist(), strict=True)
-            ],
-            sizes,
-        )
+        encoded = [
+            b"" if bad else _MSGPACK.encode(each.segmentation or [])
+            for each, bad in zip(records, unusable.tolist(), strict=True)
+        ]
+        shapes = [
+            each.segmentation if look else None
+            for each, look in zip(records, looked_at.tolist(), strict=True)
+        ]
+        outlines = outline_boxes(shapes, encoded, sizes)
         self._compare(records, corners, outlines, sizes)
         broken = {
             "id": self._are_duplicates([each.id for each in records]),
@@ -194,7 +196,7 @@ class AnnotationChecks:
         chosen = list(itertools.compress(records, kept.tolist()))
         return Usable(
             ids=[each.id for each in chosen],
-            segmentations=[_MSGPACK.encode(each.segmentation or []) for each in chosen],
+            segmentations=list(itertools.compress(encoded, kept.tolist())),
             table=InstanceTable(
                 image_index[kept],
                 category_index[kept],

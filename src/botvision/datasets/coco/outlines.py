@@ -16,6 +16,8 @@ from faster_coco_eval.core import mask as coco_mask
 
 from botvision.datasets.coco.store import Array
 
+_MSGPACK = msgspec.msgpack.Encoder()
+_NUMBER = np.dtype([("type", "u1"), ("value", ">f8")])  # of msgpack
 _FITS = 0.5  # IoU of a box and its outline's
 _NEAR = 2.0  # pixels by which the boxes of small objects differ by themselves
 _EXPLAINED, _MOST = 0.8, 0.9  # IoU, and fraction of the boxes, by which a reason is believed
@@ -68,25 +70,33 @@ def plain_counts(counts: Any) -> Any:
     return counts
 
 
-def outline_boxes(segmentations: Sequence[Any], sizes: Array) -> Array:
+def outline_boxes(segmentations: Sequence[Any], encoded: Sequence[bytes], sizes: Array) -> Array:
     """Return x1, y1, x2, y2 around each segmentation, NaN where there is none, float64 [n, 4].
 
     Args:
         segmentations: Drawable polygons, sound run lengths, or something else for none.
+        encoded: The same in msgpack.
         sizes: Width and height of the images in pixels, float64 [n, 2].
     """
     found = np.full((len(segmentations), 4), np.nan)
     rows = [row for row, each in enumerate(segmentations) if isinstance(each, list) and each]
     if rows:
-        own = [segmentations[row] for row in rows]
-        numbers = itertools.chain.from_iterable(itertools.chain.from_iterable(own))
-        x, y = np.fromiter(numbers, np.float64).reshape(-1, 2).T
-        points = [sum(map(len, each)) // 2 for each in own]
-        starts = np.cumsum([0, *points[:-1]])
+        counts = [sum(map(len, segmentations[row])) for row in rows]
+        numbers = b"".join(
+            # A number is a byte and 8 of its own: taken from there in a quarter of the time.
+            encoded[row][-9 * count :]
+            if len(segmentations[row]) == 1
+            else _MSGPACK.encode(list(itertools.chain.from_iterable(segmentations[row])))[
+                -9 * count :
+            ]
+            for row, count in zip(rows, counts, strict=True)
+        )
+        x, y = np.frombuffer(numbers, _NUMBER)["value"].astype(np.float64).reshape(-1, 2).T
+        starts = np.cumsum([0, *counts[:-1]]) // 2
         ends = [getattr(np, name).reduceat for name in ("minimum", "maximum")]
         found[rows] = np.stack([end(values, starts) for end in ends for values in (x, y)], axis=1)
     for row, each in enumerate(segmentations):
-        if hasattr(each, "counts"):
+        if isinstance(each, msgspec.Struct):
             rle = msgspec.structs.asdict(each)
             if isinstance(rle["counts"], list):
                 width, height = sizes[row].astype(int).tolist()

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 
+from botvision.datasets.annotation_files import name_in_url
 from botvision.datasets.check.findings import Finding, Report, raise_errors, shown
 from botvision.datasets.coco.outlines import nested
 from botvision.datasets.coco.store import Record
@@ -148,6 +149,8 @@ def read_record(
     except (ValueError, RecursionError) as error:  # a number of thousands of digits
         report(Finding("error", str(path), where, said=f"cannot be read ({error})"))
         return None
+    if kind is Image and isinstance(source, dict) and isinstance(source.get("coco_url"), str):
+        source.setdefault("file_name", name_in_url(source["coco_url"]))  # LVIS has no names
     finding = field_fault(path, where, source, kind)
     if finding is None:
         return source

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from botvision.datasets.annotation_files import name_in_url
 from botvision.datasets.check.findings import Finding
 from botvision.datasets.coco.annotation_rules import AnnotationChecks
 from botvision.datasets.coco.file import read_json, record_list
@@ -261,6 +262,8 @@ def _records(path: Path, content: Record, key: str, kind: Any) -> list[Record]:
             f"{path}: expected instances, got a panoptic file; use its instances_*.json"
         )
     for record in records:
+        if kind is _Image and isinstance(record, dict) and isinstance(record.get("coco_url"), str):
+            record.setdefault("file_name", name_in_url(record["coco_url"]))  # LVIS has no names
         for name in _NUMBERS if isinstance(record, dict) else ():
             number = record.get(name)
             # pandas writes whole numbers so where one is missing.
