@@ -193,7 +193,7 @@ def test_no_layout(make, files):
             "got instances_train1.json, instances_train2.json",
         ),
         (["annotations/instances_train.json"], "expected images in images/ or train2017/"),
-        (["annotations/instances_trainer.json", "images/"], "got no such file"),
+        (["annotations/instances_trainer.json", "images/"], "trainer.json holds all images"),
     ],
 )
 def test_a_split_that_is_missing(make, files, message):

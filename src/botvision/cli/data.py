@@ -1,7 +1,7 @@
 """``botvision data``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 from rich.console import Console
@@ -13,6 +13,8 @@ from botvision.errors import BotvisionError, nearest
 
 if TYPE_CHECKING:
     from botvision.datasets.formats.convert import ConversionReport
+
+_SHOWN_FAULTS = 100
 
 app = typer.Typer(help="Make, get, check, convert and shard data sets.", no_args_is_help=True)
 app.command("check")(check)
@@ -106,10 +108,25 @@ def convert(
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of their choice.")] = 0,
     link: Annotated[bool, typer.Option(help="Hard links instead of copies of the images.")] = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad", help="Leave out and list images that are unreadable or badly labeled."
+        ),
+    ] = False,
+    voc_from: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="What Pascal VOC boxes count from; by default told by values.",
+        ),
+    ] = None,
 ) -> None:
     """Write a data set of another format or layout as a COCO folder to train on.
 
     Boxes, polygons and masks stay what they are; nothing in FOLDER is changed.
+    All faults of images and labels are listed at once, and nothing is written.
 
     Example: botvision data convert my_yolo_set my_coco_set --link
     """
@@ -130,6 +147,8 @@ def convert(
             val_fraction=val_fraction,
             seed=seed,
             link=link,
+            skip_bad=skip_bad,
+            voc_from=cast("Literal[0, 1] | None", voc_from),
             progress=progress,
         )
     _print_conversion(report)
@@ -194,6 +213,13 @@ def _print_conversion(report: "ConversionReport") -> None:
         print(f"images without an instance: {report.empty_images:,}")
     for name, count in report.per_class.items():
         print(f"class {name}: {count:,} instances")
+    for fault in report.faults[:_SHOWN_FAULTS]:
+        print(f"left out: {fault}")
+    if len(report.faults) > _SHOWN_FAULTS:
+        print(f"left out: {len(report.faults) - _SHOWN_FAULTS:,} more faults")
+    if report.images_left_out:
+        total = report.images_left_out + sum(report.images.values())
+        print(f"left out: {report.images_left_out:,} of {total:,} images")
     for reason, count in report.skipped.items():
         print(f"left out: {count:,} of {report.total:,} annotations: {reason}")
     if report.clipped:

@@ -27,7 +27,7 @@ def val(
     ] = None,
     tta: Tta = False,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out unreadable images (classifiers).")
+        bool, typer.Option("--skip-bad", help="Leave out unreadable images, and count them.")
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Folder for figures (classifiers).")] = None,
     device: Device = None,
@@ -60,7 +60,7 @@ def val(
         return
     title = f"{weights} on {split or 'the validation split'}"
     console.print(metrics_table(predictor.description.task, metrics, title))
-    if "skipped" in metrics and skip_bad:
+    if "skipped" in metrics:
         console.print(f"{metrics['images']} images; {metrics['skipped']} more could not be read")
     if output is not None:
         console.print(f"the figures are in {output}")

@@ -1,14 +1,23 @@
 """Layouts of data folders: which data set a folder holds, and where its splits are."""
 
-import contextlib
-import json
+import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
+from botvision.datasets.annotation_files import (
+    first_file_names,
+    is_coco,
+    labelme_files,
+    voc_files,
+)
+from botvision.datasets.unsupported import describe_unsupported
 from botvision.errors import BotvisionError
+from botvision.images.find import files_below, is_image_name, is_leftover
+from botvision.images.written_paths import find_written
 from botvision.shards.index import is_sharded
 
 Format = Literal["coco", "yolo", "voc", "labelme"]
@@ -21,8 +30,9 @@ SPLIT_WORDS = {
 """Names that data sets give to each split, the most common one first."""
 
 KNOWN_LAYOUTS = (
-    "COCO (annotations/instances_train.json or train/_annotations.coco.json), YOLO (data.yaml), "
-    "Pascal VOC (Annotations/*.xml) and labelme (a JSON file an image)"
+    "COCO (annotations/instances_train.json, train/_annotations.coco.json or one JSON file), YOLO "
+    "(data.yaml, obj.data, or label files and classes.txt), Pascal VOC (an XML file per image) and "
+    "labelme (a JSON file per image)"
 )
 _TITLES: dict[Format, str] = {
     "coco": "COCO",
@@ -31,7 +41,14 @@ _TITLES: dict[Format, str] = {
     "labelme": "labelme",
 }
 _ROBOFLOW = "_annotations.coco.json"
+YOLO_NAME_LISTS = (
+    *("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "names.txt", "class_names.txt"),
+    *("_classes.txt", "label_list.txt", "predefined_classes.txt"),
+)
+"""Names of files of classes, one a line. The last one is labelImg's and may list other classes."""
+
 _PROBED_CHARACTERS = 2**20
+_SEARCHED_FOLDERS = 10
 
 
 @dataclass(frozen=True)
@@ -84,7 +101,9 @@ def detect_layout(folder: Path, expected: Format | None = None) -> Layout:
         )
     if not found:
         wanted = f"a {_TITLES[expected]} layout; known are " if expected else ""
-        raise BotvisionError(f"{folder}: expected {wanted}{KNOWN_LAYOUTS}, got {_listing(folder)}")
+        raise BotvisionError(
+            f"{folder}: expected {wanted}{KNOWN_LAYOUTS}, got {_listing(folder)}{_hint(folder)}"
+        )
     return found[0]
 
 
@@ -109,6 +128,11 @@ def find_layouts(folder: Path) -> list[Layout]:
 
 
 def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise BotvisionError(
+            f"{folder}: expected a data folder, got a file; name the folder that holds it, or "
+            "unpack it if it is an archive"
+        )
     if not folder.is_dir():
         raise BotvisionError(f"{folder}: no such data folder")
 
@@ -119,43 +143,64 @@ def _listing(folder: Path) -> str:
     return (", ".join(names[:5]) or "an empty folder") + more
 
 
+def _hint(folder: Path) -> str:
+    """Return what a folder without a known layout holds, and the way out."""
+    # An archive's folder holds few others; class folders may be a thousand.
+    for inner in _inner_folders(folder)[:_SEARCHED_FOLDERS]:
+        if found := find_layouts(inner):
+            return f"; {inner} has a {found[0]}: name that folder"
+    known = describe_unsupported(folder)
+    return f"; {known}" if known else ""
+
+
+def _inner_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
+    return sorted(folder / name for name in names if not is_leftover(name))
+
+
 def _coco_files(folder: Path) -> Iterator[Path]:
     for split in SPLIT_WORDS:
         for word in SPLIT_WORDS[split]:
             yield from _annotation_files(folder, word)
-    if (folder / _ROBOFLOW).is_file():
-        yield folder / _ROBOFLOW
+    yield from _whole_files(folder)
 
 
 def yolo_files(folder: Path) -> Iterator[Path]:
-    """Yield evidence of YOLO: data.yaml, other YAML files with classes, and label files."""
-    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        text = path.read_text(encoding="utf-8", errors="replace")[:_PROBED_CHARACTERS]
+    """Yield evidence of YOLO: YAML files with classes, Darknet's obj.data, and label files."""
+    descriptions = [p for pattern in ("*.yaml", "*.yml") for p in files_below(folder, pattern)]
+    for path in sorted(descriptions, key=lambda p: (p.stem != "data", p)):
+        text = path.read_text(encoding="utf-8-sig", errors="replace")[:_PROBED_CHARACTERS]
         if path.stem == "data" or re.search(r"^(names|nc)\s*:", text, re.MULTILINE):
             yield path
-    yield from sorted(p for p in (folder / "labels").glob("**/*.txt") if p.name != "classes.txt")
-
-
-def voc_files(folder: Path) -> Iterator[Path]:
-    """Yield XML files of a Pascal VOC folder, of its splits' folders or of a folder with images."""
-    for parent in (folder / "Annotations", folder, *_split_folders(folder)):
-        yield from sorted(parent.glob("*.xml"))
-
-
-def labelme_files(folder: Path) -> Iterator[Path]:
-    """Yield JSON files of single images, in the folder or one below."""
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
-        with path.open(encoding="utf-8", errors="replace") as file:
-            head = file.read(_PROBED_CHARACTERS)
-        # imageData may stand between the shapes and imagePath, and be long.
-        if '"shapes"' in head and '"annotations"' not in head:
+    for path in [*files_below(folder, "*.data"), *files_below(folder, "data/*.data")]:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")[:_PROBED_CHARACTERS]
+        if re.search(r"^\s*(names|train)\s*=", text, re.MULTILINE):
             yield path
+    for pattern in ("[Ll]abels/**/*.txt", "*/[Ll]abels/**/*.txt"):
+        yield from (p for p in files_below(folder, pattern) if not is_yolo_name_list(p))
+    # labelImg, CVAT and Darknet put the labels beside the images.
+    for pattern in ("*", "*/*", "[Ii]mages/*/*"):
+        files = list(files_below(folder, pattern))
+        images = {path.with_suffix("") for path in files if is_image_name(path)}
+        for path in files:
+            if path.suffix == ".txt" and path.with_suffix("") in images and is_yolo_label(path):
+                yield path
 
 
-def _split_folders(folder: Path) -> Iterator[Path]:
-    for word in dict.fromkeys(word for words in SPLIT_WORDS.values() for word in words):
-        if (folder / word).is_dir():
-            yield folder / word
+def is_yolo_name_list(path: Path) -> bool:
+    """Return whether a file is by its name a list of classes, one a line."""
+    return path.name.lower() in YOLO_NAME_LISTS or path.suffix == ".names"
+
+
+def is_yolo_label(path: Path) -> bool:
+    """Return whether a text file begins with a class number and the numbers of a box or outline."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        line = next((line for line in file if line.strip()), "")
+    fields = line.split()
+    numeric = all(re.fullmatch(r"[-+.\deE]+", field) for field in fields)
+    return len(fields) >= 5 and numeric and re.fullmatch(r"\d+(\.0*)?", fields[0]) is not None
 
 
 def split_of(word: str) -> str | None:
@@ -169,10 +214,11 @@ def find_coco_split(folder: Path, split: str) -> CocoSplit:
     """Find a split of a COCO folder in one of the common layouts.
 
     The annotation file is ``annotations/instances_<split>.json`` (or ``<split>2017``),
-    ``annotations/<split>.json``, ``<split>/_annotations.coco.json`` or ``<split>.json``; the
-    images are beside it, in ``images/<split>/``, ``images/`` or ``<split>2017/``, wherever the
-    first one is. Splits may have any name of ``SPLIT_WORDS``; "test" is taken as "val" if there is
-    no other.
+    ``annotations/<split>.json``, ``<split>/_annotations.coco.json``, ``<split>.json``, or another
+    JSON file with COCO's lists whose name or folder has the word in it; the images are beside it,
+    in ``images/<split>/``, ``images/``, ``<split>2017/`` or another folder, wherever the first ones
+    are. Names are compared without regard to case. Splits may have any name of ``SPLIT_WORDS``;
+    "test" is taken as "val" if there is no other.
 
     Raises:
         BotvisionError: If the folder or either part is missing; the message says what it needs.
@@ -198,37 +244,79 @@ def coco_splits(folder: Path) -> dict[str, CocoSplit]:
             splits[split] = find_coco_split(folder, split)
     if "val" in splits and splits["val"].name == "test":
         del splits["test"]
+    if splits:
+        return splits
     whole = whole_coco_set(folder)
-    return splits or ({"train": whole} if whole else {})
+    return {"train": whole} if whole else {}
 
 
 def whole_coco_set(folder: Path) -> CocoSplit | None:
-    """Find the files of a COCO folder without splits: ``_annotations.coco.json`` and images."""
-    path = folder / _ROBOFLOW
-    return CocoSplit("", path, folder) if path.is_file() else None
+    """Find the files of a COCO folder without splits: one JSON file of any name, and images.
+
+    Raises:
+        BotvisionError: If there are several such files.
+    """
+    files = list(_whole_files(folder))
+    if len(files) > 1:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in files)
+        raise BotvisionError(
+            f"{folder}: expected one COCO file, or one per split with train or val in its name, "
+            f"got {names}"
+        )
+    return CocoSplit("", files[0], _image_folder(folder, "", "", files[0])) if files else None
+
+
+def unread_coco_files(folder: Path, splits: Iterable[CocoSplit]) -> list[Path]:
+    """Return the COCO files of a folder that are of none of its splits."""
+    read = {split.annotations for split in splits}
+    return [path for path in _other_coco_files(folder) if path not in read]
 
 
 def _missing_split(folder: Path, split: str) -> str:
-    if whole_coco_set(folder):
-        return (
-            f"{folder}: no split {split!r}: {_ROBOFLOW} holds all images; split them with: "
-            f"botvision data convert {folder} {folder}_split"
-        )
+    here = any(
+        next(_annotation_files(folder, w), None) for own in SPLIT_WORDS.values() for w in own
+    )
     others = [layout for layout in find_layouts(folder) if layout.format != "coco"]
-    if others:
-        title = _TITLES[others[0].format]
+    which = f"; name the format coco, since there is a {others[0]} too" if others else ""
+    train = next((f for w in SPLIT_WORDS["train"] for f in _annotation_files(folder, w)), None)
+    if split == "val" and train is not None:
         return (
-            f"{folder}: {title} layout: convert with: botvision data convert {folder} {folder}_coco"
+            f"{folder}: no split 'val' beside {train.relative_to(folder).as_posix()}; split that "
+            f"with: {_command(folder, 'split')}{which}"
         )
+    if not here and (whole := whole_coco_set(folder)):
+        return (
+            f"{folder}: no split {split!r}: {whole.annotations.name} holds all images; split them "
+            f"with: {_command(folder, 'split')}{which}"
+        )
+    if len(others) > 1 and not here:
+        return (
+            f"{folder}: {' and '.join(map(str, others))}: convert one of them with: "
+            f"{_command(folder, 'coco')}; name the format of it"
+        )
+    if others and not here:
+        title = _TITLES[others[0].format]
+        return f"{folder}: {title} layout: convert with: {_command(folder, 'coco')}"
     return (
         f"{folder}: expected annotations/instances_{split}.json, got no such file; known are "
-        f"{KNOWN_LAYOUTS}"
+        f"{KNOWN_LAYOUTS}{'' if here else _hint(folder)}"
     )
+
+
+def _command(folder: Path, ending: str) -> str:
+    """Return the command that makes a folder to train on, ready to be pasted into a shell."""
+    source = folder if folder.name not in ("", "..") else folder.resolve()
+    out = source.with_name(f"{source.name}_{ending}")
+    number = 1
+    while out.exists():
+        number += 1
+        out = source.with_name(f"{source.name}_{ending}{number}")
+    return f"botvision data convert {shlex.quote(str(source))} {shlex.quote(str(out))}"
 
 
 def _annotation_files(folder: Path, word: str) -> Iterator[Path]:
     """Yield files of the first form that there is any of; more than one is ambiguous."""
-    annotations = folder / "annotations"
+    annotations = _subfolder(folder, "annotations")
     exact = annotations / f"instances_{word}.json"
     for form in (
         (exact,),
@@ -237,6 +325,7 @@ def _annotation_files(folder: Path, word: str) -> Iterator[Path]:
         _in_folders(folder, word),
         _named(folder, rf"instances_{word}(?![a-z]).*"),
         _named(folder, rf"{word}\d*"),
+        _instances(folder, word),
     ):
         found = [path for path in form if path.is_file()]
         if found:
@@ -244,44 +333,87 @@ def _annotation_files(folder: Path, word: str) -> Iterator[Path]:
             return
 
 
+def _whole_files(folder: Path) -> Iterator[Path]:
+    """Yield COCO files that belong to no split."""
+    if (folder / _ROBOFLOW).is_file():
+        yield folder / _ROBOFLOW
+        return
+    yield from _instances(folder, "")
+
+
+def _instances(folder: Path, word: str) -> Iterator[Path]:
+    """Yield COCO files of any name with this word of a split, or with none.
+
+    Those of instances, rather than of keypoints, where the names say so.
+    """
+    files = []
+    for path in _other_coco_files(folder):
+        words = _split_words(folder, path)
+        if word in words or not (word or words):
+            files.append(path)
+    yield from [path for path in files if path.stem.lower().startswith("instances")] or files
+
+
+def _other_coco_files(folder: Path) -> Iterator[Path]:
+    """Yield COCO files of any name in the folder and up to two below."""
+    inner = _inner_folders(folder)
+    for parent in (folder, *inner, *(each for one in inner for each in _inner_folders(one))):
+        # Of names alone: there may be a hundred thousand images.
+        entries = (entry.name for entry in os.scandir(parent))
+        names = (name for name in entries if name.lower().endswith(".json"))
+        for path in sorted(parent / name for name in names if not is_leftover(name)):
+            if path.is_file() and is_coco(path):
+                yield path
+
+
+def _split_words(folder: Path, path: Path) -> set[str]:
+    """Return the words of a split in the path of a file; none if they are of several splits."""
+    name = path.relative_to(folder).with_suffix("").as_posix()
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    words = {word.removesuffix("set") for word in re.split(r"[^a-z]+", name)}
+    splits = {split_of(word) for word in words} - {None}
+    return {word for word in words if split_of(word)} if len(splits) == 1 else set()
+
+
+def _subfolder(folder: Path, name: str) -> Path:
+    """Return the folder of this name in any case, if there is one."""
+    found = [path for path in folder.glob("*") if path.name.lower() == name and path.is_dir()]
+    return max(found, key=lambda path: path.name == name, default=folder / name)
+
+
 def _named(folder: Path, pattern: str) -> Iterable[Path]:
-    return sorted(p for p in folder.glob("*.json") if re.fullmatch(pattern, p.stem))
+    named = re.compile(pattern, re.IGNORECASE)
+    return sorted(p for p in folder.glob("*.json") if named.fullmatch(p.stem))
 
 
 def _in_folders(folder: Path, word: str) -> Iterable[Path]:
-    return sorted(
-        path
-        for path in folder.glob(f"*/{_ROBOFLOW}")
-        if re.fullmatch(rf"{word}\d*", path.parts[-2])
-    )
+    named = re.compile(rf"{word}\d*", re.IGNORECASE)
+    return sorted(p for p in folder.glob(f"*/{_ROBOFLOW}") if named.fullmatch(p.parts[-2]))
 
 
 def _image_folder(folder: Path, word: str, split: str, annotations: Path) -> Path:
     if annotations.name == _ROBOFLOW:
         return annotations.parent
-    named = re.compile(rf"{word}(?![a-z]).*")
-    images = folder / "images"
+    named = re.compile(rf"{word}(?![a-z]).*" if word else "(?!)", re.IGNORECASE)
+    images = _subfolder(folder, "images")
     paths = [images, *sorted([*images.glob("*"), *folder.glob("*")])]
     candidates = [p for p in paths if (p == images or named.fullmatch(p.name)) and p.is_dir()]
-    if not candidates:
-        raise BotvisionError(f"{folder}: expected images in images/ or {split}2017/, got neither")
     for path in candidates:
         if is_sharded(path):
             return path
-    first = _first_file_name(annotations)
-    for path in (*candidates, folder):
+    names = first_file_names(annotations)
+    parents = [annotations.parent, images, folder]
+    if annotations.parent != folder:
+        parents.append(annotations.parent.parent)
+    others = (*parents, *(path for each in parents for path in _inner_folders(each)))
+    for path in dict.fromkeys([*candidates, *others]):
         # A name such as ../a.jpg must not choose the folder that makes it look right.
-        with contextlib.suppress(OSError):  # a name too long for the file system
-            if first and ".." not in Path(first).parts and (path / first).is_file():
-                return path
+        if any(
+            ".." not in PureWindowsPath(name).parts and find_written(name, path, path)
+            for name in names
+        ):
+            return path
+    if not candidates:
+        wanted = f"images/ or {split}2017/" if split else "images/"
+        raise BotvisionError(f"{folder}: expected images in {wanted}, got none")
     return candidates[0]
-
-
-def _first_file_name(path: Path) -> str | None:
-    """Return the first image's name, without reading the rest of maybe half a gigabyte."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        found = re.search(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', file.read(_PROBED_CHARACTERS))
-    try:
-        return str(json.loads(found[1])) if found else None
-    except json.JSONDecodeError:
-        return None

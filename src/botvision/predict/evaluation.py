@@ -34,7 +34,8 @@ def evaluate(
         image_size: Side in pixels of the square that images are fitted into or cropped to; None:
             as in the training.
         tta: Whether to average over horizontally flipped images (classifiers).
-        skip_bad: Whether to leave out images that cannot be read, and count them (classifiers).
+        skip_bad: Whether to leave out images that cannot be read, and count them; a run that was
+            trained so is evaluated so.
         output: Folder for figures (classifiers); None: no figures.
         device: See ``load``.
         progress: Called with the number of images done and their total.
@@ -57,7 +58,7 @@ def evaluate(
         split=split or trained.get("val_split", "val"),
         batch_size=batch_size,
         tta=tta,
-        skip_bad=skip_bad,
+        skip_bad=skip_bad or bool(trained.get("skip_bad", False)),
         output=None if output is None else Path(output),
     )
     task = find_task(predictor.description.task)

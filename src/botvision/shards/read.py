@@ -13,6 +13,7 @@ from PIL import Image
 from botvision.errors import BotvisionError
 from botvision.files import locked
 from botvision.images.decode import decode_image, read_image
+from botvision.images.written_paths import find_written, similar_name
 from botvision.shards.fetch import fetch
 from botvision.shards.index import INDEX, Shard, is_sharded, read_index
 from botvision.shards.mirror import LIMIT_VARIABLE, cache_limit, make_room, origin_of
@@ -156,6 +157,9 @@ class ImageSource(ABC):
 class FolderImages(ImageSource):
     """Image files of a folder and its subfolders.
 
+    A name of which there is no file may be a path of Windows or of another computer; see
+    ``find_written``.
+
     Args:
         folder: Folder that names are relative to.
     """
@@ -167,35 +171,47 @@ class FolderImages(ImageSource):
 
     def where(self, name: str) -> str:
         """Return the path of an image."""
-        return str(self.folder / name)
+        return str(self._path(name))
 
     def content(self, name: str) -> bytes:
         """Return the bytes of an image file."""
+        path = self._path(name)
         try:
-            return (self.folder / name).read_bytes()
+            return path.read_bytes()
         except OSError as error:
-            raise BotvisionError(f"{self.where(name)}: {error.strerror}") from error
+            raise BotvisionError(f"{path}: {error.strerror}") from error
 
     def read(self, name: str) -> Image.Image:
         """Return an image as upright RGB, see ``read_image``."""
-        return read_image(self.folder / name)
+        return read_image(self._path(name))
 
     def inside(self, name: str) -> bool:
         """Return whether the name, and what it links to, is a path inside the folder."""
         try:
-            return (self.folder / name).resolve().is_relative_to(self._root)
+            return self._path(name).resolve().is_relative_to(self._root)
         except (OSError, ValueError, RuntimeError):  # a circle of links, or not a file name
             return False
 
     def missing(self, name: str) -> str:
         """Return why the image is missing or empty, without reading it; "" if it is neither."""
-        path = self.folder / name
+        path = self._path(name)
         try:
             if not path.is_file():
-                return "no such image"
+                similar = similar_name(path)
+                return "no such image" + (f"; there is {similar}" if similar else "")
             return "" if path.stat().st_size else "expected an image, got a file of zero bytes"
         except (OSError, ValueError) as error:
             return f"cannot be read ({error})"
+
+    def _path(self, name: str) -> Path:
+        """Return the path of an image, as it is written if there is no such file."""
+        path = self.folder / name
+        try:
+            if path.exists():
+                return path
+        except (OSError, ValueError):  # too long for the file system
+            return path
+        return find_written(name, self.folder, self.folder) or path
 
 
 class ShardedImages(ImageSource):

@@ -69,13 +69,15 @@ def test_polygons_equal_pycocotools(read, random_polygons, seed, capsys):
 @pytest.mark.parametrize("crowd", [0, 1])
 def test_run_lengths_equal_pycocotools(read, seed, compressed, crowd, capsys):
     masks = [random_mask(np.random.default_rng([seed, number])) for number in range(10)]
+    masks = [mask for mask in masks if mask.any()]
     records = []
     for mask in masks:
         rle = uncompressed(mask)
         if compressed:
             rle = oracle.encode(np.asfortranarray(mask))
             rle["counts"] = rle["counts"].decode()
-        records.append(box_annotation(segmentation=rle, iscrowd=crowd))
+        box = oracle.toBbox(oracle.encode(np.asfortranarray(mask))).tolist()
+        records.append(box_annotation(bbox=box, segmentation=rle, iscrowd=crowd))
     annotations = read(records)
     coco = COCO(annotations.path)
     for mask, annotation in zip(masks, annotations.instances[1], strict=True):

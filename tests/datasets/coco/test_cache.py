@@ -117,7 +117,7 @@ DAMAGES = {
     "one byte less": lambda content: content[:-1],
     "text": lambda content: b"something else altogether, and long enough",
     "no header": lambda content: b"\xff" * 8 + content[8:],
-    "another version": lambda content: content.replace(b'[\\"3\\"', b'[\\"0\\"'),
+    "another version": lambda content: content.replace(b'[\\"4\\"', b'[\\"0\\"'),
     "a bit in the arrays": lambda content: (
         content[:-200] + bytes([content[-200] ^ 1]) + content[-199:]
     ),

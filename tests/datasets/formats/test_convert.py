@@ -332,7 +332,7 @@ def test_labelme_groups_and_other_shapes(tmp_path):
             "group_id": 1,
             "shape_type": "polygon",
         },
-        {"label": "dog", "points": [[2, 2], [4, 4]], "shape_type": "circle"},
+        {"label": "dog", "points": [[2, 2], [4, 4]], "shape_type": "line"},
         {"label": "dog", "points": [[2, 2]], "shape_type": "point"},
         {"label": "dog", "points": [[2, 2], [4, 4]], "shape_type": "polygon"},
         {"label": "dog", "points": [[50, 50], [60, 60]], "shape_type": "rectangle"},
@@ -350,7 +350,7 @@ def test_labelme_groups_and_other_shapes(tmp_path):
             ("dog", [25, 15, 5, 3], None),
         ]
     assert report.skipped == {
-        "shape of type 'circle'": 2,
+        "shape of type 'line'": 2,
         "shape of type 'point'": 2,
         "polygon of fewer than 3 points": 2,
         "box outside the image": 2,
@@ -383,7 +383,7 @@ def test_coco_keeps_its_records(tmp_path, write_coco, tree):
     """Roboflow's form of a folder becomes ours; ids and unknown fields stay."""
     images = [{"id": 30 + i, "file_name": f"{i}.png", "width": 20, "height": 10} for i in range(5)]
     annotations = [
-        {"image_id": 30 + i, "category_id": c, "bbox": [1, 2, 3.5, 4], "iscrowd": 0, "mine": c,
+        {"image_id": 30 + i, "category_id": c, "bbox": [0, 4.5, 1, 5.5], "iscrowd": 0, "mine": c,
          "segmentation": {"size": [10, 20], "counts": [5, 5, 190]}}
         for i, c in enumerate([1, 5, 90, 90])
     ]  # fmt: skip
@@ -457,6 +457,7 @@ def test_images_of_one_name(tmp_path):
         for kind in ("images", "labels"):
             (folder / place / kind).mkdir(parents=True)
         Image.new("L", (9, 9), shade).save(folder / place / "images" / "x.png")
+        (folder / place / "labels" / "x.txt").write_text("0 0.5 0.5 0.5 0.5")
     (folder / "data.yaml").write_text("train: [a/images, b/images]\nval: a/images\nnames: {0: cat}")
     convert(folder, tmp_path / "out", progress=ignore)
     content = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())

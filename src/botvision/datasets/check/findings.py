@@ -105,3 +105,19 @@ def corners_for_sides(path: Path, overflowing: int, boxes: int) -> Finding:
             "for the width and y2 - y1 for the height"
         ),
     )
+
+
+def fractions_for_pixels(path: Path, fractions: int, boxes: int) -> Finding:
+    """Return an error about boxes that look like fractions of the image's sides."""
+    return Finding(
+        "error",
+        str(path),
+        "annotations",
+        field="bbox",
+        value=f"{fractions} of {boxes} boxes within one pixel",
+        expected="[x, y, width, height] in pixels",
+        said=(
+            f"expected [x, y, width, height] in pixels, got {fractions} of {boxes} boxes with all "
+            "numbers from 0 to 1: they look like fractions; multiply them by the image's sides"
+        ),
+    )

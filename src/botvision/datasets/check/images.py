@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 from botvision.datasets.check.findings import Finding, shown
-from botvision.datasets.coco.polygons import instance_mask
+from botvision.datasets.coco.polygons import compact_masks
 from botvision.datasets.coco.store import CocoAnnotations
 from botvision.datasets.loading import load_batches
 from botvision.errors import BotvisionError
@@ -89,21 +89,46 @@ def size_fault(
     )
 
 
+def narrow_fault(size: tuple[float, float], image_size: int) -> str:
+    """Return why an image is too narrow for a detector, whose smaller side would vanish; or "".
+
+    Args:
+        size: Width and height of the image in pixels.
+        image_size: Side in pixels of the square that the detector fits images into.
+    """
+    width, height = size
+    if max(size) <= image_size * min(size):
+        return ""
+    return (
+        f"image of {width:g} x {height:g}: expected a longer side of at most {image_size} times "
+        "the shorter one; crop the image"
+    )
+
+
 def find_images(
-    annotations: CocoAnnotations, images: ImageSource, *, skip_bad: bool = False
+    annotations: CocoAnnotations,
+    images: ImageSource,
+    *,
+    skip_bad: bool = False,
+    image_size: int | None = None,
 ) -> Iterator[tuple[int, Finding | None]]:
     """Yield the index of every image record, and the finding if the image is not there.
 
     Args:
         annotations: Annotation file.
         images: Images that the file describes.
-        skip_bad: Whether a missing image is left out instead of refused.
+        skip_bad: Whether a missing or too narrow image is left out instead of refused.
+        image_size: Side of the detector's input in pixels, for which an image may be too narrow;
+            None: any image will do.
     """
     for index, record in enumerate(annotations.images):
         fault = outside_fault(annotations.path, images, record)
         if fault is None:
             name = record["file_name"]
-            if said := images.missing(name):
+            said = images.missing(name)
+            if image_size is not None and not said:
+                said = narrow_fault((record["width"], record["height"]), image_size)
+            if said:
                 fault = _unreadable(annotations, images.where(name), record, said, skip_bad)
         yield index, fault
 
@@ -220,13 +245,13 @@ def _sample(annotations: CocoAnnotations, images: ImageSource, index: int) -> Im
     boxes[:, 2:] += boxes[:, :2]
     numbers = {category.id: i for i, category in enumerate(annotations.categories)}
     classes = [numbers[each["category_id"]] for each in instances]
-    masks = [instance_mask(each, height, width) for each in instances]
     sample = draw_instances(
         image,
         boxes,
         [number + 1 for number in classes],
         [annotations.categories[number].name for number in classes],
-        torch.from_numpy(np.stack(masks)) if masks else None,
+        compact_masks(instances, height, width) if instances else None,
+        max_side=2 * _LONGEST_SIDE,
     )
     sample.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     return sample

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from botvision.datasets.check.findings import Finding
+from botvision.datasets.check.classes import matched_classes, same_name_faults
+from botvision.datasets.check.findings import Finding, Severity
+from botvision.datasets.check.fitness import boxes_as_masks, fitness_findings
 from botvision.datasets.check.images import find_images, read_images, sample_sheet
 from botvision.datasets.check.statistics import count_statistics, draw_statistics
 from botvision.datasets.coco.file import read_arrays
@@ -123,7 +125,8 @@ def check_folder(
         splits: Names of the splits to check; all that there are if none is given.
         contents: Whether to read the images, and not only to look whether they are there.
         skip_bad: Whether training is to leave out images that cannot be read.
-        image_size: Image size of training in pixels; objects that get too small are counted.
+        image_size: Image size of training in pixels; objects that get too small are counted, and
+            images whose shorter side vanishes refused.
         num_workers: Number of worker processes that read images; None for one per processor, at
             most 8.
         progress: Called with a title, the number of images done and the total.
@@ -150,6 +153,10 @@ def check_folder(
         if each.unusable and len(each.unusable) == len(each.annotations.images):
             file, said = str(where.annotations), "no image can be read"
             each.findings.append(Finding("error", file, field="images", said=said))
+        if all(finding.severity != "error" for finding in each.findings):
+            each.findings += fitness_findings(each.annotations, trained_on=name == "train")
+            if boxes := boxes_as_masks(each.annotations):
+                each.findings.append(boxes)
     if "train" in report.splits:
         for name, each in report.splits.items():
             each.findings += _other_categories(report.splits["train"], name, each)
@@ -203,7 +210,7 @@ def _check_split(where: CocoSplit, *, skip_bad: bool, image_size: int) -> SplitR
         findings.append(
             Finding("error", str(where.annotations), "", None, "images", "none", "at least one")
         )
-    for index, fault in find_images(annotations, images, skip_bad=skip_bad):
+    for index, fault in find_images(annotations, images, skip_bad=skip_bad, image_size=image_size):
         if fault is not None:
             report.unusable.add(index)
             findings.append(fault)
@@ -218,7 +225,7 @@ def _counted(report: SplitReport, image_size: int) -> Iterable[Finding]:
     table = annotations.instance_table()
     counts = np.bincount(table.image_index[~table.crowds], minlength=len(annotations.images))
     if empty := int((counts == 0).sum()):
-        said = f"{empty:,} images without an instance: they are trained on as negatives"
+        said = f"{empty:,} images without an instance: they count as negatives"
         yield Finding("counted", file, "images", value=str(empty), said=said)
     sizes = annotations.image_sizes
     scales = image_size / sizes.max(axis=1, initial=1.0)
@@ -275,13 +282,17 @@ def _read_split(
 
 
 def _other_categories(train: SplitReport, name: str, other: SplitReport) -> list[Finding]:
-    """Return an error if labels of the two splits would mean different classes."""
-    wanted, got = (
-        [category.id for category in each.annotations.categories] for each in (train, other)
-    )
+    """Return a finding if a split has classes that the training split does not have."""
+    classes, own = train.annotations.categories, other.annotations.categories
     # Where either file has other errors, its categories may be wrong because of them.
-    if name == "test" or not wanted or not got or wanted == got:
+    if not classes or not own or any(same_name_faults(Path(), each) for each in (classes, own)):
         return []
-    expected = f"the ids of {train.annotations.path.name}"
-    file = str(other.annotations.path)
-    return [Finding("error", file, "", None, "categories", f"ids {got}"[:120], expected)]
+    file = other.annotations.path
+    try:
+        matched_classes(file, own, classes, train.annotations.path.name)
+    except BotvisionError as error:
+        # Nothing but a later evaluation needs other splits than those of the training.
+        severity: Severity = "error" if name in _TRAINED_ON else "counted"
+        said = str(error).removeprefix(f"{file}: ")
+        return [Finding(severity, str(file), "", None, "categories", said=said)]
+    return []

@@ -3,13 +3,20 @@
 from accelerate.utils import gather_object
 
 from botvision.datasets.check.findings import Finding
+from botvision.datasets.check.fitness import boxes_as_masks, fitness_findings, left_out_note
 from botvision.datasets.check.images import find_images, read_images
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.errors import BotvisionError
 from botvision.processes import processes
 
 
-def check_images(data: CocoInstances, *, skip_bad: bool = False, num_workers: int = 0) -> str:
+def check_images(
+    data: CocoInstances,
+    *,
+    skip_bad: bool = False,
+    num_workers: int = 0,
+    image_size: int | None = None,
+) -> str:
     """Look for the images of a data set, so that none is missed in the third hour of a run.
 
     Args:
@@ -17,16 +24,18 @@ def check_images(data: CocoInstances, *, skip_bad: bool = False, num_workers: in
         skip_bad: Whether to read every image and leave out those that cannot be read; the
             processes of a run share that work and come to the same result.
         num_workers: Number of worker processes.
+        image_size: Side of the detector's input in pixels, for which an image may be too narrow;
+            None: any image will do.
 
     Returns:
         A line on the images left out; empty if there are none.
 
     Raises:
-        BotvisionError: If an image is missing, empty or outside its folder; with ``skip_bad``, if
-            it is outside or its size is not the annotation's.
+        BotvisionError: If an image is missing, empty, too narrow or outside its folder; with
+            ``skip_bad``, if it is outside or its size is not the annotation's.
     """
     where = data.annotations, data.images
-    found = list(find_images(*where, skip_bad=skip_bad))
+    found = list(find_images(*where, skip_bad=skip_bad, image_size=image_size))
     findings = [finding for _, finding in found if finding is not None]
     if skip_bad:
         there = [index for index, finding in found if finding is None]
@@ -44,23 +53,30 @@ def check_images(data: CocoInstances, *, skip_bad: bool = False, num_workers: in
     )
 
 
-def check_same_categories(train: CocoInstances, other: CocoInstances) -> None:
-    """Check that two data sets have the same category ids; labels are indices into the list.
+def check_contents(data: CocoInstances, *, trained_on: bool, masks: bool) -> list[str]:
+    """Check that an annotation file holds what training and evaluation need.
+
+    Args:
+        data: Data set.
+        trained_on: Whether it is trained on, and not only evaluated on.
+        masks: Whether masks are needed besides boxes.
+
+    Returns:
+        Lines on what is left out or missing without being a fault.
 
     Raises:
-        BotvisionError: If not.
+        BotvisionError: If there is nothing to train on, or two classes have one name.
     """
-    wanted, got = ([category.id for category in data.categories] for data in (train, other))
-    if wanted != got:
-        raise BotvisionError(
-            f"{other.annotations.path}: categories: expected the ids of "
-            f"{train.annotations.path.name}: {_listed(wanted, got)}, got {_listed(got, wanted)}"
-        )
-
-
-def _listed(ids: list[int], others: list[int]) -> str:
-    own = [each for each in ids if each not in others]
-    return f"{len(ids)} ids" + (f", {own[0]} among them" if own else "")
+    findings = list(fitness_findings(data.annotations, trained_on=trained_on))
+    _raise_first([finding for finding in findings if finding.severity == "error"])
+    if masks and (boxes := boxes_as_masks(data.annotations)):
+        findings.append(boxes)
+    name = data.annotations.path.name
+    return [
+        note
+        for note in (left_out_note(data.annotations), *(f"{name}: {f.said}" for f in findings))
+        if note
+    ]
 
 
 def _raise_first(errors: list[Finding]) -> None:

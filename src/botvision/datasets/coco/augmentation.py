@@ -9,6 +9,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from botvision.datasets.coco.late_masks import LateMasks
+
 
 class _ScaleJitter(v2.ScaleJitter):
     """torchvision's scale jitter, whose short side of a very long image can get to 0."""
@@ -73,11 +75,14 @@ class PadToSquare(v2.Transform):
 class KeepVisibleInstances(torch.nn.Module):
     """Drop instances that a crop has emptied, and replace boxes by those of the masks.
 
-    Without masks, boxes are clipped and those narrower or lower than a pixel are dropped.
+    Late masks are drawn. Without masks, boxes are clipped and those narrower or lower than a pixel
+    are dropped.
     """
 
     def forward(self, image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """Return the image as it is and the target without invisible instances."""
+        if isinstance(masks := target.get("masks"), LateMasks):
+            target = {**target, "masks": masks.draw()}
         if "masks" in target:
             boxes = _boxes_around(target["masks"])
             visible = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
@@ -110,6 +115,10 @@ def _boxes_around(masks: Tensor) -> Tensor:
     boxes = torch.stack([*starts, *ends], dim=1).float()
     boxes[~shadows[0].bool().any(1)] = 0
     return boxes
+
+
+class LateMaskCompose(v2.Compose):
+    """Transforms of which all that move pixels move ``LateMasks``, too, and one draws them."""
 
 
 def training_transform(
@@ -147,7 +156,7 @@ def training_transform(
         KeepVisibleInstances(),
         v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
     ]
-    return v2.Compose(steps if padding is None else [*steps, PadToSquare(size, fill=padding)])
+    return LateMaskCompose(steps if padding is None else [*steps, PadToSquare(size, fill=padding)])
 
 
 def evaluation_transform() -> v2.Compose:

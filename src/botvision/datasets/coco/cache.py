@@ -25,7 +25,7 @@ LARGE = 16 * 2**20
 """Bytes from which an annotation file's arrays are cached: reading less takes under a second."""
 
 # To be raised with every change of the meaning of the arrays.
-_FORMAT = "3"
+_FORMAT = "4"
 # Errors of opening anything else than a cache file.
 _NOT_A_CACHE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _KINDS = {"BOOL": "?", "U8": "u1", "U32": "<u4", "I64": "<i8", "F64": "<f8"}

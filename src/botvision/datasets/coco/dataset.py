@@ -1,11 +1,10 @@
 """COCO folders as torch data sets of images and instance targets."""
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -13,10 +12,12 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from botvision.datasets.check.classes import matched_classes
 from botvision.datasets.check.images import outside_fault, size_fault
+from botvision.datasets.coco.augmentation import LateMaskCompose
 from botvision.datasets.coco.copy_paste import paste_instances, random_subset
 from botvision.datasets.coco.file import read_annotations
-from botvision.datasets.coco.polygons import instance_mask
+from botvision.datasets.coco.late_masks import LateMasks
 from botvision.datasets.coco.store import Category, CocoAnnotations
 from botvision.datasets.layouts import find_coco_split
 from botvision.errors import BotvisionError
@@ -24,6 +25,7 @@ from botvision.seeds import derived_seed
 from botvision.shards.prefetch import shard_lengths
 from botvision.shards.read import ImageSource, ShardFiles, open_images
 
+_LATE = 64 * 2**20  # bytes of an item's masks from which they are drawn after the transforms
 Target = dict[str, Any]
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
 
@@ -85,7 +87,6 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         self._masks = masks
         self._seed = seed
         self._find_shards()
-        self._labels = {c.id: i + 1 for i, c in enumerate(self.annotations.categories)}
 
     @property
     def categories(self) -> list[Category]:
@@ -122,6 +123,20 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         boxes_only._masks = False
         return boxes_only
 
+    def take_classes(self, classes: Sequence[Category], whose: str) -> None:
+        """Give classes the labels of a model, whatever their ids in this file are.
+
+        Args:
+            classes: Classes of the model, in the order of its labels.
+            whose: Whose classes these are, for messages.
+
+        Raises:
+            BotvisionError: If the file has a class that the model does not have.
+        """
+        own = self.annotations
+        matched = matched_classes(own.path, own.categories, classes, whose)
+        self.annotations = own.with_classes(matched)
+
     def leave_out(self, image_ids: Collection[int | str]) -> None:
         """Remove some images from the data set.
 
@@ -132,6 +147,10 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         if not self.annotations.images:
             raise BotvisionError(f"{self.annotations.path}: no image can be read")
         self._find_shards()
+
+    @property
+    def _draws_late(self) -> bool:
+        return isinstance(self.transform, LateMaskCompose)
 
     def _transformed(self, index: int) -> tuple[Tensor, Target]:
         item = self._read(index)
@@ -157,19 +176,20 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             for instance in self.annotations.image_instances(index)
             if not instance.get("iscrowd")
         ]
+        labels = {each.id: index + 1 for index, each in enumerate(self.categories)}
         boxes = torch.tensor([i["bbox"] for i in instances], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         target: Target = {
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
             "labels": torch.tensor(
-                [self._labels[i["category_id"]] for i in instances], dtype=torch.int64
+                [labels[i["category_id"]] for i in instances], dtype=torch.int64
             ),
             "image_id": record["id"],
         }
         if self._masks or self.copy_paste:
-            masks = [instance_mask(i, height, width) for i in instances]
-            stacked = np.stack(masks) if masks else np.zeros((0, height, width), np.uint8)
-            target["masks"] = tv_tensors.Mask(torch.from_numpy(stacked))
+            masks = LateMasks.of(instances, height, width)
+            late = len(instances) * height * width > _LATE and self._draws_late
+            target["masks"] = masks if late else masks.draw()
         return tv_tensors.Image(image), target
 
     def _read_image(self, record: dict[str, Any]) -> Image.Image:

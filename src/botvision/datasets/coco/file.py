@@ -1,9 +1,11 @@
 """Reading COCO instances files of any size."""
 
+import codecs
 import contextlib
 import gc
 import itertools
 import json
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,17 +14,20 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from botvision.datasets.check.findings import Finding, Report, raise_errors
+from botvision.datasets.check.findings import Finding, Report, raise_errors, shown
+from botvision.datasets.coco.annotation_rules import AnnotationChecks, Usable
 from botvision.datasets.coco.cache import cached
-from botvision.datasets.coco.records import (
-    NOT_DECODED,
-    AnnotationChecks,
-    Decoded,
-    Image,
-    Usable,
-)
+from botvision.datasets.coco.records import NOT_DECODED, Decoded, Image, loaded
 from botvision.datasets.coco.store import Array, Category, CocoAnnotations, InstanceTable, Tally
 from botvision.texts import Texts, starts
+
+_CHUNK = 2**20  # bytes that are decoded at once
+NAMED_TWICE = "images whose file another image names as well"
+_OTHER_KINDS = {
+    "segments_info": "panoptic segments",
+    "caption": "captions",
+    "question_id": "questions",
+}
 
 
 class _File(msgspec.Struct):
@@ -60,12 +65,46 @@ def read_arrays(path: Path, report: Report = raise_errors) -> dict[str, Array]:
     """
     with _without_garbage_collection():
         content = _read_lists(path, report)
+        if said := _other_kind(content):
+            report(Finding("error", str(path), field="annotations", said=said))
+            content.annotations.clear()
         images = Decoded(path, "images", content.images, Image, report)
         categories = Decoded(path, "categories", content.categories, Category, report)
         checks = AnnotationChecks(path, images, categories, report)
         usable = checks.usable(content.annotations)
         del content
+        for finding in _images_named_twice(path, images.sound):
+            checks.tally.noted[NAMED_TWICE] += 1
+            report(finding)
         return _pack(images.sound, checks.categories, usable, checks.tally)
+
+
+def _other_kind(content: _File) -> str:
+    """Return what is said of a COCO file that holds no instances; "" if it does."""
+    if not content.annotations:
+        return ""
+    with contextlib.suppress(*NOT_DECODED):
+        first = loaded(content.annotations[0])
+        for field, kind in _OTHER_KINDS.items():
+            if isinstance(first, dict) and field in first and "bbox" not in first:
+                return (
+                    f"a file of {kind}: expected boxes and outlines of instances; use "
+                    "instances_*.json"
+                )
+    return ""
+
+
+def _images_named_twice(path: Path, images: Sequence[Image]) -> Iterator[Finding]:
+    """Yield a finding for each image file that more than one record names."""
+    first: dict[str, Image] = {}
+    for each in images:
+        other = first.setdefault(posixpath.normpath(each.file_name.replace("\\", "/")), each)
+        if other is not each:
+            said = (
+                f"{shown(each.file_name)} is named by images {other.id} and {each.id}, each with "
+                "annotations of its own; put them into one"
+            )
+            yield Finding("counted", str(path), f"image {each.id}", each.id, "file_name", said=said)
 
 
 def read_json(path: Path, report: Report = raise_errors) -> dict[str, Any]:
@@ -73,9 +112,14 @@ def read_json(path: Path, report: Report = raise_errors) -> dict[str, Any]:
     said = ""
     content: Any = None
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(_utf8(path.read_bytes()).decode())
     except json.JSONDecodeError as error:
         said = f"not JSON at offset {error.pos}: {error.msg}"
+    except UnicodeDecodeError as error:
+        said = (
+            f"expected UTF-8 text, got another encoding ({error.reason} at byte {error.start}); "
+            "convert it, for example with: iconv -f gb18030 -t utf-8"
+        )
     except (OSError, ValueError, RecursionError) as error:  # also numbers of thousands of digits
         said = f"cannot be read ({error})"
     if isinstance(content, dict):
@@ -100,7 +144,8 @@ def record_list(
 def _read_lists(path: Path, report: Report) -> _File:
     """Return the records of the three lists as they are in the file."""
     with contextlib.suppress(*NOT_DECODED, OSError):
-        text = path.read_bytes()
+        text = _utf8(path.read_bytes())
+        _check_utf8(text)
         try:
             return msgspec.json.decode(text, type=_File)
         except msgspec.DecodeError:
@@ -112,6 +157,22 @@ def _read_lists(path: Path, report: Report) -> _File:
     if not all(isinstance(content.get(key), list) for key in _File.__struct_fields__):
         return _File([], [], [])
     return _File(*([msgspec.Raw(json.dumps(each).encode()) for each in own] for own in lists))
+
+
+def _check_utf8(text: bytes) -> None:
+    """Raise ``UnicodeDecodeError`` for another encoding, which msgspec notices record by record."""
+    if text.isascii():
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(text), _CHUNK):
+        decoder.decode(text[start : start + _CHUNK], final=start + _CHUNK >= len(text))
+
+
+def _utf8(text: bytes) -> bytes:
+    """Return text in UTF-8 without a byte order mark, which programs of Windows write."""
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return text.decode("utf-16").encode()
+    return text.removeprefix(codecs.BOM_UTF8)
 
 
 def _mark_not_finite(text: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from faster_coco_eval.core import mask as coco_mask
@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from botvision.datasets.coco.records import run_length_fault
 from botvision.errors import BotvisionError
+from botvision.supervision_import import import_supervision
+
+if TYPE_CHECKING:
+    from supervision import CompactMask
 
 Polygon = Sequence[float]
 
@@ -28,6 +32,12 @@ def instance_mask(annotation: dict[str, Any], height: int, width: int) -> NDArra
     Raises:
         BotvisionError: If the size or the sum of run lengths is not the image's.
     """
+    mask: NDArray[np.uint8] = coco_mask.decode(run_lengths(annotation, height, width))
+    return mask
+
+
+def run_lengths(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """Return ``instance_mask`` as COCO's compressed run lengths."""
     segmentation = annotation.get("segmentation")
     if not segmentation:
         segmentation = box_polygons(annotation["bbox"])
@@ -36,12 +46,27 @@ def instance_mask(annotation: dict[str, Any], height: int, width: int) -> NDArra
             raise BotvisionError(f"annotation {annotation['id']}: segmentation: {fault}")
         if isinstance(segmentation["counts"], list):
             segmentation = coco_mask.frPyObjects([segmentation], height, width)[0]
-        rle = segmentation
-    else:
-        near = cut_to_surroundings(segmentation, height, width)
-        rle = coco_mask.merge(coco_mask.frPyObjects(near, height, width))
-    mask: NDArray[np.uint8] = coco_mask.decode(rle)
-    return mask
+        return dict(segmentation)
+    near = cut_to_surroundings(segmentation, height, width)
+    merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(near, height, width))
+    return merged
+
+
+def compact_masks(annotations: Sequence[dict[str, Any]], height: int, width: int) -> "CompactMask":
+    """Return the masks of annotations in the memory of their boxes, not of the whole image.
+
+    Args:
+        annotations: COCO records, see ``instance_mask``.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+    """
+    rles = [run_lengths(each, height, width) for each in annotations]
+    boxes = np.array([coco_mask.toBbox(each) for each in rles]).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    compact: CompactMask = import_supervision().CompactMask.from_coco_rle(
+        rles, boxes, (height, width)
+    )
+    return compact
 
 
 def box_polygons(box: Sequence[float]) -> list[list[float]]:

@@ -62,6 +62,8 @@ def _shard_split(
     _check(annotations, source)
     content = json.loads(where.annotations.read_bytes())
     images = content["images"]
+    for image, known in zip(images, annotations.images, strict=True):
+        image["file_name"] = known["file_name"]  # LVIS has an address instead
     images = content["images"] = [images[index] for index in stored_order(name, len(images))]
     labels: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for record in content["annotations"]:

@@ -4,6 +4,7 @@ A file of COCO's size is some 50 million Python objects as JSON; in a data loade
 to own a copy of them, because counting references writes to their memory. Arrays have neither cost.
 """
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -42,12 +43,14 @@ class Tally:
         skipped: Annotations left out, by reason.
         refused: Annotations that stop a training.
         clipped: Boxes that reached out of their image.
+        noted: Annotations and images that are kept although something is odd, by what it is.
     """
 
     records: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     clipped: int = 0
+    noted: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class InstanceTable:
 
     Attributes:
         image_index: Index of the image, int64 [n].
-        category_index: Index of the category among those sorted by id, int64 [n].
+        category_index: Index of the category in ``categories``, int64 [n].
         boxes: x, y, width, height in pixels, clipped to the image, float64 [n, 4].
         areas: Areas as the file gives them, NaN where it does not, float64 [n].
         crowds: Whether the instance is a crowd, bool [n].
@@ -83,7 +86,8 @@ class CocoAnnotations:
     Attributes:
         path: Annotation file.
         arrays: Arrays by name.
-        categories: Classes, sorted by id; model label i + 1 is ``categories[i]``.
+        categories: Classes, sorted by id, or as ``with_classes`` was given them; model label
+            i + 1 is ``categories[i]``.
         skipped: Number of annotations left out, by reason.
         clipped: Number of boxes that reached out of their image.
         tally: Counts of all annotations of the file.
@@ -95,7 +99,11 @@ class CocoAnnotations:
         self.path, self.arrays = path, arrays
         description = json.loads(arrays["description"].tobytes())
         self.categories = [Category(**each) for each in description.pop("categories")]
+        self._labels: Array = np.arange(len(self.categories))
         self.tally = Tally(**description)
+        self.tally.skipped, self.tally.noted = (
+            Counter(each) for each in (self.tally.skipped, self.tally.noted)
+        )
         self.skipped = Counter(self.tally.skipped)
         self.clipped = self.tally.clipped
         self._kept = range(len(arrays["image_sizes"])) if kept is None else kept
@@ -163,7 +171,7 @@ class CocoAnnotations:
             record = {
                 "id": number,
                 "image_id": image_id,
-                "category_id": self.categories[category].id,
+                "category_id": self.categories[self._labels[category]].id,
                 "bbox": box,
                 "iscrowd": int(crowd),
                 "segmentation": segmentation,
@@ -182,11 +190,35 @@ class CocoAnnotations:
         rows = image_index >= 0
         return InstanceTable(
             image_index[rows],
-            self.arrays["category_index"][rows],
+            self._labels[self.arrays["category_index"][rows]],
             self.arrays["boxes"][rows],
             self.arrays["areas"][rows],
             self.arrays["crowds"][rows],
         )
+
+    def outlined(self) -> Array:
+        """Return which instances of ``instance_table`` have a segmentation, bool [n]."""
+        instances = np.diff(self.arrays["instance_starts"]).astype(np.int64)
+        kept = np.zeros(len(instances), bool)
+        kept[np.asarray(self._kept, np.int64)] = True
+        # An empty list is a single byte.
+        outlined: Array = np.diff(self.arrays["segmentations_starts"].astype(np.int64)) > 1
+        return outlined[np.repeat(kept, instances)]
+
+    def with_classes(self, categories: Sequence[Category]) -> "CocoAnnotations":
+        """Return the same with the categories in another order.
+
+        Args:
+            categories: All categories of the file, and perhaps others, in the order of the model's
+                labels; see ``check.classes.matched_classes``.
+        """
+        place = {each.id: index for index, each in enumerate(categories)}
+        found = copy.copy(self)
+        found._labels = np.array([place[each.id] for each in self.categories], np.int64)[
+            self._labels
+        ]
+        found.categories = list(categories)
+        return found
 
     def without_images(self, ids: Collection[Any]) -> "CocoAnnotations":
         """Return the same without some images, whose annotations count as skipped."""
@@ -194,7 +226,8 @@ class CocoAnnotations:
             return self
         gone = [self.index_of[each] for each in ids]
         kept = np.delete(np.asarray(self._kept, np.int64), gone).tolist()
-        found = CocoAnnotations(self.path, self.arrays, kept)
+        found = copy.copy(self)
+        found._kept = kept
         lost = sum(len(self.image_instances(index)) for index in set(gone))
         found.skipped = self.skipped + Counter({UNREADABLE: lost})
         return found

@@ -26,6 +26,7 @@ class CocoImage:
         height: Height of the upright image in pixels.
         annotations: COCO records, without ``id`` and ``image_id``.
         image_id: Id of the image in its own data set, if it has one.
+        content: Function that returns the image's bytes, in place of the file at ``path``.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class CocoImage:
     height: int
     annotations: list[dict[str, Any]]
     image_id: int | str | None = None
+    content: Callable[[], bytes] | None = None
 
 
 def box_annotation(
@@ -98,7 +100,11 @@ def write_coco(
         for image in images:
             done += 1
             name = _unique_name(image.path, taken)
-            _copy(image.path, folder / "images" / split / name, link=link)
+            target = folder / "images" / split / name
+            if image.content is not None:
+                target.write_bytes(image.content())
+            else:
+                _copy(image.path, target, link=link)
             record = {
                 "id": done if image.image_id is None else image.image_id,
                 "file_name": f"{split}/{name}",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,8 @@ class ConversionReport:
         per_class: Number of instances of each class, in all splits.
         skipped: Number of annotations left out, by reason.
         clipped: Number of boxes that reached out of their image and were clipped.
+        images_left_out: Number of images left out with ``skip_bad``.
+        faults: Why they are left out, one line per fault.
         notes: Lines that the user should read.
     """
 
@@ -50,6 +53,8 @@ class ConversionReport:
     per_class: dict[str, int]
     skipped: dict[str, int]
     clipped: int
+    images_left_out: int
+    faults: list[str]
     notes: list[str]
 
     @property
@@ -66,6 +71,8 @@ def convert(
     val_fraction: float = 0.2,
     seed: int = 0,
     link: bool = False,
+    skip_bad: bool = False,
+    voc_from: voc.Origin | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ConversionReport:
     """Write a detection data set as a COCO folder, all of it or nothing.
@@ -77,21 +84,36 @@ def convert(
         val_fraction: Fraction of the images that becomes "val" where "train" is the only split.
         seed: Random seed of their choice.
         link: Whether to make hard links instead of copies of the images.
+        skip_bad: Whether to leave out images that are missing, cannot be read or have faulty
+            labels, and to report them, instead of refusing the data set.
+        voc_from: What the boxes of Pascal VOC files count from, 0 or 1; None to tell it by their
+            values, see ``voc.read``.
         progress: Called with a title, the number of images done and the total.
 
     Raises:
-        BotvisionError: If the layout is unknown or a file is faulty; the message names the file
-            and the part of it.
+        BotvisionError: If the layout is unknown, files are faulty or no instance is left; the
+            message names the files and the parts of them, one fault a line.
     """
     folder, out = Path(folder), Path(out)
     if out.resolve().is_relative_to(folder.resolve()):
         raise BotvisionError(f"{out}: expected a folder outside {folder}, which is not changed")
     layout = detect_layout(folder, format)
+    options: dict[str, Any] = {} if voc_from is None else {"voc_from": voc_from}
+    if options and (layout.format != "voc" or voc_from not in (0, 1)):
+        raise BotvisionError(
+            f"voc_from: expected 0 or 1, for a Pascal VOC folder, got {voc_from} for a {layout}"
+        )
     with new_folder(out) as written:
         read = _READERS[layout.format](
-            folder, progress=partial(progress, "read images") if progress else None
+            folder, progress=partial(progress, "read images") if progress else None, **options
         )
+        if not skip_bad:
+            read.faults.raise_collected(str(folder))
+        read.drop_repeated()
+        _check_instances(read)
+        _drop_empty_splits(read)
         _settle_splits(read, val_fraction, seed)
+        _note_boxes(read)
         write_coco(
             written,
             read.splits,
@@ -102,9 +124,49 @@ def convert(
     return _report(layout, read)
 
 
+def _check_instances(read: LabeledSet) -> None:
+    """Check that there is something to learn; else say what became of the annotations."""
+    images = [image for own in read.splits.values() for image in own]
+    records = [each for image in images for each in image.annotations]
+    if read.categories and not all(each.get("iscrowd") for each in records):
+        return
+    missing = "no instance" if read.categories else "no class and no instance"
+    reasons = [f"{len(records):,} annotations are crowds (iscrowd: 1)"] if records else []
+    reasons += [f"{count:,} annotations left out: {why}" for why, count in read.skipped.items()]
+    if read.faulty_images:
+        first = read.faults.messages[0]
+        reasons.append(f"{read.faulty_images:,} images left out, the first for: {first}")
+    if not reasons:
+        reasons = ["there are no annotations", *read.notes]
+    raise BotvisionError(
+        f"{read.root}: {missing} is left in {len(images):,} images ({'; '.join(reasons)})"
+    )
+
+
+def _drop_empty_splits(read: LabeledSet) -> None:
+    """Drop the splits whose images are all left out."""
+    for split in [split for split, images in read.splits.items() if not images]:
+        del read.splits[split]
+        read.notes.append(f"{split}: no image is left, so that there is no such split")
+
+
+def _note_boxes(read: LabeledSet) -> None:
+    records = [each for own in read.splits.values() for image in own for each in image.annotations]
+    records = [each for each in records if not each.get("iscrowd")]
+    boxes = sum(not each.get("segmentation") for each in records)
+    if boxes:
+        read.notes.append(
+            f"{boxes:,} of {len(records):,} instances have no outline: their boxes will be taken "
+            "as masks by an instance segmenter"
+        )
+
+
 def _settle_splits(read: LabeledSet, fraction: float, seed: int) -> None:
     """Make a "val" split of "test" or of a part of "train", if there is none."""
-    if "val" in read.splits or "train" not in read.splits:
+    if "train" not in read.splits:
+        read.notes.append("there is no train split: the result can be evaluated on, not trained on")
+        return
+    if "val" in read.splits:
         return
     if "test" in read.splits:
         read.splits["val"] = read.splits.pop("test")
@@ -142,5 +204,7 @@ def _report(layout: Layout, read: LabeledSet) -> ConversionReport:
         per_class={category["name"]: counts[category["id"]] for category in read.categories},
         skipped=dict(read.skipped),
         clipped=read.clipped,
+        images_left_out=read.faulty_images,
+        faults=read.faults.messages,
         notes=read.notes,
     )

@@ -1,137 +1,121 @@
-"""labelme folders: one JSON file of polygons and rectangles per image."""
+"""labelme folders: one JSON file of shapes per image."""
 
-import itertools
+import functools
+import io
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
+from botvision.datasets.annotation_files import labelme_files
 from botvision.datasets.coco.file import read_json
-from botvision.datasets.coco.records import is_finite
-from botvision.datasets.coco.writing import CocoImage, box_annotation, polygon_area
-from botvision.datasets.formats.labeled_sets import (
-    LabeledSet,
-    Progress,
-    polygon_corners,
-)
-from botvision.datasets.layouts import labelme_files, split_of
+from botvision.datasets.coco.writing import CocoImage
+from botvision.datasets.formats.faults import Faults
+from botvision.datasets.formats.image_index import ImageIndex
+from botvision.datasets.formats.labeled_sets import LabeledSet, Progress
+from botvision.datasets.formats.labelme_shapes import Shape, decode_base64, instance, read_shape
+from botvision.datasets.layouts import split_of
 from botvision.errors import BotvisionError
+from botvision.images.decode import decode_image
+
+_SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"BM": ".bmp", b"GIF8": ".gif"}
 
 
 def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
-    """Read a folder of labelme's JSON files, or folders of them by split.
+    """Read a folder of labelme's JSON files, and of X-AnyLabeling's, in any subfolders.
 
-    Shapes of one label and one ``group_id`` are one instance. Other shapes than polygons and
-    rectangles are left out and counted. The image is the file that ``imagePath`` names, or the
-    file of that name beside the JSON file; ``imageData`` is ignored. Classes are numbered from 1 by
-    name.
+    Shapes of one label and one ``group_id`` are one instance. Polygons, rectangles (upright or
+    rotated), circles and masks are read; lines and points are left out and counted, as are the
+    labels that labelme reserves. Shapes marked as difficult become crowds. The image is that of the
+    JSON file's own name, else the one that ``imagePath`` names, else ``imageData``. Classes are
+    numbered from 1 by name.
 
     Args:
         folder: labelme folder; nothing in it is changed.
         progress: Called with the number of files read and the total.
 
-    Raises:
-        BotvisionError: Naming the file and the shape.
+    Returns:
+        The data set, with the faults of its files.
     """
     result = LabeledSet(folder)
     files = list(labelme_files(folder))
-    images: list[tuple[str, CocoImage]] = []
-    ids: dict[str, int] = {}
+    index = ImageIndex(result, "imagePath")
+    images: list[tuple[str, CocoImage, list[tuple[str, dict[str, Any]]]]] = []
     for number, path in enumerate(files, start=1):
-        content = read_json(result.inside(path, str(path)))
-        image = _image_path(result, path, content.get("imagePath"))
-        size = result.size(image, f"{path}: imagePath")
-        for side, expected in zip(("imageWidth", "imageHeight"), size, strict=True):
-            if content.get(side) not in (None, expected):
-                raise BotvisionError(
-                    f"{path}: {side}: expected {expected} as {image.name} is, got "
-                    f"{content[side]!r:.60}"
-                )
-        # Until all names are known, a class is numbered by its first occurrence.
-        annotations = [
-            record | {"category_id": ids.setdefault(label, len(ids))}
-            for label, record in _annotations(result, path, content.get("shapes"), size)
-        ]
-        split = split_of(path.parent.name) if path.parent != folder else None
-        images.append((split or "train", CocoImage(image, *size, annotations)))
+        with result.collecting():
+            content = read_json(result.inside(path, str(path)))
+            image = _image(result, index, path, content)
+            _check_size(path, content, image)
+            size = image.width, image.height
+            annotations = list(_annotations(result, path, content.get("shapes"), size))
+            images.append((_split(folder, path), image, annotations))
         if progress:
             progress(number, len(files))
-    numbers = {ids[name]: number for number, name in enumerate(sorted(ids), start=1)}
-    for split, each in images:
-        for record in each.annotations:
-            record["category_id"] = numbers[record["category_id"]]
-        result.splits.setdefault(split, []).append(each)
-    result.categories = [{"id": numbers[ids[name]], "name": name} for name in sorted(ids)]
+    index.add_notes(files, "a JSON file")
+    if embedded := sum(image.content is not None for _, image, _ in images):
+        result.notes.append(
+            f"imageData: {embedded:,} images are taken from their JSON files, since there are no "
+            "files of them"
+        )
+    names = sorted({label for _, _, annotations in images for label, _ in annotations})
+    ids = {name: number for number, name in enumerate(names, start=1)}
+    result.categories = [{"id": number, "name": name} for name, number in ids.items()]
+    for split, image, annotations in images:
+        image.annotations.extend({**each, "category_id": ids[name]} for name, each in annotations)
+        result.splits.setdefault(split, []).append(image)
     return result
 
 
-def _image_path(result: LabeledSet, path: Path, named: Any) -> Path:
-    if not isinstance(named, str) or not named:
+def _split(folder: Path, path: Path) -> str:
+    parts = path.parent.relative_to(folder).parts
+    return next((split for part in reversed(parts) if (split := split_of(part.lower()))), "train")
+
+
+def _image(result: LabeledSet, index: ImageIndex, path: Path, content: dict[str, Any]) -> CocoImage:
+    """Return the image of a JSON file, from a file or from the JSON file itself."""
+    named = content.get("imagePath")
+    if not isinstance(named, str | None):
         raise BotvisionError(f"{path}: imagePath: expected an image's path, got {named!r:.60}")
-    # Windows' separators come from Windows; a name with a backslash in it does not occur.
-    relative = PurePosixPath(PureWindowsPath(named).as_posix())
-    meant = path.parent / relative
-    beside = path.parent / relative.name
-    if not meant.resolve().is_relative_to(result.root.resolve()) and beside.is_file():
-        return beside
-    result.inside(meant, f"{path}: imagePath")
-    return meant if meant.is_file() else beside
+    found = index.find(path, named or "")
+    if found is not None:
+        return CocoImage(found, *result.size(found, f"{path}: imagePath"), [])
+    text = content.get("imageData")
+    if not isinstance(text, str) or not text:
+        raise index.missing(path, named or "")
+    data = decode_base64(str(path), "imageData", text)
+    size = decode_image(io.BytesIO(data), f"{path}: imageData").size
+    suffix = next((end for head, end in _SUFFIXES.items() if data.startswith(head)), ".png")
+    # Read again when it is written, so that the images of a data set need not fit into memory.
+    return CocoImage(
+        path.with_suffix(suffix), *size, [], content=functools.partial(_embedded, path)
+    )
+
+
+def _embedded(path: Path) -> bytes:
+    return decode_base64(str(path), "imageData", read_json(path)["imageData"])
+
+
+def _check_size(path: Path, content: dict[str, Any], image: CocoImage) -> None:
+    for side, expected in (("imageWidth", image.width), ("imageHeight", image.height)):
+        if content.get(side) not in (None, expected):
+            raise BotvisionError(
+                f"{path}: {side}: expected {expected} as {image.path.name} is, got "
+                f"{content[side]!r:.60}"
+            )
 
 
 def _annotations(
     result: LabeledSet, path: Path, shapes: Any, size: tuple[int, int]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield class name and record of each instance; category ids are filled in at the end."""
     if not isinstance(shapes, list):
         raise BotvisionError(f"{path}: shapes: expected a list, got {type(shapes).__name__}")
-    groups: dict[Any, list[tuple[str, list[float]]]] = {}
-    for number, shape in enumerate(shapes, start=1):
-        where = f"{path}: shape {number}"
-        if not isinstance(shape, dict):
-            raise BotvisionError(f"{where}: expected an object, got {type(shape).__name__}")
-        label, kind, group = (shape.get(key) for key in ("label", "shape_type", "group_id"))
-        if kind not in ("polygon", "rectangle", None):  # files before 2018 know polygons only
-            result.skipped[f"shape of type {kind!r:.20}"] += 1
-            continue
-        if not isinstance(label, str) or not label:
-            raise BotvisionError(f"{where}: label: expected a class, got {label!r:.60}")
-        if not isinstance(group, int | str | None):
-            raise BotvisionError(f"{where}: group_id: expected a number, got {group!r:.60}")
-        points = _points(where, shape.get("points"))
-        if kind == "rectangle":
-            if len(points) < 4:
-                raise BotvisionError(f"{where}: points: expected 2 corners, got {len(points) // 2}")
-            points = list(polygon_corners([points]))
-        elif len(points) < 6:
-            result.skipped["polygon of fewer than 3 points"] += 1
-            continue
-        key = number if group is None else (label, group)
-        groups.setdefault(key, []).append((label, points))
+    groups: dict[Any, list[Shape]] = {}
+    faults = Faults()
+    for number, each in enumerate(shapes, start=1):
+        with faults.collecting():
+            if shape := read_shape(f"{path}: shape {number}", number, each, result):
+                groups.setdefault(shape.group, []).append(shape)
+    faults.raise_collected(str(path))
     for members in groups.values():
-        record = _instance([points for _, points in members], result, size)
-        if record:
-            yield members[0][0], record
-
-
-def _instance(
-    parts: list[list[float]], result: LabeledSet, size: tuple[int, int]
-) -> dict[str, Any] | None:
-    """Return a record of the parts of an instance; four numbers are a rectangle's corners."""
-    polygons = [_rectangle(part) if len(part) == 4 else part for part in parts]
-    box = result.box(polygon_corners(polygons), size)
-    if box is None:
-        return None
-    if len(parts) == 1 and len(parts[0]) == 4:
-        return box_annotation(box, 0)
-    return box_annotation(box, 0, area=polygon_area(polygons), segmentation=polygons)
-
-
-def _rectangle(corners: list[float]) -> list[float]:
-    left, top, right, bottom = corners
-    return [left, top, right, top, right, bottom, left, bottom]
-
-
-def _points(where: str, points: Any) -> list[float]:
-    if isinstance(points, list) and all(isinstance(p, list) and len(p) == 2 for p in points):
-        values = list(itertools.chain.from_iterable(points))
-        if all(map(is_finite, values)):
-            return [float(value) for value in values]
-    raise BotvisionError(f"{where}: points: expected pairs of finite numbers, got {points!r:.60}")
+        if record := instance(members, result, size):
+            yield members[0].label, record

@@ -1,75 +1,109 @@
 """YOLO folders: boxes and polygons in text files, as fractions of the image's sides."""
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from botvision.datasets.coco.writing import CocoImage, box_annotation, polygon_area
-from botvision.datasets.formats.labeled_sets import (
-    LabeledSet,
-    Progress,
-    polygon_corners,
-    read_text,
-)
-from botvision.datasets.layouts import split_of, yolo_files
+from botvision.datasets.coco.writing import CocoImage
+from botvision.datasets.formats.faults import Faults
+from botvision.datasets.formats.labeled_sets import LabeledSet, Progress, exists, read_text
+from botvision.datasets.formats.yolo_classes import YoloClasses, listed_classes, yaml_classes
+from botvision.datasets.formats.yolo_images import YoloImages, set_files
+from botvision.datasets.formats.yolo_lines import LineForm, find_form, read_lines
+from botvision.datasets.layouts import is_yolo_label, is_yolo_name_list, yolo_files
 from botvision.errors import BotvisionError
-from botvision.images.find import image_files
+from botvision.images.find import is_image_name
+from botvision.images.written_paths import find_written
 
-_ROUNDING = 1e-5  # writers with 6 decimals exceed 0..1 by less
-
-
-@dataclass(frozen=True)
-class _Classes:
-    """Class names by index, and the number of keypoint fields of a line."""
-
-    names: dict[int, str]
-    keypoint_fields: int
+_UNREADABLE = frozenset(
+    {".heic", ".heif", ".jxl", ".tga", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".psd"}
+    | {".eps", ".svg", ".mpo", ".pfm", ".dcm", ".exr", ".hdr", ".ico", ".pdf"}
+)
+"""Suffixes of images that ``read_image`` does not read."""
 
 
 def read(folder: Path, *, progress: Progress | None = None) -> LabeledSet:
     """Read a YOLO detection or segmentation folder.
 
-    ``data.yaml`` gives the classes and the image folders of ``train``, ``val`` and ``test``;
-    without one, ``images/`` (or ``images/<split>/``) and ``classes.txt`` are taken. Labels are
-    where YOLO looks for them: under the path with ``labels`` for ``images``, or beside the image.
-    A class keeps its index as category id. Of lines with keypoints only the box is read.
+    ``data.yaml`` or Darknet's ``obj.data`` gives the classes and the images of ``train``, ``val``
+    and ``test``. Without one, all images are taken, the names of their folders tell the splits, and
+    the classes are those of ``classes.txt`` or a list of another usual name. Labels are where YOLO
+    looks for them: under the path with ``labels`` for ``images``, or beside the image. A class
+    keeps its index as category id. Of lines with keypoints, confidences or track ids only the box
+    or outline is read, see ``find_form``.
 
     Args:
         folder: YOLO folder; nothing in it is changed.
         progress: Called with the number of images read and the total.
 
     Raises:
-        BotvisionError: Naming the file and the line.
+        BotvisionError: Naming the file and the line. Faults of images and labels are collected.
     """
     result = LabeledSet(folder)
-    description = next((p for p in yolo_files(folder) if p.suffix in (".yaml", ".yml")), None)
-    if description:
-        content = _read_yaml(description)
-        classes = _yaml_classes(description, content)
-        splits = _yaml_splits(result, description, content)
-    else:
-        classes = _listed_classes(folder)
-        splits = _folder_splits(folder)
+    images = YoloImages(result)
+    classes = _described(result, images)
     result.categories = [{"id": index, "name": name} for index, name in classes.names.items()]
-    total, done = sum(map(len, splits.values())), 0
-    image_folders: dict[Path, Path] = {}
-    for split, images in splits.items():
+    labels = {image: _label_path(folder, image) for own in images.splits.values() for image in own}
+    present = {path: None for path in labels.values() if exists(path)}
+    for path in present:
+        result.inside(path, str(path))
+    form = find_form(present, classes.keypoint_fields)
+    result.notes += form.notes
+    total, done = sum(map(len, images.splits.values())), 0
+    for split, own in images.splits.items():
         result.splits[split] = []
-        for image in images:
-            size = result.size(image, str(description or folder))
-            path = result.inside(_label_path(folder, image), str(image))
-            image_folders[path.parent] = image.parent
-            annotations = list(_annotations(result, path, size, classes)) if path.exists() else []
-            result.splits[split].append(CocoImage(image, *size, annotations))
+        for image in own:
+            with result.collecting():
+                result.splits[split].append(_image(result, image, labels[image], classes, form))
             done += 1
             if progress:
                 progress(done, total)
-    _check_orphans(image_folders)
+    _note_unlabeled(result, labels)
+    _check_rest(result, labels)
     return result
+
+
+def _described(result: LabeledSet, images: YoloImages) -> YoloClasses:
+    """Add the images of each split, and return the classes."""
+    root = result.root
+    description = next(yolo_files(root), None)  # what describes the set comes before its labels
+    if description is None or description.suffix == ".txt":
+        classes = listed_classes(root)
+        if not images.add_lists():
+            images.add_folders()
+        return classes
+    if description.suffix == ".data":
+        content = _read_darknet(description)
+        named = find_written(PurePosixPath(content.get("names", "")).name, description.parent, root)
+        given = {"names": named.name} if named and named.is_file() else {}
+        classes = yaml_classes(description, given) if given else listed_classes(root)
+        if content.get("classes", str(len(classes.names))) != str(len(classes.names)):
+            raise BotvisionError(
+                f"{description}: classes: expected {len(classes.names)} as there are names, got "
+                f"{content['classes']}"
+            )
+        images.add_named(description, content, root)
+        return classes
+    others = [p.name for p in yolo_files(root) if p.suffix in (".yaml", ".yml")][1:]
+    if others:
+        result.notes.append(f"{description} is taken; {', '.join(others)} is not read")
+    content = _read_yaml(description)
+    classes = yaml_classes(description, content)
+    base = root
+    if written := content.get("path"):
+        found = find_written(str(written), root, root)
+        if found is not None and found.is_dir():
+            base = found
+        else:
+            # A path of the computer that made the file, or relative to another folder.
+            result.notes.append(
+                f"{description}: path: {written} is not in {root}, which is taken instead"
+            )
+    images.add_named(description, content, base)
+    return classes
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -83,168 +117,84 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _yaml_classes(path: Path, content: dict[str, Any]) -> _Classes:
-    names = content.get("names")
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names:
-        raise BotvisionError(f"{path}: names: expected the classes' names, got {names!r:.60}")
-    try:
-        by_index = {int(index): str(name) for index, name in sorted(names.items())}
-    except (TypeError, ValueError) as error:
-        raise BotvisionError(
-            f"{path}: names: expected names by index, got {names!r:.60}"
-        ) from error
-    count = content.get("nc", len(names))
-    if count != len(names):
-        raise BotvisionError(f"{path}: nc: expected {len(names)} as there are names, got {count!r}")
-    shape = content.get("kpt_shape")
-    if shape is None:
-        return _Classes(by_index, 0)
-    if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)):
-        raise BotvisionError(f"{path}: kpt_shape: expected two whole numbers, got {shape!r:.60}")
-    return _Classes(by_index, shape[0] * shape[1])
-
-
-def _listed_classes(folder: Path) -> _Classes:
-    for path in (folder / "classes.txt", folder / "labels" / "classes.txt"):
-        if path.is_file():
-            return _Classes(dict(enumerate(read_text(path).strip().split("\n"))), 0)
-    raise BotvisionError(
-        f"{folder}: names: expected them in data.yaml (names: [cat, dog]) or, one a line, in "
-        "classes.txt, got neither"
-    )
-
-
-def _yaml_splits(result: LabeledSet, path: Path, content: dict[str, Any]) -> dict[str, list[Path]]:
-    base = result.root
-    if root := content.get("path"):
-        named = base / str(root)
-        if named.is_dir() and named.resolve().is_relative_to(base.resolve()):
-            base = named
-        else:
-            # A path of the computer that made the file, or relative to another folder.
-            result.notes.append(f"{path}: path: {root} is not in {base}, which is taken instead")
-    splits = {}
-    for word in ("train", "val", "valid", "test"):
-        value = content.get(word)
-        split = split_of(word)
-        if not value or split is None or split in splits:
-            continue
-        entries = value if isinstance(value, list) else [value]
-        splits[split] = [
-            image
-            for entry in entries
-            for image in _images(_entry(result, path, word, base, str(entry)))
-        ]
-        if not splits[split]:
-            raise BotvisionError(f"{path}: {word}: expected images, got none in {value}")
-    if not splits:
-        raise BotvisionError(f"{path}: expected train and val with image folders, got neither")
-    return splits
-
-
-def _entry(result: LabeledSet, path: Path, word: str, base: Path, value: str) -> Path:
-    """Return the folder or list that an entry of data.yaml names."""
-    where = f"{path}: {word}"
-    # Roboflow writes ../train/images for what is beside its data.yaml.
-    shorter = re.sub(r"^(\.\./)+", "", value)
-    if shorter != value and (base / shorter).exists():
-        result.notes.append(f"{where}: {value} is taken as {shorter}, as Roboflow means it")
-        return result.inside(base / shorter, where)
-    named = result.inside(base / value, where)
-    if named.exists():
-        return named
-    raise BotvisionError(f"{where}: expected an image folder or a list, got {value}: nothing there")
-
-
-def _images(source: Path) -> Iterator[Path]:
-    if source.is_dir():
-        yield from image_files(source)
-    elif source.suffix == ".txt":
-        yield from (source.parent / line for line in read_text(source).split("\n") if line.strip())
-    else:
-        yield source
-
-
-def _folder_splits(folder: Path) -> dict[str, list[Path]]:
-    images = folder / "images"
-    inner = {
-        split: p for p in sorted(images.glob("*")) if p.is_dir() and (split := split_of(p.name))
-    }
-    splits = {split: list(_images(p)) for split, p in (inner or {"train": images}).items()}
-    if not any(splits.values()):
-        raise BotvisionError(f"{images}: expected images, got none")
-    return splits
+def _read_darknet(path: Path) -> dict[str, str]:
+    """Return keys and values of Darknet's obj.data, lines such as "train = data/train.txt"."""
+    pairs = (line.partition("=") for line in read_text(path).split("\n") if "=" in line)
+    return {key.strip().lower(): value.strip() for key, _, value in pairs}
 
 
 def _label_path(folder: Path, image: Path) -> Path:
+    """Return where the labels of an image are, or would be."""
     parts = list(image.relative_to(folder).parts)
+    beside = image.with_suffix(".txt")
     for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            break
-    return folder.joinpath(*parts).with_suffix(".txt")
+        if parts[index].lower() == "images":
+            parent = folder.joinpath(*parts[:index])
+            name = next((n for n in ("labels", "Labels") if (parent / n).is_dir()), "labels")
+            path = parent.joinpath(name, *parts[index + 1 :]).with_suffix(".txt")
+            if exists(path):
+                return path
+            if exists(beside):
+                return beside
+            if not image.name.isascii():
+                # A Mac writes letters such as "ü" as two characters.
+                return find_written(str(path.relative_to(folder)), folder, folder) or path
+            return path
+    return beside
 
 
-def _annotations(
-    result: LabeledSet, path: Path, size: tuple[int, int], classes: _Classes
-) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        fields = line.split()
-        if fields:
-            annotation = _annotation(result, f"{path}: line {number}", fields, size, classes)
-            if annotation:
-                yield annotation
+def _image(
+    result: LabeledSet, image: Path, labels: Path, classes: YoloClasses, form: LineForm
+) -> CocoImage:
+    """Read an image's size and labels; all their faults are raised at once."""
+    faults = Faults()
+    size, annotations = (1, 1), []
+    with faults.collecting():
+        size = result.size(image, str(image))
+    with faults.collecting():
+        annotations = read_lines(result, labels, size, classes.names, form)
+    faults.raise_collected(str(image))
+    return CocoImage(image, *size, annotations)
 
 
-def _annotation(
-    result: LabeledSet, where: str, fields: list[str], size: tuple[int, int], classes: _Classes
-) -> dict[str, Any] | None:
-    if classes.keypoint_fields and len(fields) == 5 + classes.keypoint_fields:
-        fields = fields[:5]
-    if len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
-        raise BotvisionError(
-            f"{where}: expected a class and 4 numbers of a box or at least 3 points, got "
-            f"{len(fields)} fields"
+def _note_unlabeled(result: LabeledSet, labels: dict[Path, Path]) -> None:
+    unlabeled = sum(not exists(path) for path in labels.values())
+    if unlabeled:
+        result.notes.append(
+            f"{unlabeled:,} of {len(labels):,} images have no label file: they are taken as images "
+            "without an object"
         )
-    try:
-        category, *numbers = (float(value) for value in fields)
-    except ValueError as error:
-        raise BotvisionError(f"{where}: expected numbers, got {' '.join(fields):.60}") from error
-    if category not in classes.names:
-        indices = f"{min(classes.names)} to {max(classes.names)}"
-        raise BotvisionError(f"{where}: class: expected {indices}, got {fields[0]}")
-    for value, text in zip(numbers, fields[1:], strict=True):
-        if not -_ROUNDING <= value <= 1 + _ROUNDING:
-            raise BotvisionError(
-                f"{where}: expected fractions of the image's sides from 0 to 1, got {text}"
-            )
-    width, height = size
-    if len(numbers) == 4:
-        x, y, w, h = numbers
-        corners = ((x - w / 2) * width, (y - h / 2) * height)
-        box = result.box((*corners, (x + w / 2) * width, (y + h / 2) * height), size)
-        return box_annotation(box, int(category)) if box else None
-    polygon = [value * size[index % 2] for index, value in enumerate(numbers)]
-    box = result.box(polygon_corners([polygon]), size)
-    if not box:
-        return None
-    return box_annotation(box, int(category), area=polygon_area([polygon]), segmentation=[polygon])
 
 
-def _check_orphans(image_folders: dict[Path, Path]) -> None:
-    """Check that each label file has its image: where one is missing, images were lost.
+def _check_rest(result: LabeledSet, labels: dict[Path, Path]) -> None:
+    """Collect label files whose image is missing, and note the files that are in no split."""
+    files = list(set_files(result.root))
+    images = {path for path in files if is_image_name(path)}
+    used = set(labels.values())
+    image_folders: dict[Path, set[Path]] = {}
+    for image, path in labels.items():
+        image_folders.setdefault(path.parent, set()).add(image.parent)
+    stems = Counter((path.parent, path.stem) for path in images)
+    unread = []
+    for path in files:
+        if path.suffix != ".txt" or path in used or is_yolo_name_list(path):
+            continue
+        if not is_yolo_label(path):
+            continue
+        folders = image_folders.get(path.parent, set())
+        if not folders or any(stems[folder, path.stem] for folder in folders):
+            unread.append(path)  # the image is noted below, if it is there
+        else:
+            with result.collecting():
+                raise BotvisionError(_orphan(path, sorted(folders)[0], files))
+    result.note_files("label files that belong to no image of a split", unread)
+    result.note_files("images that are in no split", images - set(labels))
+    result.note_files(
+        "images of a format that is not read", [p for p in files if p.suffix.lower() in _UNREADABLE]
+    )
 
-    Args:
-        image_folders: Image folder of each label folder.
-    """
-    for labels, images in sorted(image_folders.items()):
-        stems = {p.stem for p in image_files(images, "*")}
-        for path in sorted(labels.glob("*.txt")):
-            if path.stem in stems:
-                continue
-            # Lists and classes of the whole set may lie there too.
-            first = path.read_text(encoding="utf-8", errors="replace").split(maxsplit=1)[:1]
-            if first and first[0].isdecimal():
-                raise BotvisionError(f"{path}: expected an image {path.stem}.* in {images}")
+
+def _orphan(path: Path, folder: Path, files: Sequence[Path]) -> str:
+    others = (p.name for p in files if p.stem == path.stem and p.suffix.lower() in _UNREADABLE)
+    there = next((f"; {name} is of a format that is not read" for name in others), "")
+    return f"{path}: expected an image {path.stem}.* in {folder}, got none{there}"

@@ -114,7 +114,7 @@ def per_class_figure(metrics: Mapping[str, Any], names: Sequence[str]) -> Figure
             bars.text(max(value, 0) + 0.005, place, note, va="center", fontsize=6.5)
     bars.set_yticks(range(rows), ["all classes", *map(plain_text, shown)])
     bars.get_yticklabels()[0].set_fontweight("bold")
-    highest = max(0.05, *(metrics[f"{kind}_ap_per_class"][n] for kind in kinds for n in shown))
+    highest = max([0.05, *(metrics[f"{kind}_ap_per_class"][n] for kind in kinds for n in shown)])
     hidden = len(names) - len(shown)
     title = "AP of each class" + (f" ({hidden} classes of higher AP left out)" if hidden else "")
     bars.set(title=title, xlim=(0, 1.12 * highest), ylim=(rows - 0.5, -0.5))

@@ -8,6 +8,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from botvision.datasets.check.images import narrow_fault
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.datasets.loading import evaluation_batches, load_batches
 from botvision.errors import BotvisionError
@@ -90,11 +91,8 @@ def detect(
     longest: int = transform.max_size
     sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     for height, width in sizes:
-        if min(height, width) * longest < max(height, width):
-            raise BotvisionError(
-                f"image of {width} x {height}: expected a longer side of at most {longest} times "
-                "the shorter one; crop the image"
-            )
+        if said := narrow_fault((width, height), longest):
+            raise BotvisionError(said)
     inputs = [image.as_subclass(Tensor).to(device) for image in images]
     with torch.inference_mode():
         with autocast(device, precision), unpasted_masks():

@@ -109,7 +109,7 @@ class CocoMetrics:
     Attributes:
         results: Processed detections in COCO's results format.
         precision: Precision of the last ``evaluate`` by kind, "box" and perhaps "mask": [IoU
-            thresholds 0.5, 0.55 .. 0.95, recalls 0, 0.01 .. 1, classes by id] for objects of all
+            thresholds 0.5, 0.55 .. 0.95, recalls 0, 0.01 .. 1, classes by label] for objects of all
             sizes; -1 for classes without ground truth.
     """
 
@@ -118,7 +118,9 @@ class CocoMetrics:
         # order, which decides between detections of equal scores.
         ids = sorted(annotations.instances, key=lambda each: (isinstance(each, str), each))
         self._numbers = {image_id: number for number, image_id in enumerate(ids, start=1)}
-        self._truth = COCO(_truth(annotations, self._numbers))
+        # In the order of the labels, so that ids, which are each file's own, decide nothing.
+        self._classes = {each.id: index + 1 for index, each in enumerate(annotations.categories)}
+        self._truth = COCO(_truth(annotations, self._numbers, self._classes))
         self._kinds = {"box": "bbox", "mask": "segm"} if masks else {"box": "bbox"}
         self.results: list[dict[str, Any]] = []
         self.precision: dict[str, NDArray[np.float64]] = {}
@@ -142,7 +144,10 @@ class CocoMetrics:
             left_out = () if kind == "box" else ("bbox",)
             results = [
                 {key: value for key, value in result.items() if key not in left_out}
-                | {"image_id": self._numbers[result["image_id"]]}
+                | {
+                    "image_id": self._numbers[result["image_id"]],
+                    "category_id": self._classes[result["category_id"]],
+                }
                 for result in self.results
             ]
             evaluation = COCOeval_faster(
@@ -166,8 +171,10 @@ class CocoMetrics:
         return metrics
 
 
-def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str, Any]:
-    """Return the ground truth as the content of a COCO file, with numbers as image ids."""
+def _truth(
+    annotations: CocoAnnotations, numbers: Mapping[Any, int], classes: Mapping[int, int]
+) -> dict[str, Any]:
+    """Return the ground truth as the content of a COCO file with these numbers as ids."""
     instances: list[dict[str, Any]] = []
     images = list(annotations.images)
     for image in images:
@@ -185,11 +192,14 @@ def _truth(annotations: CocoAnnotations, numbers: Mapping[Any, int]) -> dict[str
                     # The evaluation takes a match with annotation 0 as no match.
                     "id": len(instances) + 1,
                     "image_id": number,
+                    "category_id": classes[record["category_id"]],
                     "segmentation": outline,
                 }
             )
     return {
         "images": [{**image, "id": numbers[image["id"]]} for image in images],
-        "categories": [{"id": each.id, "name": each.name} for each in annotations.categories],
+        "categories": [
+            {"id": classes[each.id], "name": each.name} for each in annotations.categories
+        ],
         "annotations": instances,
     }

@@ -1,9 +1,10 @@
 """Detection and instance segmentation: the task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from botvision.datasets.check.training import check_images
 from botvision.datasets.coco.augmentation import evaluation_transform
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.datasets.coco.store import Category
@@ -87,7 +88,7 @@ class DetectionTask:
         progress: ProgressCallback | None = None,
     ) -> dict[str, Any]:
         """Return COCO metrics; see ``Task.evaluate`` and ``CocoMetrics.evaluate``."""
-        for option in ("tta", "skip_bad", "output"):
+        for option in ("tta", "output"):
             if getattr(options, option):
                 raise BotvisionError(
                     f"{option}: expected a classifier, got a detector; leave it out"
@@ -100,11 +101,9 @@ class DetectionTask:
             masks=masks,
         )
         trained = [Category(each.id, each.name) for each in predictor.description.classes]
-        if coco.categories != trained:
-            raise BotvisionError(
-                f"{coco.annotations.path}: categories: expected those of the weights, "
-                f"{_names(trained)}, got {_names(coco.categories)}"
-            )
+        coco.take_classes(trained, "the weights")
+        total = len(coco)
+        check_images(coco, skip_bad=options.skip_bad, image_size=predictor.description.input.size)
         training = predictor.description.recipe_group("training")
         metrics, _ = evaluate_detector(
             predictor.model,
@@ -117,6 +116,8 @@ class DetectionTask:
             masks=masks,
             progress=progress,
         )
+        if options.skip_bad:
+            metrics |= {"images": len(coco), "skipped": total - len(coco)}
         return metrics
 
     def tabulate(self, metrics: Mapping[str, Any]) -> MetricTable:
@@ -163,10 +164,6 @@ def _evaluation_batch_size(micro_batch_size: int | None, batch_size: int) -> int
 def _measured(value: float) -> float | None:
     """Return a metric; -1, for which there is no truth, is none."""
     return None if value == -1 else value
-
-
-def _names(categories: Sequence[Category]) -> str:
-    return ", ".join(f"{category.id} {category.name}" for category in categories)
 
 
 TASK = DetectionTask()

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from botvision.datasets.check.statistics import draw_statistics
-from botvision.datasets.check.training import check_images, check_same_categories
+from botvision.datasets.check.training import check_contents, check_images
 from botvision.datasets.coco.augmentation import evaluation_transform, training_transform
 from botvision.datasets.coco.dataset import CocoInstances, Target
+from botvision.datasets.coco.polygons import compact_masks
 from botvision.images.draw import draw_instances, mosaic, save_evaluation
 from botvision.precision import autocast
 from botvision.tasks.detection.build import build_detector, load_backbone_weights
@@ -68,12 +69,19 @@ class DetectorTraining:
             CocoInstances(folder, split, masks=self._masks, seed=seed)
             for split in (data.train_split, data.val_split)
         )
-        check_same_categories(train, val)
-        notes = [
-            note
-            for each in (train, val)
-            if (note := check_images(each, skip_bad=data.skip_bad, num_workers=num_workers))
-        ]
+        for each in (train, val):  # first, as looking for the images of a large file takes a while
+            check_contents(each, trained_on=each is train, masks=self._masks)
+        val.take_classes(train.categories, train.annotations.path.name)
+        notes: list[str] = []
+        for each in (train, val):
+            left_out = check_images(
+                each,
+                skip_bad=data.skip_bad,
+                num_workers=num_workers,
+                image_size=settings.image_size,
+            )
+            notes += [left_out] if left_out else []
+            notes += check_contents(each, trained_on=each is train, masks=self._masks)
         self._train, self._val = train, val
         categories = train.categories
         torch.manual_seed(seed)
@@ -185,8 +193,9 @@ class DetectorTraining:
     def _validation_image(self) -> Image.Image:
         """Truth (left) and detections of score 0.5 and more (right) of the first images."""
         images = []
-        for index in range(min(_IMAGES, len(self._val))):
-            image, target = self._val[(0, index)]
+        val = self._val.without_masks()  # those of a photograph take gigabytes
+        for index in range(min(_IMAGES, len(val))):
+            image, target = val[(0, index)]
             found = [
                 result
                 for result in self.results()
@@ -195,6 +204,10 @@ class DetectorTraining:
             size = (image.shape[-2], image.shape[-1])
             detections = from_coco_results(found, self._val.categories, size)
             names = self.description.class_names
+            if self._masks and len(target["labels"]):
+                truth = val.annotations.image_instances(index)
+                shown = [each for each in truth if not each["iscrowd"]]
+                target["masks"] = compact_masks(shown, *size)
             images.append(self._truth_image(image, target))
             images.append(draw_detections(image, detections, names, max_side=_LARGEST_SIDE))
         return mosaic(images, columns=4)
