@@ -60,7 +60,7 @@ def val(
         return
     title = f"{weights} on {split or 'the validation split'}"
     console.print(metrics_table(predictor.description.task, metrics, title))
-    if "skipped" in metrics:
+    if "skipped" in metrics and (skip_bad or metrics["skipped"]):
         console.print(f"{metrics['images']} images; {metrics['skipped']} more could not be read")
     if output is not None:
         console.print(f"the figures are in {output}")

@@ -103,7 +103,8 @@ class DetectionTask:
         trained = [Category(each.id, each.name) for each in predictor.description.classes]
         coco.take_classes(trained, "the weights")
         total = len(coco)
-        check_images(coco, skip_bad=options.skip_bad, image_size=predictor.description.input.size)
+        transform: Any = predictor.model.get_submodule("transform")
+        check_images(coco, skip_bad=options.skip_bad, image_size=transform.max_size)
         training = predictor.description.recipe_group("training")
         metrics, _ = evaluate_detector(
             predictor.model,
