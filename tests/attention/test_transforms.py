@@ -63,6 +63,22 @@ def test_forward_mode_of_a_position_table():
 
     wanted = (at(table + 1e-6 * v) - at(table - 1e-6 * v)) / 2e-6
     assert torch.allclose(torch.func.jvp(at, (table,), (v,))[1], wanted, rtol=1e-6, atol=1e-7)
+    # Neither queries nor values have a tangent here.
+    assert torch.allclose(dual(at, table.detach(), v), wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("compiled_before", [True, False])
+def test_forward_mode_through_a_compiled_layer(compiled_before):
+    layer = make_layer().requires_grad_(False)
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="aot_eager")
+    x, v = torch.randn(2, 1, 8, 3, 4, dtype=torch.float64).unbind()
+    if compiled_before:
+        compiled(x)
+    wanted = (layer(x + 1e-6 * v) - layer(x - 1e-6 * v)) / 2e-6
+    assert torch.allclose(dual(compiled, x, v), wanted, rtol=1e-6, atol=1e-7)
+    assert torch.allclose(compiled(x), layer(x))
+    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("way", [*FORWARD_MODES, "vmap"])

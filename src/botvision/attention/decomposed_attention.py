@@ -77,8 +77,12 @@ def decomposed_attention(
     if not is_tracing():  # which would record the comparisons
         _check(q, size, k=k, v=v, bias_h=bias_h, bias_w=bias_w)
     check_implementation(impl)
-    name = automatic_implementation(q, v, size) if impl == "auto" else impl
-    if name in _OPERATORS and needs_plain_operations(q, k, v, bias_h, bias_w):
+    plain = needs_plain_operations(q, k, v, bias_h, bias_w)
+    if impl == "auto":
+        name = "reference" if plain else automatic_implementation(q, v, size)
+    else:
+        name = impl
+    if name in _OPERATORS and plain:
         raise ValueError(
             "impl: expected 'auto' or 'reference' under torch.func and for forward-mode "
             "derivatives, got "

@@ -22,10 +22,12 @@ def needs_plain_operations(*tensors: Tensor | None) -> bool:
     """Return whether only torch's own operations have the rules for what is being done.
 
     So it is under the transforms of ``torch.func`` (vmap, grad, jvp, ...), and where forward-mode
-    derivatives are taken of any of the tensors.
+    derivatives are taken of any of the tensors. A compiler does not show the latter, so for it a
+    level of dual tensors is enough.
     """
     if torch.compiler.is_compiling():
-        return False
+        # Read as it is, so that the compiled graph is guarded by it.
+        return forward_ad._current_level >= 0
     return _functorch.peek_interpreter_stack() is not None or any(
         each is not None and forward_ad.unpack_dual(each).tangent is not None for each in tensors
     )
