@@ -27,6 +27,7 @@ class DeepestMap(nn.Module):
     Attributes:
         body: The network, without its classifier.
         out_channels: Channels of the map.
+        has_one_size: Whether it takes squares of ``image_size`` alone.
         mean: RGB mean that the network expects, for images in 0..1.
         std: RGB standard deviation that the network expects.
 
@@ -46,13 +47,14 @@ class DeepestMap(nn.Module):
             raise ValueError(f"backbone_arguments.in_chans: expected 3 (RGB), got {channels!r}")
         # Our position tables are made for this size; networks of one size are built for it.
         config = timm.get_pretrained_cfg(name)
-        fixed = config is not None and config.fixed_input_size
+        fixed = config is not None and bool(config.fixed_input_size)
         options: dict[str, Any] = {"img_size": image_size} if name in list_models() or fixed else {}
         options |= {"features_only": True, "out_indices": self._levels, **arguments}
         body: Any = create_model(name, **options)
         if fixed:
             _check_size(name, body, image_size)
         self.body = body
+        self.has_one_size: bool = fixed
         self.out_channels: int = body.feature_info.channels()[-1]
         self.mean: tuple[float, ...] = config.mean
         self.std: tuple[float, ...] = config.std

@@ -120,8 +120,14 @@ def _adapted(detector: _Detector) -> _Detector:
     8 bits of precision, which is half a pixel at 128 and four at 1024.
     """
     theirs, heads = detector.transform, detector.roi_heads
+    # A batch is padded to multiples of it: to the whole square where the backbone takes no other.
+    divisor = theirs.max_size if detector.backbone.has_one_size else theirs.size_divisible
     detector.transform = DetectorTransform(
-        theirs.min_size, theirs.max_size, theirs.image_mean, theirs.image_std
+        theirs.min_size,
+        theirs.max_size,
+        theirs.image_mean,
+        theirs.image_std,
+        size_divisible=divisor,
     )
     widening = [detector.backbone, detector.rpn.head, heads.box_predictor]
     if heads.has_mask():
