@@ -10,6 +10,7 @@ from PIL import Image
 
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_image, upright_size
+from botvision.images.find import is_own_output
 from botvision.tasks.predictor import Predictor, ResultWriter
 from botvision.tasks.task import ProgressCallback, find_task
 
@@ -47,7 +48,7 @@ def predict_files(
 
     Raises:
         BotvisionError: If an image cannot be read, with ``skip_bad`` if none can, or a file that
-            would be written is one of the images.
+            would be replaced is one of the images or was not written by a prediction.
         ValueError: If there are no paths.
     """
     if not paths:
@@ -61,7 +62,7 @@ def predict_files(
     names = [place.relative_to(root) for place in places]
     writer = find_task(predictor.description.task).writer(predictor, output, names)
     _check_output(output, root, places, writer.files)
-    bad = _unreadable(paths, skip_bad=skip_bad)
+    bad = _unreadable(predictor, paths, skip_bad=skip_bad)
     done = 0
     with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
         for start in range(0, len(paths), batch_size):
@@ -102,14 +103,23 @@ def _check_output(output: Path, root: Path, images: Sequence[Path], files: Seque
         raise BotvisionError(f"output {output}: {min(taken)} is one of the images")
     if target == root:
         raise BotvisionError(f"output {output}: expected another folder than that of the images")
+    foreign = [path for path in files if path.exists() or path.is_symlink()]
+    if foreign and not is_own_output(output):
+        raise BotvisionError(
+            f"output {output}: {foreign[0].name} is there and is not of an earlier prediction; "
+            "choose another folder"
+        )
 
 
-def _unreadable(paths: Sequence[Path], *, skip_bad: bool) -> dict[Path, str]:
-    """Return what is wrong with files that are missing or no images; only headers are read."""
+def _unreadable(
+    predictor: Predictor[Any], paths: Sequence[Path], *, skip_bad: bool
+) -> dict[Path, str]:
+    """Return what is wrong with files that are no images or too narrow; only headers are read."""
     found = {}
     for path in paths:
         try:
-            upright_size(path)
+            if said := predictor.size_fault(upright_size(path)):
+                raise BotvisionError(f"{path}: {said}")
         except BotvisionError as error:
             if not skip_bad:
                 raise

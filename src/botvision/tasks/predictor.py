@@ -132,6 +132,10 @@ class Predictor(ABC, Generic[Result]):
     ) -> list[Result]:
         """Predict RGB images as one batch; see ``__call__``."""
 
+    def size_fault(self, size: tuple[int, int]) -> str:  # noqa: ARG002 - for implementations
+        """Return why an image of this width and height cannot be predicted; "" if it can."""
+        return ""
+
     @abstractmethod
     def covered_box(self, image: Image.Image) -> Box:
         """Return the part of an image that the network's input covers.

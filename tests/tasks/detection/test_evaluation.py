@@ -117,7 +117,7 @@ def images():
 
 def test_detections_are_the_detectors_own(detector, images):
     with torch.inference_mode():
-        outputs = detector.eval()(images)
+        outputs = [detector.eval()([image])[0] for image in images]
     found = detect(detector, images, "float32")
     for each, output, image in zip(found, outputs, images, strict=True):
         assert np.array_equal(each.xyxy, output["boxes"].numpy())

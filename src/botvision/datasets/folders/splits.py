@@ -17,7 +17,7 @@ from botvision.datasets.folders.tar_files import tar_shard
 from botvision.datasets.layouts import SPLIT_WORDS
 from botvision.errors import BotvisionError
 from botvision.images.find import IMAGE_SUFFIXES, is_leftover
-from botvision.shards.read import ImageSource, ShardedImages, open_images
+from botvision.shards.read import FolderImages, ImageSource, ShardedImages, open_images
 from botvision.texts import Names
 
 _LAST_NUMBER = re.compile(r"\d+$")
@@ -115,8 +115,9 @@ def find_split(folder: str, split: str) -> Path:
 def read_split(path: Path) -> LabeledImages:
     """Return the images of a split, sorted by name, or in the order of the shards' index.
 
-    The class of an image is the name of its innermost folder, as in timm; a tar file that is in
-    another one, or one of several, counts as a folder. Names that begin with a dot are left out.
+    The class of an image is the folder of the split that it lies in, however deep below it, as in
+    torchvision's ImageFolder. In tar files it is the innermost folder, as in timm; a tar file that
+    is in another one, or one of several, counts as a folder. Hidden files are left out.
 
     Args:
         path: Split as returned by ``find_split``.
@@ -139,7 +140,10 @@ def read_split(path: Path) -> LabeledImages:
         names, shards = Names(sorted(name for name in found if not is_leftover(name))), None
     if not names:
         raise BotvisionError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    classes = [posixpath.basename(posixpath.dirname(name)) for name in names]
+    if isinstance(images, FolderImages):
+        classes = [name.partition("/")[0] if "/" in name else "" for name in names]
+    else:
+        classes = [posixpath.basename(posixpath.dirname(name)) for name in names]
     if "" in classes:
         raise BotvisionError(
             f"{path}: {names[classes.index('')]}: expected images in a folder for each class, got "

@@ -70,7 +70,10 @@ def evaluate_detector(
 def detect(
     model: nn.Module, images: Sequence[Tensor], precision: str, *, threshold: float = 0.0
 ) -> list["Detections"]:
-    """Detect objects in images.
+    """Detect objects in images, in each as if it were alone.
+
+    Images of one size are a batch: padding to a larger neighbor would reach the global attention
+    and change what is found.
 
     Args:
         model: A torchvision detector in evaluation mode.
@@ -93,10 +96,14 @@ def detect(
     for height, width in sizes:
         if said := narrow_fault((width, height), longest):
             raise BotvisionError(said)
-    inputs = [image.as_subclass(Tensor).to(device) for image in images]
+    outputs: list[Any] = [None] * len(images)
     with torch.inference_mode():
-        with autocast(device, precision), unpasted_masks():
-            outputs: list[dict[str, Tensor]] = model(inputs)
+        for size in dict.fromkeys(sizes):
+            alike = [index for index, each in enumerate(sizes) if each == size]
+            inputs = [images[index].as_subclass(Tensor).to(device) for index in alike]
+            with autocast(device, precision), unpasted_masks():
+                for index, output in zip(alike, model(inputs), strict=True):
+                    outputs[index] = output
         supervision, found = import_supervision(), []
         for output, size in zip(outputs, sizes, strict=True):
             kept = output["scores"] >= threshold

@@ -1,7 +1,6 @@
 """A trained detector as a function of images."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
+from botvision.datasets.check.images import narrow_fault
 from botvision.errors import BotvisionError
 from botvision.tasks.detection.build import build_detector
 from botvision.tasks.detection.evaluation import detect
@@ -43,18 +43,13 @@ class DetectionPredictor(Predictor["supervision.Detections"]):
     ) -> "list[supervision.Detections]":
         """Predict RGB images; see ``Predictor.__call__``.
 
-        Images of one size that follow each other are a batch, so that no image is padded for the
-        sake of another: padding reaches the global attention.
+        Each image is predicted as if it were alone, see ``detect``.
         """
         if tta:
             raise BotvisionError("tta: expected a classifier, got a detector; leave it out")
         least = THRESHOLD if threshold is None else threshold
-        found: list[supervision.Detections] = []
-        for _, group in groupby(images, key=lambda image: image.size):
-            batch = [
-                F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True) for image in group
-            ]
-            found += detect(self.model, batch, self.description.input.precision, threshold=least)
+        pixels = [F.to_dtype(F.pil_to_tensor(each), torch.float32, scale=True) for each in images]
+        found = detect(self.model, pixels, self.description.input.precision, threshold=least)
         ids = np.array([each.id for each in self.description.classes], dtype=np.int64)
         names = np.array(self.classes)
         for detections in found:
@@ -62,6 +57,10 @@ class DetectionPredictor(Predictor["supervision.Detections"]):
             detections.data["class_name"] = names[index]
             detections.class_id = ids[index]
         return found
+
+    def size_fault(self, size: tuple[int, int]) -> str:
+        """Return that an image is too narrow to be resized; "" if it is not."""
+        return narrow_fault(size, self.model.transform.max_size)
 
     def covered_box(self, image: Image.Image) -> Box:
         """Return the image, and the padding to its right and bottom."""

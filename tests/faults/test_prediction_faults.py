@@ -1,0 +1,104 @@
+"""What happens to people who predict: their files, earlier output, odd images, batches."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from botvision.datasets.folders.splits import read_split
+from botvision.errors import BotvisionError
+from botvision.images.find import find_images
+from botvision.predict.files import predict_files
+from botvision.tasks.detection.evaluation import detect
+
+
+@pytest.fixture
+def photos(handwriting, tmp_path):
+    """A folder of three photographs."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(handwriting / "images" / f"val_{number:06d}.jpg", folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+def test_predicting_again_finds_the_same_images(kind, photos, trained_run, classifier_run, cli):
+    run = trained_run if kind == "detector" else classifier_run
+    for output in ("run1", "run1", "run2"):
+        status, text, error = cli(
+            *("predict", photos, "--weights", run.best, "--output", photos / output)
+        )
+        assert (status, error) == (0, "")
+        content = json.loads((photos / output / "predictions.json").read_text())
+        assert len(content["images"]) == 3
+    assert "files of earlier predictions" in text
+
+
+@pytest.mark.parametrize("name", ["predictions.json", "val_000000_jpg.png"])
+def test_a_file_of_the_user_is_not_replaced(name, photos, predictor, tmp_path, tree):
+    output = tmp_path / "results"
+    output.mkdir()
+    (output / name).write_text('{"images": []}')
+    before = tree(output)
+    with pytest.raises(BotvisionError, match=f"{name} is there and is not of an earlier"):
+        predict_files(predictor, find_images(photos).paths, output)
+    assert tree(output) == before
+
+
+def test_a_named_output_folder_is_predicted(photos, predictor, tmp_path):
+    predict_files(predictor, find_images(photos).paths, tmp_path / "out")
+    assert len(find_images(tmp_path / "out").paths) == 3
+
+
+@pytest.mark.parametrize("size", [(400, 2), (2, 400)])
+def test_strips(size, photos, predictor, tmp_path):
+    Image.new("RGB", size, "gray").save(photos / "val_000001b.png")
+    paths = find_images(photos).paths
+    with pytest.raises(
+        BotvisionError, match=r"val_000001b\.png: .*a longer side of at most"
+    ) as raised:
+        predict_files(predictor, paths, tmp_path / "out")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out").exists()
+    content, _ = predict_files(predictor, paths, tmp_path / "out", skip_bad=True)
+    assert len(content["images"]) == 3
+    assert [each["file_name"] for each in content["skipped"]] == ["val_000001b.png"]
+
+
+def test_detections_do_not_depend_on_neighbors(predictor):
+    generator = np.random.default_rng(0)
+    images = [
+        torch.from_numpy(generator.random((3, *size), np.float32))
+        for size in [(64, 64), (32, 64), (64, 32), (32, 64), (48, 64)]
+    ]
+    alone = [detect(predictor.model, [image], "float32")[0] for image in images]
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1]):
+        together = detect(predictor.model, [images[index] for index in order], "float32")
+        for index, found in zip(order, together, strict=True):
+            assert np.allclose(found.xyxy, alone[index].xyxy, atol=1e-4)
+            assert np.allclose(found.confidence, alone[index].confidence, atol=1e-5)
+            assert (found.class_id == alone[index].class_id).all()
+
+
+def test_nested_class_folders_are_those_of_torchvision(tmp_path):
+    for name in ("cat/big/0.jpg", "cat/small/0.jpg", "cat/1.jpg", "dog/a/b/0.jpg", "dog/a/1.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    (tmp_path / "cat" / "@eaDir").mkdir()
+    (tmp_path / "cat" / "@eaDir" / "0.jpg").touch()
+    (tmp_path / "cat" / "._1.jpg").touch()
+    found = read_split(tmp_path)
+    shutil.rmtree(tmp_path / "cat" / "@eaDir")
+    (tmp_path / "cat" / "._1.jpg").unlink()
+    theirs = torchvision.datasets.ImageFolder(str(tmp_path))
+    assert list(found.classes) == theirs.classes
+    expected = {
+        str(tmp_path / name): label for name, label in zip(found.names, found.labels, strict=True)
+    }
+    assert {path: int(label) for path, label in expected.items()} == dict(theirs.samples)
