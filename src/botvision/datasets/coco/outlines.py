@@ -83,7 +83,7 @@ def outline_boxes(segmentations: Sequence[Any], encoded: Sequence[bytes], sizes:
     if rows:
         counts = [sum(map(len, segmentations[row])) for row in rows]
         numbers = b"".join(
-            # A number is a byte and 8 of its own: taken from there in a quarter of the time.
+            # A number is a byte and 8 of its own: taken from there, it need not be packed again.
             encoded[row][-9 * count :]
             if len(segmentations[row]) == 1
             else _MSGPACK.encode(list(itertools.chain.from_iterable(segmentations[row])))[
