@@ -102,3 +102,32 @@ def test_nested_class_folders_are_those_of_torchvision(tmp_path):
         str(tmp_path / name): label for name, label in zip(found.names, found.labels, strict=True)
     }
     assert {path: int(label) for path, label in expected.items()} == dict(theirs.samples)
+
+
+def test_detections_cut_at_the_limit_are_said(photos, trained_run, classifier_run, cli):
+    import botvision
+
+    predictor = botvision.load(trained_run.best)
+    assert predictor.max_detections == 10
+    paths = find_images(photos).paths
+    content, writer = predict_files(predictor, paths, photos.parent / "few", threshold=0.0)
+    assert [image["max_detections"] for image in content["images"]] == [10] * 3
+    assert "3 of the images have 10 instances, the most that this model gives" in str(
+        writer.summary()
+    )
+    predictor.limit_detections(40)
+    content, writer = predict_files(predictor, paths, photos.parent / "many", threshold=0.0)
+    assert len(content["annotations"]) == 3 * 40
+    assert [image["max_detections"] for image in content["images"]] == [40] * 3
+    content, writer = predict_files(predictor, paths, photos.parent / "sure", threshold=0.9)
+    assert not any("max_detections" in image for image in content["images"])
+    assert len(writer.summary()) == 1
+    with pytest.raises(BotvisionError, match="max_detections: expected 1 or more, got 0"):
+        predictor.limit_detections(0)
+    for weights, expected in ((trained_run.best, 0), (classifier_run.best, 2)):
+        status, _, error = cli(
+            *("predict", photos, "--weights", weights, "--output", photos.parent / str(expected)),
+            *("--max-detections", 500),
+        )
+        assert status == expected, error
+    assert "max_detections: expected a detector" in error

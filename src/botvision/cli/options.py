@@ -16,6 +16,10 @@ Device = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override: training.epochs=3 (repeatable).")
 ]
+MaxDetections = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most objects found in an image; that of the training if none."),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")]
 Tta = Annotated[
     bool, typer.Option("--tta", help="Horizontal-flip test-time augmentation (classifiers).")

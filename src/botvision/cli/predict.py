@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from botvision.cli.display import counting, open_console, print_plain
-from botvision.cli.options import WEIGHTS_HELP, AsJson, Device, SkipBad, Tta
+from botvision.cli.options import WEIGHTS_HELP, AsJson, Device, MaxDetections, SkipBad, Tta
 
 
 def predict(
@@ -20,6 +20,7 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, help="Smallest score to keep; 0.5 for detectors."),
     ] = None,
+    max_detections: MaxDetections = None,
     tta: Tta = False,
     skip_bad: SkipBad = False,
     device: Device = None,
@@ -36,6 +37,8 @@ def predict(
     console = open_console(as_json=as_json)
     found = find_images(source)
     predictor = load(weights, device)
+    if max_detections is not None:
+        predictor.limit_detections(max_detections)
     with counting(console, "predict") as progress:
         content, writer = predict_files(
             predictor,

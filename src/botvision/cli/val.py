@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from botvision.cli.display import counting, metrics_table, open_console
-from botvision.cli.options import WEIGHTS_HELP, AsJson, Device, Tta
+from botvision.cli.options import WEIGHTS_HELP, AsJson, Device, MaxDetections, Tta
 
 
 def val(
@@ -25,6 +25,7 @@ def val(
     image_size: Annotated[
         int | None, typer.Option(min=32, help="Side in pixels; that of the training if none.")
     ] = None,
+    max_detections: MaxDetections = None,
     tta: Tta = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out unreadable images, and count them.")
@@ -44,6 +45,8 @@ def val(
 
     console = open_console(as_json=as_json)
     predictor = load(weights, device, image_size=image_size)
+    if max_detections is not None:
+        predictor.limit_detections(max_detections)
     with counting(console, "evaluate") as progress:
         metrics = evaluate(
             predictor,

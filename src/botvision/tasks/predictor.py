@@ -132,6 +132,14 @@ class Predictor(ABC, Generic[Result]):
     ) -> list[Result]:
         """Predict RGB images as one batch; see ``__call__``."""
 
+    def limit_detections(self, count: int) -> None:  # noqa: ARG002 - for implementations
+        """Set how many objects are found in an image at most; it needs no training.
+
+        Raises:
+            BotvisionError: If the model has no such limit, or it cannot be set.
+        """
+        raise BotvisionError(f"max_detections: expected a detector, got a model for {self.task}")
+
     def size_fault(self, size: tuple[int, int]) -> str:  # noqa: ARG002 - for implementations
         """Return why an image of this width and height cannot be predicted; "" if it can."""
         return ""

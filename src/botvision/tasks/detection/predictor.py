@@ -58,6 +58,26 @@ class DetectionPredictor(Predictor["supervision.Detections"]):
             detections.class_id = ids[index]
         return found
 
+    @property
+    def max_detections(self) -> int:
+        """How many objects are found in an image at most."""
+        heads = getattr(self.model, "roi_heads", None)
+        count: int = len(self.model.queries.weight) if heads is None else heads.detections_per_img
+        return count
+
+    def limit_detections(self, count: int) -> None:
+        """Set ``max_detections``, and let as many regions be proposed; see ``Predictor``."""
+        if count < 1:
+            raise BotvisionError(f"max_detections: expected 1 or more, got {count}")
+        if not hasattr(self.model, "roi_heads"):
+            raise BotvisionError(
+                f"max_detections: a DETR has one query per object, {self.max_detections} of them; "
+                "train one with another model.num_queries"
+            )
+        self.model.roi_heads.detections_per_img = count
+        for proposals in (self.model.rpn._pre_nms_top_n, self.model.rpn._post_nms_top_n):
+            proposals["testing"] = max(proposals["testing"], 2 * count)
+
     def size_fault(self, size: tuple[int, int]) -> str:
         """Return that an image is too narrow to be resized; "" if it is not."""
         return narrow_fault(size, self.model.transform.max_size)

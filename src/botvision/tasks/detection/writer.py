@@ -24,8 +24,9 @@ class DetectionWriter:
     """Writes an overlay of each image and ``predictions.json``; see ``ResultWriter``.
 
     ``predictions.json`` holds ``images`` (id, file name, size), ``categories``, ``annotations``,
-    records in COCO's results format, and ``skipped`` (file name and reason). Overlays lie below
-    the output folder as the images do below the folder they have in common.
+    records in COCO's results format, and ``skipped`` (file name and reason). Images in which the
+    model's limit was reached, so that objects may be missing, have it as ``max_detections``.
+    Overlays lie below the output folder as the images do below the folder they have in common.
 
     Args:
         predictor: Predictor of the results.
@@ -45,6 +46,8 @@ class DetectionWriter:
         # Results carry the ids of the data set; files and colors go by the index of the class.
         self._indices = {each.id: index for index, each in enumerate(classes)}
         self._names = predictor.classes
+        self._limit = predictor.max_detections
+        self._cut = 0  # images in which the limit was reached
         self._content: dict[str, Any] = {
             "images": [],
             "categories": [vars(category) for category in self._categories],
@@ -59,15 +62,13 @@ class DetectionWriter:
     def add(self, name: Path, image: Image.Image, result: "supervision.Detections") -> None:
         """Write the overlay of an image; see ``ResultWriter.add``."""
         number = self._ids[name]
-        self._content["images"].append(
-            {
-                "id": number,
-                "file_name": name.as_posix(),
-                "width": image.width,
-                "height": image.height,
-            }
-        )
+        record: dict[str, Any] = {"id": number, "file_name": name.as_posix()}
+        record |= {"width": image.width, "height": image.height}
         assert result.class_id is not None
+        if len(result.class_id) >= self._limit:
+            record["max_detections"] = self._limit
+            self._cut += 1
+        self._content["images"].append(record)
         indices = [self._indices[each] for each in result.class_id.tolist()]
         indexed = replace(result, class_id=np.array(indices, dtype=np.int64))
         self._content["annotations"].extend(coco_results(indexed, number, self._categories))
@@ -86,7 +87,13 @@ class DetectionWriter:
     def summary(self) -> list[str]:
         """Return the number of instances and where the overlays are."""
         found, images = len(self._content["annotations"]), len(self._content["images"])
-        return [f"{found} instances in {images} images; overlays are in {self._output}"]
+        lines = [f"{found} instances in {images} images; overlays are in {self._output}"]
+        if self._cut:
+            lines.append(
+                f"{self._cut} of the images have {self._limit} instances, the most that this model "
+                "gives: there may be more; max_detections raises it"
+            )
+        return lines
 
 
 def _overlay_names(names: Sequence[Path]) -> list[Path]:
