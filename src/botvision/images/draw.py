@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from botvision.files import replacing
+from botvision.images.captions import draw_caption
 
 if TYPE_CHECKING:
     from supervision import CompactMask
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _GOLDEN_RATIO = 0.618034
 _OPACITY = 0.45  # of masks
 _SMALLEST_SIDE = 384  # small images are enlarged so that boxes and labels can be read
+LARGEST_CELL = 640
+"""Longest side in pixels of an image on a sheet; it is reduced before anything is drawn on it."""
 
 
 def class_color(number: int) -> tuple[int, int, int]:
@@ -40,7 +43,8 @@ def draw_instances(
 ) -> Image.Image:
     """Draw boxes, captions and masks on an image, enlarged if it is small.
 
-    The first instance lies on top; of detections this is the one with the highest score.
+    Lines and text grow with the image, so that they can be seen wherever the whole of it is. The
+    first instance lies on top; of detections this is the one with the highest score.
 
     Args:
         image: [3, H, W], uint8 or float in 0..1.
@@ -63,10 +67,11 @@ def draw_instances(
     scale = np.array([drawn.width / width, drawn.height / height] * 2, np.float32)
     scaled = torch.as_tensor(boxes).detach().cpu().float().numpy()[::-1] * scale
     scaled[:, 2:] = np.maximum(scaled[:, 2:], scaled[:, :2])
+    width = _line_width(drawn.size)
     for box, color in zip(scaled.astype(int).tolist(), colors, strict=True):
-        draw.rectangle(box, outline=color, width=2)
+        draw.rectangle(box, outline=color, width=width)
     for (x, y, *_), caption, color in zip(scaled.tolist(), reversed(captions), colors, strict=True):
-        _caption(draw, x, y, caption, color)
+        draw_caption(draw, x, y, caption, color)
     return drawn
 
 
@@ -117,13 +122,8 @@ def _tint(
     canvas[:] = np.rint(blended, out=blended)
 
 
-def _caption(
-    draw: ImageDraw.ImageDraw, x: float, y: float, text: str, color: tuple[int, int, int]
-) -> None:
-    left, top, right, bottom = draw.textbbox((x, y), text, font_size=14)
-    up = min(bottom - y, y)
-    draw.rectangle((left - 1, top - up - 1, right + 1, bottom - up + 1), fill=color)
-    draw.text((x, y - up), text, fill=(0, 0, 0), font_size=14)
+def _line_width(size: tuple[int, int]) -> int:
+    return max(2, min(round(max(size) / 320), min(size) // 40))
 
 
 def mosaic(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:

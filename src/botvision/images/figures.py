@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from botvision.files import replacing
+from botvision.images.captions import readable
 
 _MOST_COUNTS = 25  # classes, beyond which counts cannot be read
 _MOST_NAMES = 120
@@ -24,14 +25,15 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 100) -> None:
         dpi: Pixels an inch.
     """
     with replacing(path) as temporary, warnings.catch_warnings():
-        # A name in letters that the font lacks shows as boxes; that is no reason to fill a log.
+        # The user's matplotlib may be set to a font of fewer letters; that fills no log.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(temporary, dpi=dpi)
 
 
 def plain_text(name: str, *, longest: int = 28) -> str:
     """A name for a figure, its end cut off; none of it is taken for a formula or a mark."""
-    cut = name if len(name) <= longest else name[: longest - 3] + "..."
+    whole = readable(name, installed_fonts=False)
+    cut = whole if len(whole) <= longest else whole[: longest - 3] + "..."
     shown = " ".join(cut.split()).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 

@@ -51,7 +51,7 @@ def drawn_before(image, found, factor):
 
 @pytest.mark.parametrize(("size", "factor"), [((410, 500), 1), ((97, 130), 3), ((23, 31), 12)])
 def test_the_image_is_that_of_before(size, factor, monkeypatch):
-    monkeypatch.setattr(draw, "_caption", lambda *arguments: None)
+    monkeypatch.setattr(draw, "draw_caption", lambda *arguments: None)
     image, found = example(*size)
     expected = drawn_before(image, found, factor)
     assert np.array_equal(np.asarray(draw_detections(image, found, NAMES)), expected)

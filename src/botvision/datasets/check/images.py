@@ -19,12 +19,11 @@ from botvision.datasets.coco.store import CocoAnnotations
 from botvision.datasets.loading import load_batches
 from botvision.errors import BotvisionError
 from botvision.images.decode import decode_image
-from botvision.images.draw import draw_instances, mosaic
+from botvision.images.draw import LARGEST_CELL, draw_instances, mosaic
 from botvision.shards.read import ImageSource, ShardError, ShardFiles
 
 _READ_AT_ONCE = 8  # images a worker hands over together
 _SAMPLES = 16
-_LONGEST_SIDE = 640  # pixels of a sample
 
 
 @dataclass(frozen=True)
@@ -245,13 +244,11 @@ def _sample(annotations: CocoAnnotations, images: ImageSource, index: int) -> Im
     boxes[:, 2:] += boxes[:, :2]
     numbers = {category.id: i for i, category in enumerate(annotations.categories)}
     classes = [numbers[each["category_id"]] for each in instances]
-    sample = draw_instances(
+    return draw_instances(
         image,
         boxes,
         [number + 1 for number in classes],
         [annotations.categories[number].name for number in classes],
         compact_masks(instances, height, width) if instances else None,
-        max_side=2 * _LONGEST_SIDE,
+        max_side=LARGEST_CELL,
     )
-    sample.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    return sample

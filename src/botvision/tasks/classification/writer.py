@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from botvision.files import replacing, write_json
-from botvision.images.draw import mosaic
+from botvision.images.captions import caption_font, fitted, readable
+from botvision.images.draw import LARGEST_CELL, mosaic
 from botvision.tasks.classification.metrics import BEST_CLASSES
 from botvision.tasks.classification.predictor import ClassificationPredictor
 
@@ -22,7 +23,6 @@ _LINES = 3  # below an image of the sheet
 _BARS_OF = 20  # images in the summary
 _BAR_WIDTH = 24  # of a certain class
 _SIDE = 192  # smaller images are enlarged to about this
-_FONT = ImageFont.load_default(14)
 _LINE = 20
 BLACK, GREEN, RED = (30, 30, 30), (0, 120, 60), (190, 30, 30)
 Line = tuple[str, tuple[int, int, int]]
@@ -113,27 +113,21 @@ def captioned(image: Tensor, lines: Sequence[Line], *, mean: Tensor, std: Tensor
 
     Args:
         image: float32 [3, H, W].
-        lines: Texts and their colors; cut where they are too long.
+        lines: Texts and their colors, in any script; cut where they are too long.
         mean: Mean that the image was normalized with, [3].
         std: Standard deviation that it was normalized with, [3].
     """
     shown = (image.cpu().float() * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
-    height, width = shown.shape[-2:]
-    factor = max(1, round(_SIDE / max(height, width)))
-    shown = F.to_dtype(shown, torch.uint8, scale=True)
-    height, width = height * factor, width * factor
+    drawn = F.to_pil_image(F.to_dtype(shown, torch.uint8, scale=True))
+    drawn.thumbnail((LARGEST_CELL, LARGEST_CELL))
+    factor = max(1, round(_SIDE / max(drawn.size)))
+    width, height = drawn.width * factor, drawn.height * factor
     sheet = Image.new("RGB", (width, height + _LINE * len(lines)), "white")
-    sheet.paste(F.to_pil_image(shown).resize((width, height), Image.Resampling.NEAREST))
+    sheet.paste(drawn.resize((width, height), Image.Resampling.NEAREST))
     draw = ImageDraw.Draw(sheet)
     for number, (text, color) in enumerate(lines):
         place = (2, height + number * _LINE + 1)
-        draw.text(place, _fitted(text, width - 4), fill=color, font=_FONT)
+        line = readable(text)
+        font = caption_font(line)
+        draw.text(place, fitted(line, font, width - 4), fill=color, font=font)
     return sheet
-
-
-def _fitted(text: str, width: int) -> str:
-    if _FONT.getlength(text) <= width:
-        return text
-    while text and _FONT.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

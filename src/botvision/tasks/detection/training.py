@@ -13,7 +13,7 @@ from botvision.datasets.check.training import check_contents, check_images
 from botvision.datasets.coco.augmentation import evaluation_transform, training_transform
 from botvision.datasets.coco.dataset import CocoInstances, Target
 from botvision.datasets.coco.polygons import compact_masks
-from botvision.images.draw import draw_instances, mosaic, save_evaluation
+from botvision.images.draw import LARGEST_CELL, draw_instances, mosaic, save_evaluation
 from botvision.precision import autocast
 from botvision.tasks.detection.build import build_detector, load_backbone_weights
 from botvision.tasks.detection.charts import draw_charts
@@ -26,7 +26,6 @@ from botvision.weights.file import Description, InputDescription, ModelClass
 
 _IMAGES = 8
 _SHOWN_SCORE = 0.5
-_LARGEST_SIDE = 1024  # of images on the validation sheet
 Batch = tuple[list[Tensor], list[Target]]
 
 
@@ -209,14 +208,14 @@ class DetectorTraining:
                 shown = [each for each in truth if not each["iscrowd"]]
                 target["masks"] = compact_masks(shown, *size)
             images.append(self._truth_image(image, target))
-            images.append(draw_detections(image, detections, names, max_side=_LARGEST_SIDE))
+            images.append(draw_detections(image, detections, names, max_side=LARGEST_CELL))
         return mosaic(images, columns=4)
 
     def _truth_image(self, image: Tensor, target: Target) -> Image.Image:
         labels = target["labels"].tolist()
         names = [self._train.categories[label - 1].name for label in labels]
         boxes, masks = target["boxes"], target.get("masks")
-        return draw_instances(image, boxes, labels, names, masks, max_side=_LARGEST_SIDE)
+        return draw_instances(image, boxes, labels, names, masks, max_side=LARGEST_CELL)
 
 
 def _plain(value: Any) -> Any:
