@@ -50,9 +50,65 @@ def test_a_file_of_the_user_is_not_replaced(name, photos, predictor, tmp_path, t
     assert tree(output) == before
 
 
-def test_a_named_output_folder_is_predicted(photos, predictor, tmp_path):
+def test_output_that_was_interrupted_moved_or_linked_is_no_input(photos, predictor, tmp_path):
     predict_files(predictor, find_images(photos).paths, tmp_path / "out")
-    assert len(find_images(tmp_path / "out").paths) == 3
+    (tmp_path / "out" / "predictions.json").unlink()
+    shutil.copytree(tmp_path / "out", photos / "copied")
+    (photos / "linked.png").symlink_to(tmp_path / "out" / "val_000000_jpg.png")
+    found = find_images(photos)
+    assert len(found.paths) == 3
+    assert found.left_out == {"files of earlier predictions": 4}
+    with pytest.raises(BotvisionError, match="left out: 3 files of earlier predictions"):
+        find_images(tmp_path / "out")
+    # The interrupted work is done again.
+    content, _ = predict_files(predictor, found.paths, tmp_path / "out")
+    assert len(content["images"]) == 3
+
+
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+def test_output_of_an_earlier_version_is_no_input(kind, photos):
+    """It bears no marks."""
+    output = photos / "predictions"
+    (output / "sub").mkdir(parents=True)
+    names = ["a.jpg", "sub/b.PNG", "sub/b.png"]
+    drawn = ["a_jpg.png", "sub/b_png.png", "sub/b_png_2.png"]
+    images = [{"file_name": name, "id": number} for number, name in enumerate(names)]
+    content = {"images": images, "categories": [], "annotations": [], "skipped": []}
+    if kind == "classifier":
+        drawn = ["predictions.jpg"]
+        content = {"classes": [], "images": images, "skipped": []}
+    (output / "predictions.json").write_text(json.dumps(content))
+    for name in (*drawn, "mine.png", "sub/mine.png"):
+        Image.new("RGB", (9, 9)).save(output / name)
+    found = find_images(photos)
+    assert [path.name for path in found.paths[:2]] == ["mine.png", "mine.png"]
+    assert len(found.paths) == 5
+    assert found.left_out == {"files of earlier predictions": len(drawn) + 1}
+
+
+def test_images_beside_an_output_are_input(photos, predictor, tmp_path):
+    other = tmp_path / "other.png"
+    Image.new("RGB", (64, 64)).save(other)
+    predict_files(predictor, [other], photos)
+    assert len(find_images(tmp_path).paths) == 4
+    assert len(find_images(photos).paths) == 3
+
+
+@pytest.mark.parametrize("how", ["replaced", "linked"])
+def test_a_file_of_the_user_among_the_output_is_not_replaced(how, photos, predictor, tmp_path):
+    output = tmp_path / "out"
+    predict_files(predictor, find_images(photos).paths, output)
+    mine = output / "val_000001_jpg.png"
+    if how == "linked":
+        moved = mine.rename(tmp_path / "mine.png")
+        mine.symlink_to(moved)
+    else:
+        shutil.copy(photos / "val_000000.jpg", mine)
+    before = mine.read_bytes()
+    with pytest.raises(BotvisionError, match=r"val_000001_jpg\.png is there and is not of an ear"):
+        predict_files(predictor, find_images(photos).paths, output)
+    assert mine.read_bytes() == before
+    assert mine.is_symlink() == (how == "linked")
 
 
 @pytest.mark.parametrize("size", [(400, 2), (2, 400)])

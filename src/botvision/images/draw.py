@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from botvision.files import replacing
 from botvision.images.captions import draw_caption
+from botvision.images.own_files import save_drawn
 
 if TYPE_CHECKING:
     from supervision import CompactMask
@@ -149,4 +150,4 @@ def save_evaluation(image: Image.Image, folder: Path, epoch: int) -> None:
     """Write an evaluation's mosaic as ``val_epoch<epoch>.jpg`` and ``val_predictions.jpg``."""
     for name in (f"val_epoch{epoch:03d}.jpg", "val_predictions.jpg"):
         with replacing(folder / name) as temporary:
-            image.save(temporary)
+            save_drawn(image, temporary)

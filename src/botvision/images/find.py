@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-import msgspec
-
 from botvision.errors import BotvisionError
+from botvision.images.own_files import is_own_file
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -22,11 +21,6 @@ IMAGE_SUFFIXES = frozenset(
 _LEFTOVER_FOLDERS = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 )
-OUTPUT_NAME = "predictions.json"
-"""Name of the file that a prediction writes beside its images."""
-
-_Output = dict[str, msgspec.Raw]
-_OUTPUT_KEYS = {"images", "skipped"}
 _LEFTOVER_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
 
@@ -88,24 +82,11 @@ def image_files(folder: Path, pattern: str = "**/*") -> Iterator[Path]:
     return (path for path in files_below(folder, pattern) if is_image_name(path))
 
 
-def is_own_output(folder: Path) -> bool:
-    """Return whether a folder holds the ``predictions.json`` of an earlier prediction.
-
-    Args:
-        folder: Folder that may hold one.
-    """
-    try:
-        content = msgspec.json.decode((folder / OUTPUT_NAME).read_bytes(), type=_Output)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return False
-    return bool(content) and content.keys() >= _OUTPUT_KEYS
-
-
 def find_images(paths: Path | Iterable[Path]) -> FoundImages:
     """Find image files: those given, and those in the folders given and their subfolders.
 
-    A file that is given by itself is taken whatever its name; its content tells the format. Folders
-    below the given ones that hold an earlier prediction's output are left out.
+    A file that is given by itself is taken whatever its name; its content tells the format. What
+    botvision drew, such as the overlays of an earlier prediction, is left out of folders.
 
     Args:
         paths: Files and folders.
@@ -121,18 +102,13 @@ def find_images(paths: Path | Iterable[Path]) -> FoundImages:
         if not path.is_dir():
             raise BotvisionError(f"{path}: no such file or folder")
         own = FoundImages()
-        outputs = {
-            file.parent
-            for file in path.glob(f"*/**/{OUTPUT_NAME}")  # a folder that was named is meant
-            if is_own_output(file.parent)
-        }
         for file in sorted(path.rglob("*")):
             if not file.is_file():
                 continue
-            if not outputs.isdisjoint(file.parents):
-                own.left_out["files of earlier predictions"] += 1
-            elif is_leftover(file.relative_to(path)):
+            if is_leftover(file.relative_to(path)):
                 own.left_out["hidden or system files"] += 1
+            elif is_own_file(file, path):
+                own.left_out["files of earlier predictions"] += 1
             elif is_image_name(file):
                 own.paths.append(file)
             else:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_image, upright_size
-from botvision.images.find import is_own_output
+from botvision.images.own_files import is_own_file
 from botvision.tasks.predictor import Predictor, ResultWriter
 from botvision.tasks.task import ProgressCallback, find_task
 
@@ -103,11 +103,13 @@ def _check_output(output: Path, root: Path, images: Sequence[Path], files: Seque
         raise BotvisionError(f"output {output}: {min(taken)} is one of the images")
     if target == root:
         raise BotvisionError(f"output {output}: expected another folder than that of the images")
-    foreign = [path for path in files if path.exists() or path.is_symlink()]
-    if foreign and not is_own_output(output):
+    there = (path for path in files if path.exists() or path.is_symlink())
+    foreign = [path for path in there if path.is_symlink() or not is_own_file(path, output)]
+    if foreign:
+        others = f" (and {len(foreign) - 1} more)" if foreign[1:] else ""
         raise BotvisionError(
-            f"output {output}: {foreign[0].name} is there and is not of an earlier prediction; "
-            "choose another folder"
+            f"output {output}: {foreign[0].relative_to(output)}{others} is there and is not of an "
+            "earlier prediction; choose another folder"
         )
 
 

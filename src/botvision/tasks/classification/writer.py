@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 from botvision.files import replacing, write_json
 from botvision.images.captions import caption_font, fitted, readable
 from botvision.images.draw import LARGEST_CELL, mosaic
+from botvision.images.own_files import MADE_BY, OUTPUT_NAME, SHEET_NAME, save_drawn
 from botvision.tasks.classification.metrics import BEST_CLASSES
 from botvision.tasks.classification.predictor import ClassificationPredictor
 
@@ -31,8 +32,8 @@ Line = tuple[str, tuple[int, int, int]]
 class ClassificationWriter:
     """Writes ``predictions.json`` and a sheet of the first 25 images; see ``ResultWriter``.
 
-    ``predictions.json`` holds ``classes``, ``images`` (file name and the five most probable
-    classes with their probabilities) and ``skipped`` (file name and reason).
+    ``predictions.json`` holds ``made_by``, ``classes``, ``images`` (file name and the five most
+    probable classes with their probabilities) and ``skipped`` (file name and reason).
 
     Args:
         predictor: Predictor of the results.
@@ -51,7 +52,7 @@ class ClassificationWriter:
         self._output = output
         self._images: list[dict[str, Any]] = []
         self._cells: list[Image.Image] = []
-        self.files = [output / "predictions.json", output / "predictions.jpg"]
+        self.files = [output / OUTPUT_NAME, output / SHEET_NAME]
 
     def add(self, name: Path, image: Image.Image, result: "supervision.Classifications") -> None:
         """Keep the result of an image; see ``ResultWriter.add``."""
@@ -68,14 +69,15 @@ class ClassificationWriter:
     def finish(self, skipped: list[dict[str, str]]) -> dict[str, Any]:
         """Write the sheet and ``predictions.json``, and return the content of the latter."""
         content = {
+            "made_by": MADE_BY,
             "classes": list(self._predictor.classes),
             "images": self._images,
             "skipped": skipped,
         }
         self._output.mkdir(parents=True, exist_ok=True)
-        with replacing(self._output / "predictions.jpg") as temporary:
-            mosaic(self._cells).save(temporary)
-        write_json(self._output / "predictions.json", content)
+        with replacing(self._output / SHEET_NAME) as temporary:
+            save_drawn(mosaic(self._cells), temporary)
+        write_json(self._output / OUTPUT_NAME, content)
         return content
 
     def summary(self) -> list[str]:

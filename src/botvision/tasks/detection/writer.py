@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 from botvision.datasets.coco.store import Category
 from botvision.files import replacing, write_json
 from botvision.images.draw import draw_instances
+from botvision.images.own_files import MADE_BY, OUTPUT_NAME, overlay_names, save_drawn
 from botvision.tasks.detection.metrics import coco_results
 from botvision.tasks.detection.predictor import DetectionPredictor
 
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 class DetectionWriter:
     """Writes an overlay of each image and ``predictions.json``; see ``ResultWriter``.
 
-    ``predictions.json`` holds ``images`` (id, file name, size), ``categories``, ``annotations``,
-    records in COCO's results format, and ``skipped`` (file name and reason). Images in which the
-    model's limit was reached, so that objects may be missing, have it as ``max_detections``.
+    ``predictions.json`` holds ``made_by``, ``images`` (id, file name, size), ``categories``,
+    ``annotations``, records in COCO's results format, and ``skipped`` (file name and reason).
+    Images in which the model's limit was reached, so that objects may be missing, have it as
+    ``max_detections``.
     Overlays lie below the output folder as the images do below the folder they have in common.
 
     Args:
@@ -39,7 +41,7 @@ class DetectionWriter:
 
     def __init__(self, predictor: DetectionPredictor, output: Path, names: Sequence[Path]) -> None:
         self._output = output
-        self._places = dict(zip(names, _overlay_names(names), strict=True))
+        self._places = dict(zip(names, overlay_names(names), strict=True))
         self._ids = {name: number for number, name in enumerate(names, start=1)}
         classes = predictor.description.classes
         self._categories = [Category(each.id, each.name) for each in classes]
@@ -49,13 +51,14 @@ class DetectionWriter:
         self._limit = predictor.max_detections
         self._cut = 0  # images in which the limit was reached
         self._content: dict[str, Any] = {
+            "made_by": MADE_BY,
             "images": [],
             "categories": [vars(category) for category in self._categories],
             "annotations": [],
             "skipped": [],
         }
         self.files = [
-            output / "predictions.json",
+            output / OUTPUT_NAME,
             *(output / place for place in self._places.values()),
         ]
 
@@ -75,13 +78,13 @@ class DetectionWriter:
         overlay = self._output / self._places[name]
         overlay.parent.mkdir(parents=True, exist_ok=True)
         with replacing(overlay) as temporary:
-            draw_detections(F.pil_to_tensor(image), indexed, self._names).save(temporary)
+            save_drawn(draw_detections(F.pil_to_tensor(image), indexed, self._names), temporary)
 
     def finish(self, skipped: list[dict[str, str]]) -> dict[str, Any]:
         """Write ``predictions.json`` and return its content."""
         self._content["skipped"] = skipped
         self._output.mkdir(parents=True, exist_ok=True)
-        write_json(self._output / "predictions.json", self._content)
+        write_json(self._output / OUTPUT_NAME, self._content)
         return self._content
 
     def summary(self) -> list[str]:
@@ -94,20 +97,6 @@ class DetectionWriter:
                 "gives: there may be more; max_detections raises it"
             )
         return lines
-
-
-def _overlay_names(names: Sequence[Path]) -> list[Path]:
-    """Return the paths of the overlays; names that differ in case alone get a number."""
-    taken: set[str] = set()
-    overlays = []
-    for name in names:
-        stem = f"{name.stem}_{name.suffix[1:].lower()}"
-        overlay, number = name.with_name(f"{stem}.png"), 2
-        while str(overlay) in taken:
-            overlay, number = name.with_name(f"{stem}_{number}.png"), number + 1
-        taken.add(str(overlay))
-        overlays.append(overlay)
-    return overlays
 
 
 def draw_detections(
