@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from botvision.errors import BotvisionError
 from botvision.recipes.running import resume_run, train_recipe
@@ -33,15 +34,26 @@ def test_metric_without_truth_chooses_nothing(handwriting, make_recipe, tmp_path
     assert len(notes) == 1
 
 
-def test_one_run_is_trained_by_one_process(make_recipe, trained_run, forked_command, cli, tmp_path):
-    recipe = tmp_path / "recipe.yaml"
-    RunFolder.create(tmp_path / "written", make_recipe("name=held").model_dump(mode="json"))
-    (tmp_path / "written" / "recipe.yaml").rename(recipe)
-    run = RunFolder(tmp_path / "instance_segmentation" / "held")
-    first = forked_command("train", recipe, "--runs", tmp_path)
-    while not run.state.exists():
-        assert first.processes[0].is_alive(), first.text()
-        time.sleep(0.005)
+@pytest.fixture
+def started(make_recipe, forked_command, tmp_path):
+    """A function that starts a run, waits for its first state, and gives process and folder."""
+
+    def start(*overrides):
+        recipe = tmp_path / "recipe.yaml"
+        made = make_recipe("name=started", *overrides)
+        recipe.write_text(yaml.safe_dump(made.model_dump(mode="json")))
+        run = RunFolder(tmp_path / "instance_segmentation" / "started")
+        first = forked_command("train", recipe, "--runs", tmp_path)
+        while not run.state.exists():
+            assert first.processes[0].is_alive(), first.text()
+            time.sleep(0.005)
+        return first, run
+
+    return start
+
+
+def test_one_run_is_trained_by_one_process(started, trained_run, cli):
+    first, run = started()
     os.kill(first.processes[0].pid, signal.SIGSTOP)
     before = run.metrics.read_text()
     status, _, error = cli("train", "--resume", run.path)
@@ -54,16 +66,8 @@ def test_one_run_is_trained_by_one_process(make_recipe, trained_run, forked_comm
     assert run.metrics.read_text() == trained_run.metrics.read_text()
 
 
-def test_a_killed_process_holds_nothing(make_recipe, forked_command, cli, tmp_path):
-    recipe = tmp_path / "recipe.yaml"
-    made = make_recipe("name=killed", "training.num_workers=2").model_dump(mode="json")
-    RunFolder.create(tmp_path / "written", made)
-    (tmp_path / "written" / "recipe.yaml").rename(recipe)
-    run = RunFolder(tmp_path / "instance_segmentation" / "killed")
-    first = forked_command("train", recipe, "--runs", tmp_path)
-    while not run.state.exists():
-        assert first.processes[0].is_alive(), first.text()
-        time.sleep(0.005)
+def test_a_killed_process_holds_nothing(started, cli):
+    first, run = started("training.num_workers=2")
     os.kill(first.processes[0].pid, signal.SIGKILL)  # its workers live on for a while
     first.processes[0].join()
     status, _, error = cli("train", "--resume", run.path, "--set", "training.num_workers=0")

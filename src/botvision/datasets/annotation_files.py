@@ -5,13 +5,12 @@ import contextlib
 import functools
 import json
 import mmap
-import os
 import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from botvision.images.find import is_leftover
+from botvision.images.find import walk_files
 
 _COCO_LISTS = ("images", "annotations", "categories")
 _XML_HEAD = 2**16  # bytes that tell whose XML file it is
@@ -72,20 +71,6 @@ def voc_files(folder: Path) -> Iterator[Path]:
     for parent, own in files.items():
         if any(map(_is_voc, own)) or (parent.name.lower() == "annotations" and _unknown(own)):
             yield from own
-
-
-def walk_files(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield the files of a suffix, in any case, that are no leftovers, sorted within each folder.
-
-    By names alone, since there may be a million images beside them.
-    """
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_leftover(name))
-        for name in sorted(names):
-            if name.lower().endswith(suffix) and not is_leftover(name):
-                path = Path(parent, name)
-                if path.is_file():
-                    yield path
 
 
 def _is_voc(path: Path) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from botvision.datasets.annotation_files import missing_lists, read_head, walk_files
-from botvision.images.find import is_image_name
+from botvision.datasets.annotation_files import missing_lists, read_head
+from botvision.images.find import is_image_name, walk_files
 
 _PROBED_FILES = 20  # of each suffix; the files of a data set are of one kind
 _SEEN_FILES = 10_000  # of a million images, the first ones tell as much

@@ -1,5 +1,6 @@
 """Image files in folders: which files are images, and which are leftovers of systems and tools."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -65,19 +66,36 @@ def is_leftover(relative: str | PurePath) -> bool:
     )
 
 
-def files_below(folder: Path, pattern: str = "**/*") -> Iterator[Path]:
-    """Yield the files of a folder that are no leftovers, sorted.
+def walk_files(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield the files of a suffix, in any case, that are no leftovers, sorted within each folder.
+
+    By names alone, since there may be a million images beside them.
+    """
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_leftover(name))
+        for name in sorted(names):
+            if name.lower().endswith(suffix) and not is_leftover(name):
+                path = Path(parent, name)
+                if path.is_file():
+                    yield path
+
+
+def files_below(folder: Path, pattern: str | None = None) -> Iterator[Path]:
+    """Yield the files of a folder that are no leftovers, sorted by path.
 
     Args:
         folder: Folder to look into.
-        pattern: Glob pattern below the folder.
+        pattern: Glob pattern below the folder; None: all files, of subfolders too.
     """
+    if pattern is None:
+        yield from sorted(walk_files(folder))
+        return
     for path in sorted(folder.glob(pattern)):
         if not is_leftover(path.relative_to(folder)) and path.is_file():
             yield path
 
 
-def image_files(folder: Path, pattern: str = "**/*") -> Iterator[Path]:
+def image_files(folder: Path, pattern: str | None = None) -> Iterator[Path]:
     """Yield the image files of a folder that are no leftovers, sorted; see ``files_below``."""
     return (path for path in files_below(folder, pattern) if is_image_name(path))
 

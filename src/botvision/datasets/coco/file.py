@@ -112,7 +112,7 @@ def read_json(path: Path, report: Report = raise_errors) -> dict[str, Any]:
     said = ""
     content: Any = None
     try:
-        content = json.loads(_utf8(path.read_bytes()).decode())
+        content = json.loads(utf8_of(path.read_bytes()).decode())
     except json.JSONDecodeError as error:
         said = f"not JSON at offset {error.pos}: {error.msg}"
     except UnicodeDecodeError as error:
@@ -144,7 +144,7 @@ def record_list(
 def _read_lists(path: Path, report: Report) -> _File:
     """Return the records of the three lists as they are in the file."""
     with contextlib.suppress(*NOT_DECODED, OSError):
-        text = _utf8(path.read_bytes())
+        text = utf8_of(path.read_bytes())
         _check_utf8(text)
         try:
             return msgspec.json.decode(text, type=_File)
@@ -168,7 +168,7 @@ def _check_utf8(text: bytes) -> None:
         decoder.decode(text[start : start + _CHUNK], final=start + _CHUNK >= len(text))
 
 
-def _utf8(text: bytes) -> bytes:
+def utf8_of(text: bytes) -> bytes:
     """Return text in UTF-8 without a byte order mark, which programs of Windows write."""
     if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return text.decode("utf-16").encode()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from botvision.errors import BotvisionError
-from botvision.images.find import IMAGE_SUFFIXES
+from botvision.images.find import is_image_name
 from botvision.shards.index import Shard
 
 _CLASS_SUFFIX = ".cls"
@@ -77,7 +77,7 @@ def _members(archive: tarfile.TarFile, folder: str, start: int) -> Iterator[tupl
         begin = start + member.offset_data
         if not member.isfile():
             continue
-        if suffix.lower() in IMAGE_SUFFIXES or suffix == _CLASS_SUFFIX:
+        if is_image_name(member.name) or suffix == _CLASS_SUFFIX:
             yield folder + member.name, begin, member.size
         elif suffix.lower() == ".tar":
             inner: Any = archive.extractfile(member)

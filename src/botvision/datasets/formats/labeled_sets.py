@@ -1,6 +1,5 @@
 """Detection data sets as the readers of all formats return them, and rules that they share."""
 
-import codecs
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from botvision.datasets.coco.file import utf8_of
 from botvision.datasets.coco.records import clip_box, is_finite
 from botvision.datasets.coco.writing import CocoImage
 from botvision.datasets.formats.faults import Faults
@@ -199,10 +199,7 @@ def read_text(path: Path) -> str:
         BotvisionError: If it cannot be read or is of another encoding.
     """
     try:
-        content = path.read_bytes()
-        # PowerShell's ">" writes UTF-16.
-        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = content.decode("utf-16" if utf16 else "utf-8-sig")
+        text = utf8_of(path.read_bytes()).decode()  # PowerShell's ">" writes UTF-16
     except UnicodeDecodeError as error:
         raise BotvisionError(
             f"{path}: expected UTF-8 text, got another encoding ({error.reason} at byte "
