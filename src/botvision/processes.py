@@ -1,5 +1,6 @@
 """The processes of a run, and calls in a new process."""
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils.memory import should_reduce_batch_size
 
@@ -17,7 +19,22 @@ _Result = TypeVar("_Result")
 def processes() -> PartialState:
     """Return rank, world size and device: a GPU if there is one, else the CPU."""
     accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
-    return PartialState(cpu=not accelerator)
+    began = _in_gloo_group()
+    state = PartialState(cpu=not accelerator)
+    if _in_gloo_group() and not began:
+        atexit.register(_leave_group)
+    return state
+
+
+def _in_gloo_group() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo"
+
+
+def _leave_group() -> None:
+    # A thread of Gloo that still frees a tensor while Python shuts down aborts the process, whose
+    # work is done; leaving the group waits for the threads. Training has left it by itself.
+    if _in_gloo_group():
+        dist.destroy_process_group()
 
 
 def processes_here() -> int:
