@@ -138,7 +138,7 @@ class MultiHeadSelfAttention2d(nn.Module):
         Returns:
             Probabilities over the map, [B, heads, H, W], float32 or better.
         """
-        operands = self._operands(x)
+        operands = self.operands(x)
         size = operands.size
         for name, at, side in (("row", row, size[0]), ("column", column, size[1])):
             if not 0 <= at < side:
@@ -152,9 +152,10 @@ class MultiHeadSelfAttention2d(nn.Module):
 
     def _attend(self, x: Tensor) -> Tensor:
         """Return the attended values, [B, heads, N, d], of ``x``, [B, C, H, W]."""
-        return decomposed_attention(**self._operands(x)._asdict(), impl=self.impl)
+        return decomposed_attention(**self.operands(x)._asdict(), impl=self.impl)
 
-    def _operands(self, x: Tensor) -> Operands:
+    def operands(self, x: Tensor) -> Operands:
+        """Return the arguments of ``decomposed_attention`` for ``x``, [B, C, H, W]."""
         size = (x.shape[2], x.shape[3])
         q, k, v = self._project(x)
         bias_h, bias_w = (

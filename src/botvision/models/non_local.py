@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from botvision.attention import decomposed_attention
 from botvision.attention.layer import PointwiseConvolution
+from botvision.attention.operation import Operands
 from botvision.attention.transforms import as_leaf
 
 
@@ -72,12 +73,17 @@ class NonLocal2d(nn.Module):
         """Attend over ``x``, [B, C, H, W], and add the result to it."""
         if isinstance(x, torch.fx.Proxy):
             return as_leaf(self, x)
-        size = (x.shape[2], x.shape[3])
+        operands = self.operands(x)
+        attended = decomposed_attention(**operands._asdict(), impl=self.impl)
+        attended = attended.squeeze(1).transpose(1, 2).unflatten(2, operands.size)
+        added: Tensor = self.norm(self.output(attended))
+        return x + added
+
+    def operands(self, x: Tensor) -> Operands:
+        """Return the arguments of ``decomposed_attention`` for ``x``, [B, C, H, W]."""
         q, k, v = (
             projection(x).permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(1)
             for projection in (self.theta, self.phi, self.g)
         )
-        attended = decomposed_attention(q, k, v, size=size, impl=self.impl)
-        attended = attended.squeeze(1).transpose(1, 2).unflatten(2, size)
-        added: Tensor = self.norm(self.output(attended))
-        return x + added
+        size = (x.shape[2], x.shape[3])
+        return Operands(q, k, v, None, None, size, float(q.shape[-1]) ** -0.5, content=True)

@@ -4,8 +4,13 @@ import math
 
 from torch import nn, optim
 
-from botvision.attention import AbsolutePosition2d, RelativePosition2d
+from botvision.attention import (
+    AbsolutePosition2d,
+    MultiHeadSelfAttention2d,
+    RelativePosition2d,
+)
 from botvision.errors import BotvisionError
+from botvision.models.non_local import NonLocal2d
 from botvision.training.settings import TrainingSettings
 
 _BACKBONE = "backbone.body."
@@ -25,26 +30,26 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> optim.Optim
     Raises:
         BotvisionError: If the backbone has a learning rate of its own but the model has none.
     """
-    tables = {
-        id(table)
-        for module in model.modules()
-        if isinstance(module, RelativePosition2d | AbsolutePosition2d)
-        for table in module.parameters()
-    }
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    parts = [(1.0, [p for _, p in trained])]
+    backbone_scale = 1.0
     if settings.backbone_learning_rate is not None:
-        backbone = [p for name, p in trained if name.startswith(_BACKBONE)]
-        if not backbone:
+        if not any(name.startswith(_BACKBONE) for name, _ in trained):
             raise BotvisionError(
                 "training.backbone_learning_rate: expected a model with a backbone to train, got "
                 "none; leave it out"
             )
-        rest = [p for name, p in trained if not name.startswith(_BACKBONE)]
-        scale = settings.backbone_learning_rate / settings.learning_rate
-        parts = [(1.0, rest), (scale, backbone)]
+        backbone_scale = settings.backbone_learning_rate / settings.learning_rate
+    tables, projections = _attention_parameters(model)
+    parts: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in trained:
+        scale = backbone_scale if name.startswith(_BACKBONE) else 1.0
+        if id(parameter) in projections:
+            scale *= settings.attention_lr_scale
+        if id(parameter) in tables:
+            scale *= settings.position_lr_scale
+        parts.setdefault(scale, []).append(parameter)
     groups = []
-    for scale, parameters in parts:
+    for scale, parameters in sorted(parts.items(), reverse=True):
         decayed = [p for p in parameters if p.ndim > 1 and id(p) not in tables]
         others = [p for p in parameters if p.ndim <= 1 or id(p) in tables]
         groups += [
@@ -54,6 +59,21 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> optim.Optim
     if settings.optimizer == "adamw":
         return optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     return optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+
+
+def _attention_parameters(model: nn.Module) -> tuple[set[int], set[int]]:
+    """Return the ids of a model's position tables, and of its query, key and value projections."""
+    tables: set[int] = set()
+    projections: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, RelativePosition2d | AbsolutePosition2d):
+            tables |= {id(table) for table in module.parameters()}
+        elif isinstance(module, MultiHeadSelfAttention2d):
+            projections |= {id(p) for p in module.qkv.parameters()}
+        elif isinstance(module, NonLocal2d):
+            for projection in (module.theta, module.phi, module.g):
+                projections |= {id(p) for p in projection.parameters()}
+    return tables, projections
 
 
 def learning_rate_at(step: int, total: int, settings: TrainingSettings) -> float:

@@ -26,6 +26,8 @@ class TrainingSettings(BaseModel):
         learning_rate: Peak learning rate.
         backbone_learning_rate: Peak learning rate of the backbone, on the same schedule; None:
             ``learning_rate``.
+        attention_lr_scale: Factor of the learning rate of the query, key and value projections.
+        position_lr_scale: Factor of the learning rate of the position tables.
         momentum: Momentum of SGD.
         weight_decay: Weight decay; biases, normalization and position tables have none.
         schedule: Schedule of the learning rate: "cosine" to zero, or "step".
@@ -65,6 +67,8 @@ class TrainingSettings(BaseModel):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive = 0.01
     backbone_learning_rate: Positive | None = None
+    attention_lr_scale: Positive = 1.0
+    position_lr_scale: Positive = 1.0
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     schedule: Literal["cosine", "step"] = "cosine"
