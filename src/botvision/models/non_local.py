@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from botvision.attention import decomposed_attention
 from botvision.attention.layer import PointwiseConvolution
+from botvision.attention.operation import Operands
+from botvision.attention.rows import AttendingLayer
 from botvision.attention.transforms import as_leaf
 
 
-class NonLocal2d(nn.Module):
+class NonLocal2d(AttendingLayer):
     """The block of Wang et al. 2018 (arXiv 1711.07971, figure 2): [B, C, H, W] to the same.
 
     The embedded Gaussian with a bottleneck of factor 2, on a map of any size::
@@ -72,12 +74,16 @@ class NonLocal2d(nn.Module):
         """Attend over ``x``, [B, C, H, W], and add the result to it."""
         if isinstance(x, torch.fx.Proxy):
             return as_leaf(self, x)
-        size = (x.shape[2], x.shape[3])
+        operands = self._operands(x)
+        attended = decomposed_attention(**operands._asdict(), impl=self.impl)
+        attended = attended.squeeze(1).transpose(1, 2).unflatten(2, operands.size)
+        added: Tensor = self.norm(self.output(attended))
+        return x + added
+
+    def _operands(self, x: Tensor) -> Operands:
         q, k, v = (
             projection(x).permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(1)
             for projection in (self.theta, self.phi, self.g)
         )
-        attended = decomposed_attention(q, k, v, size=size, impl=self.impl)
-        attended = attended.squeeze(1).transpose(1, 2).unflatten(2, size)
-        added: Tensor = self.norm(self.output(attended))
-        return x + added
+        scale = float(q.shape[-1]) ** -0.5
+        return Operands(q, k, v, None, None, (x.shape[2], x.shape[3]), scale, content=True)
