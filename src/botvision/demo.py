@@ -15,7 +15,7 @@ from botvision.datasets.layouts import find_coco_split
 from botvision.errors import BotvisionError
 from botvision.files import write_json
 from botvision.images.decode import read_image
-from botvision.predict.attention_maps import attention_maps, draw_attention_maps
+from botvision.predict.attention_maps import attention_of_pixel, draw_attention_maps
 from botvision.predict.evaluation import evaluate
 from botvision.predict.files import predict_files
 from botvision.predict.loading import load
@@ -133,7 +133,9 @@ def _draw(folder: Path, data: Path, weights: Path, progress: Callable[[int, int]
     x, y, width, height = truth.instances[truth.images[0]["id"]][0]["bbox"]
     at = (int(x + width / 2), int(y + height / 2))
     image = read_image(paths[0])
-    draw_attention_maps(image, at, attention_maps(predictor, image, at), folder / "attention.png")
+    found = attention_of_pixel(predictor, image, at)
+    target = folder / "attention.png"
+    draw_attention_maps(image, at, found.maps, target, rollout=found.rollout)
 
 
 @contextmanager

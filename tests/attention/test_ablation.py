@@ -6,8 +6,8 @@ import torch
 import botvision
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.attention.ablation import ABLATIONS, ablated
-from botvision.attention.operation import attention_layers
 from botvision.attention.reference import attention_probabilities
+from botvision.attention.rows import attention_layers
 from botvision.models.non_local import NonLocal2d
 
 

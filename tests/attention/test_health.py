@@ -13,6 +13,7 @@ import botvision
 from botvision.attention import MultiHeadSelfAttention2d, attention_health
 from botvision.attention.health import recording_health
 from botvision.attention.operation import Operands
+from botvision.attention.rows import AttendingLayer
 from botvision.detection import mask_rcnn
 from botvision.models.foreign import convert_attention
 from botvision.models.non_local import NonLocal2d
@@ -22,7 +23,7 @@ N = math.prod(SIZE)
 CELLS = [divmod(index, SIZE[1]) for index in range(N)]
 
 
-class Known(nn.Module):
+class Known(AttendingLayer):
     """A layer whose logits are given, [heads, N, N]."""
 
     def __init__(self, logits, size=SIZE):

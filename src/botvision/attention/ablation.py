@@ -7,14 +7,15 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from botvision.attention.operation import AttentionLayer, Operands
+from botvision.attention.operation import Operands
+from botvision.attention.rows import AttendingLayer
 
 Ablation = Literal["no_positions", "uniform", "other_query"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 
 @contextmanager
-def ablated(layers: Sequence[AttentionLayer], ablation: Ablation) -> Iterator[None]:
+def ablated(layers: Sequence[AttendingLayer], ablation: Ablation) -> Iterator[None]:
     """Disturb the attention of layers inside the block; their parameters stay as they are.
 
     Args:

@@ -14,13 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from botvision.attention.operation import (
-    AttentionLayer,
-    Operands,
-    attention_layers,
-    softmax_dtype,
-)
+from botvision.attention.operation import Operands, softmax_dtype
 from botvision.attention.reference import attention_probabilities
+from botvision.attention.rows import AttendingLayer, attention_layers
 
 COLLAPSED_ENTROPY = 0.4
 """Fraction of the largest entropy below which a head may have collapsed."""
@@ -85,7 +81,7 @@ class HealthRecorder:
         self._sums: dict[str, Tensor] = {}
         self._maps: dict[str, tuple[int, int]] = {}
 
-    def record(self, name: str, layer: AttentionLayer, x: Tensor) -> None:
+    def record(self, name: str, layer: AttendingLayer, x: Tensor) -> None:
         """Add the figures of a layer for its input, [B, C, H, W]."""
         left = self._wanted - self._seen.get(name, 0)
         for image in x[: max(left, 0)].split(1):
@@ -100,10 +96,20 @@ class HealthRecorder:
         """Return the figures of the layers that ran, in the order of their first run."""
         found = []
         for name, sums in self._sums.items():
-            rows = (sums / self._seen[name]).tolist()
-            *each, overlaps = (tuple(row) for row in rows)
-            overlap = overlaps[0] if len(overlaps) > 1 else None
-            found.append(LayerHealth(name, self._maps[name], *each, overlap))
+            *figures, overlaps = (tuple(row) for row in (sums / self._seen[name]).tolist())
+            entropy, information, content, position, distance = figures
+            found.append(
+                LayerHealth(
+                    layer=name,
+                    map_size=self._maps[name],
+                    entropy=entropy,
+                    mutual_information=information,
+                    content_std=content,
+                    position_std=position,
+                    distance=distance,
+                    overlap=overlaps[0] if len(overlaps) > 1 else None,
+                )
+            )
         return found
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from botvision.attention.decomposed_attention import check_implementation, decomposed_attention
 from botvision.attention.operation import Operands
 from botvision.attention.positions import AbsolutePosition2d, RelativePosition2d
-from botvision.attention.reference import attention_probabilities
+from botvision.attention.rows import AttendingLayer
 from botvision.attention.transforms import as_leaf, needs_plain_operations
 
 PositionKind = Literal["relative", "absolute", "none"]
@@ -58,7 +58,7 @@ class PointwiseConvolution(nn.Conv2d):
         return rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
-class MultiHeadSelfAttention2d(nn.Module):
+class MultiHeadSelfAttention2d(AttendingLayer):
     """All-to-all self-attention over a feature map: [B, C, H, W] to [B, C, H, W].
 
     Differences from a Transformer's layer, all from the paper: queries, keys and values come from
@@ -126,29 +126,6 @@ class MultiHeadSelfAttention2d(nn.Module):
         if not needs_plain_operations() and x.is_contiguous(memory_format=torch.channels_last):
             return out.transpose(1, 2).reshape(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
         return out.transpose(2, 3).reshape(x.shape)
-
-    def attention_map(self, x: Tensor, row: int, column: int) -> Tensor:
-        """Return the attention probabilities of one query position.
-
-        Args:
-            x: Input of the layer, [B, C, H, W].
-            row: Row of the query, 0 to H - 1.
-            column: Column of the query, 0 to W - 1.
-
-        Returns:
-            Probabilities over the map, [B, heads, H, W], float32 or better.
-        """
-        operands = self.operands(x)
-        size = operands.size
-        for name, at, side in (("row", row, size[0]), ("column", column, size[1])):
-            if not 0 <= at < side:
-                raise ValueError(f"{name}: expected 0 to {side - 1} on a map of {size}, got {at}")
-        at = row * size[1] + column
-        here = slice(at, at + 1)
-        biases = (operands.bias_h, operands.bias_w)
-        bias_h, bias_w = (None if bias is None else bias[:, :, here] for bias in biases)
-        one_query = operands._replace(q=operands.q[:, :, here], bias_h=bias_h, bias_w=bias_w)
-        return attention_probabilities(one_query).squeeze(2).unflatten(-1, size)
 
     def _attend(self, x: Tensor) -> Tensor:
         """Return the attended values, [B, heads, N, d], of ``x``, [B, C, H, W]."""

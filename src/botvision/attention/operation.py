@@ -1,10 +1,10 @@
 """Shared by the implementations: operands, softmax dtype, memory of the gradients."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Operands(NamedTuple):
@@ -18,24 +18,6 @@ class Operands(NamedTuple):
     size: tuple[int, int]
     scale: float
     content: bool
-
-
-@runtime_checkable
-class AttentionLayer(Protocol):
-    """A module that attends over a feature map with ``decomposed_attention``."""
-
-    def operands(self, x: Tensor) -> Operands:
-        """Return what the layer passes to ``decomposed_attention`` for its input, [B, C, H, W]."""
-        ...
-
-
-def attention_layers(model: nn.Module) -> list[tuple[str, Any]]:
-    """Return the names and attention layers of a model, in the order of its modules."""
-    return [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, AttentionLayer)
-    ]
 
 
 Implementation: TypeAlias = Callable[[Operands], Tensor]

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from botvision.attention import decomposed_attention
 from botvision.attention.layer import PointwiseConvolution
 from botvision.attention.operation import Operands
+from botvision.attention.rows import AttendingLayer
 from botvision.attention.transforms import as_leaf
 
 
-class NonLocal2d(nn.Module):
+class NonLocal2d(AttendingLayer):
     """The block of Wang et al. 2018 (arXiv 1711.07971, figure 2): [B, C, H, W] to the same.
 
     The embedded Gaussian with a bottleneck of factor 2, on a map of any size::

@@ -38,9 +38,11 @@ class Predictor(ABC, Generic[Result]):
         input_size: Side in pixels of the square that images are fitted into or cropped to.
         device: Device that the model runs on.
         description: Description of the weights.
+        threshold: Smallest score that is kept by default.
     """
 
     task: str
+    threshold: float = 0.0
 
     def __init__(
         self, model: nn.Module, description: Description, *, device: torch.device | None = None

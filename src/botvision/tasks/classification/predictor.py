@@ -62,7 +62,7 @@ class ClassificationPredictor(Predictor["supervision.Classifications"]):
         ordered = self.probabilities(images, tta=tta).sort(descending=True)
         classifications, results = import_supervision().Classifications, []
         for confidence, index in zip(*(each.numpy() for each in ordered), strict=True):
-            kept = confidence >= (0.0 if threshold is None else threshold)
+            kept = confidence >= (self.threshold if threshold is None else threshold)
             results.append(classifications(index[kept], confidence[kept]))
         return results
 

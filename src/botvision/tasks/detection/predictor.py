@@ -21,9 +21,6 @@ from botvision.weights.file import Description, load_tensors, read_tensors
 if TYPE_CHECKING:
     import supervision
 
-THRESHOLD = 0.5
-"""Smallest score that is kept by default."""
-
 
 class DetectionPredictor(Predictor["supervision.Detections"]):
     """Finds instances in images of any size; see ``Predictor``.
@@ -33,6 +30,8 @@ class DetectionPredictor(Predictor["supervision.Detections"]):
     (a ``supervision.CompactMask`` of [n, H, W]; None for a detector without masks) and
     ``data["class_name"]``.
     """
+
+    threshold = 0.5
 
     def predict(
         self,
@@ -47,7 +46,7 @@ class DetectionPredictor(Predictor["supervision.Detections"]):
         """
         if tta:
             raise BotvisionError("tta: expected a classifier, got a detector; leave it out")
-        least = THRESHOLD if threshold is None else threshold
+        least = self.threshold if threshold is None else threshold
         pixels = [F.to_dtype(F.pil_to_tensor(each), torch.float32, scale=True) for each in images]
         found = detect(self.model, pixels, self.description.input.precision, threshold=least)
         ids = np.array([each.id for each in self.description.classes], dtype=np.int64)
