@@ -151,7 +151,7 @@ def undrawn(monkeypatch):
             path.touch()
 
     for module, names in {
-        loop: ["save_figure"],
+        loop: ["save_figure", "draw_attention_health"],
         botvision.tasks.detection.training: ["draw_charts", "draw_statistics"],
         botvision.tasks.classification.training: [
             *("draw_calibration", "draw_confusion", "draw_labels", "draw_per_class")

@@ -9,7 +9,7 @@ import botvision
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_image
-from botvision.predict.attention_maps import attention_maps, draw_attention_maps
+from botvision.tasks.attention_maps import attention_maps, draw_attention_maps
 from botvision.tasks.detection.build import build_detector
 from botvision.weights.file import save_weights
 

@@ -1,5 +1,6 @@
 """Figures as files, confusion matrices, and names of the user's in figures."""
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +9,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from botvision.files import replacing
 from botvision.images.captions import readable
+from botvision.images.own_files import save_drawn
 
 _MOST_COUNTS = 25  # classes, beyond which counts cannot be read
 _MOST_NAMES = 120
@@ -28,6 +31,30 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 100) -> None:
         # The user's matplotlib may be set to a font of fewer letters; that fills no log.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(temporary, dpi=dpi)
+
+
+def save_stacked(figures: Sequence[Figure], path: Path, *, dpi: int = 100) -> None:
+    """Write figures below each other as one image, all or nothing.
+
+    Args:
+        figures: What to draw, from the top; at least one.
+        path: PNG to write or replace.
+        dpi: Pixels an inch.
+    """
+    images = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        for figure in figures:
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format="png", dpi=dpi)
+            images.append(Image.open(drawn).convert("RGB"))
+    size = max(image.width for image in images), sum(image.height for image in images)
+    sheet, top = Image.new("RGB", size, "white"), 0
+    for image in images:
+        sheet.paste(image, ((sheet.width - image.width) // 2, top))
+        top += image.height
+    with replacing(path) as temporary:
+        save_drawn(sheet, temporary)
 
 
 def plain_text(name: str, *, longest: int = 28) -> str:

@@ -2,11 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
 
 from botvision.attention.health import LayerHealth
+from botvision.images.figures import save_stacked
+from botvision.tasks.attention_maps import attention_figure, attention_maps
+from botvision.tasks.predictor import Predictor
 
 HEALTH_IMAGES = 16
 """Number of images of an evaluation whose attention is measured."""
@@ -14,7 +20,7 @@ HEALTH_IMAGES = 16
 _CURVES = (
     ("entropy", "Entropy, fraction of the maximum"),
     ("mutual_information", "Mutual information of query and key, nats"),
-    ("content_std", "Standard deviation of the logits over the keys"),
+    ("content_std", "Deviation of the logits: content (line), position (dots)"),
 )
 
 
@@ -57,32 +63,53 @@ def short_name(layer: str) -> str:
     return layer.removeprefix("backbone.body.").removesuffix(".conv2.attention")
 
 
-def draw_health_curves(axes: Sequence[Any], history: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the figures over the steps of a run: the mean over the heads and their range.
+def draw_attention_health(
+    path: Path,
+    history: Sequence[Mapping[str, Any]],
+    example: tuple[Predictor[Any], Image.Image, tuple[int, int]] | None,
+) -> None:
+    """Draw the attention of a run: its health over the steps, and where a pixel looks now.
 
     Args:
-        axes: Three matplotlib axes, for entropy, mutual information and logits.
+        path: PNG to write or replace.
+        history: Lines of ``metrics.jsonl``, at least one with figures of attention.
+        example: See ``Trainable.example``; None: curves only.
+    """
+    figures = [health_curves(history)]
+    if example is not None:
+        predictor, image, at = example
+        figures.append(attention_figure(image, at, attention_maps(predictor, image, at)))
+    save_stacked(figures, path)
+
+
+def health_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
+    """Return a figure of health over the steps: mean over the heads, and their range.
+
+    Args:
         history: Lines of ``metrics.jsonl``.
     """
+    figure = Figure(figsize=(14, 4.2), layout="constrained")
+    axes = figure.subplots(1, 3).tolist()
     records = [record for record in history if "attention" in record]
     steps = [record["step"] for record in records]
     layers = list(dict.fromkeys(name for record in records for name in record["attention"]))
-    for panel, (figure, title) in zip(axes, _CURVES, strict=True):
+    for panel, (name, title) in zip(axes, _CURVES, strict=True):
         for number, layer in enumerate(layers):
-            heads = np.array([record["attention"][layer][figure] for record in records])
+            figures = [record["attention"][layer] for record in records]
+            heads = np.array([each[name] for each in figures])
             style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "o", "markersize": 4}
             panel.plot(steps, heads.mean(1), label=short_name(layer), **style)
             panel.fill_between(steps, heads.min(1), heads.max(1), color=style["color"], alpha=0.2)
-            if figure == "content_std":
-                positions = [
-                    np.mean(record["attention"][layer]["position_std"]) for record in records
-                ]
-                panel.plot(steps, positions, linestyle=":", **style)
+            position = np.array([each["position_std"] for each in figures])
+            if name == "content_std" and position.any():
+                panel.plot(steps, position.mean(1), linestyle=":", **style)
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("step")
-        panel.set_ylim(bottom=0, top=1.02 if figure == "entropy" else None)
         panel.grid(alpha=0.3)
-    axes[-1].set_yscale("log")
-    axes[-1].set_ylim(auto=True)
-    axes[-1].set_title("Deviation of the logits, content (line), position (dots)", fontsize=10)
-    axes[0].legend(fontsize="small", title="layer, mean and range of its heads")
+    entropy, information, logits = axes
+    entropy.set_ylim(0, 1.02)
+    information.set_ylim(bottom=0)
+    # The logits of a collapse are a hundred times as large as those of a new network.
+    logits.set_yscale("symlog", linthresh=0.1)
+    entropy.legend(fontsize="small", title="mean and range of the heads")
+    return figure

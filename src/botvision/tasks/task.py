@@ -84,6 +84,13 @@ class Trainable(Protocol):
     def draw_evaluation(self, folder: Path, epoch: int, *, best: bool) -> None:
         """Write ``val_epoch<epoch>.jpg``, and charts if the evaluation is the best so far."""
 
+    def example(self, model: nn.Module) -> tuple[Predictor[Any], Image.Image, tuple[int, int]]:
+        """Return what attention maps of a model with attention are drawn of.
+
+        Returns:
+            The model's predictor, a validation image, always the same, and a pixel of it, (x, y).
+        """
+
 
 @dataclass(frozen=True)
 class EvaluationOptions:

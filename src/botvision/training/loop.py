@@ -1,7 +1,7 @@
 """The training loop: one process or many, resumable at any step, bit for bit on the CPU."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -10,12 +10,20 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from botvision import __version__
+from botvision.attention.health import LayerHealth, recording_health
 from botvision.datasets.loading import DataWorkerError, load_batches
 from botvision.errors import BotvisionError, Interrupted
 from botvision.files import write_json
 from botvision.images.figures import save_figure
 from botvision.processes import processes
 from botvision.seeds import derived_seed
+from botvision.tasks.attention_health import (
+    HEALTH_IMAGES,
+    collapse_note,
+    draw_attention_health,
+    health_record,
+    tracked_values,
+)
 from botvision.tasks.task import Trainable
 from botvision.training.curves import curves_figure
 from botvision.training.failures import (
@@ -132,6 +140,7 @@ class _Run:
         self.task, self.settings, self.folder = task, settings, folder
         self.display: Display = Silent()
         self.undefined = False  # whether it was said that the metric is
+        self.collapsed = False  # whether it was said that attention has
         self.restarted = resume and folder.nothing_saved()
         saved = read_state(folder.state) if resume and not self.restarted else None
         torch.manual_seed(settings.seed)
@@ -273,13 +282,16 @@ class _Run:
                 show_progress(done, total)
 
             evaluated = self.state.evaluated()
+            health = stack.enter_context(recording_health(evaluated, HEALTH_IMAGES * self.main))
             metrics = task.evaluate(evaluated, report)
-            task.set_training_mode(self.state.plain)
+        task.set_training_mode(self.state.plain)
         name = self.settings.best_metric or task.primary_metric
         self.progress, best = after_evaluation(progress, metrics[name], self.settings)
         epoch = -(-progress.step // self.batches.steps_per_epoch)
+        layers = health.layers()
         if self.main:
-            self.log_evaluation(metrics, evaluated, epoch, best=best)
+            self.log_evaluation(metrics, evaluated, epoch, layers, best=best)
+            task.set_training_mode(self.state.plain)
         self.save()
         self.display.evaluated(epoch, metrics, best=best)
         if defined(metrics[name]) is None and not self.undefined:
@@ -288,6 +300,9 @@ class _Run:
                 f"{name} is undefined, as the validation data has nothing to measure it on: "
                 "best.safetensors is the latest, and no evaluation ends the run early"
             )
+        if (collapsed := collapse_note(layers)) and not self.collapsed:
+            self.collapsed = True
+            self.display.note(collapsed)
         if gave_up(self.progress, self.settings):
             self.display.note(
                 f"no better evaluation in {self.progress.since_best}: stopped after step "
@@ -296,17 +311,31 @@ class _Run:
         return metrics
 
     def log_evaluation(
-        self, metrics: dict[str, Any], model: nn.Module, epoch: int, *, best: bool
+        self,
+        metrics: dict[str, Any],
+        model: nn.Module,
+        epoch: int,
+        layers: Sequence[LayerHealth],
+        *,
+        best: bool,
     ) -> None:
         task, folder, step = self.task, self.folder, self.progress.step
         scalars = {name: metric for name, metric in metrics.items() if isinstance(metric, float)}
-        folder.append({"step": step, "epoch": epoch, "metrics": scalars})
+        record = {"step": step, "epoch": epoch, "metrics": scalars}
+        if layers:
+            record["attention"] = health_record(layers)
+        folder.append(record)
         folder.write_csv()
-        self.accelerator.log({f"val/{name}": value for name, value in scalars.items()}, step=step)
+        tracked = {f"val/{name}": value for name, value in scalars.items()}
+        self.accelerator.log({**tracked, **tracked_values(layers)}, step=step)
         write_json(folder.path / "predictions.json", task.results())
         curves = curves_figure(folder.history(), task.headlines)
         save_figure(curves, folder.path / "results.png")
         task.draw_evaluation(folder.path, epoch, best=best)
+        if layers:
+            # A sharded model runs on all processes or not at all.
+            example = None if self.settings.sharded else task.example(model)
+            draw_attention_health(folder.path / "attention.png", folder.history(), example)
         made_by = {"version": __version__, "step": step, "command": run_command()}
         description = task.description.model_copy(update={"metrics": metrics, "made_by": made_by})
         save_weights(folder.last, model, description)

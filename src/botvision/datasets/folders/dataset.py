@@ -107,9 +107,13 @@ class ClassImages(Dataset[Item]):
 
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
-        image = self._images.read(self.name(index))
+        image = self.image(index)
         with all_seeded(derived_seed(self._seed, epoch, index)):
             return self.transform(image), int(self.labels[index]), key
+
+    def image(self, index: int) -> Image.Image:
+        """Return an image of the split as RGB."""
+        return self._images.read(self.name(index))
 
     def name(self, index: int) -> str:
         """Return the name of an image in its split, usually its path."""

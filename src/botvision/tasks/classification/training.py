@@ -24,6 +24,7 @@ from botvision.tasks.classification.charts import (
 from botvision.tasks.classification.evaluation import classify
 from botvision.tasks.classification.metrics import BEST_CLASSES, Predictions, measure
 from botvision.tasks.classification.mixing import Mixing
+from botvision.tasks.classification.predictor import ClassificationPredictor
 from botvision.tasks.classification.settings import ClassifierSettings, ClassImageSettings
 from botvision.tasks.classification.transforms import (
     INTERPOLATION,
@@ -203,6 +204,15 @@ class ClassifierTraining:
             draw_confusion(found, self._classes, folder / "confusion_matrix.png")
             draw_calibration(found, folder / "calibration.png")
             draw_per_class(measure(found, self._classes)["per_class"], folder / "per_class.png")
+
+    def example(
+        self, model: nn.Module
+    ) -> tuple[ClassificationPredictor, Image.Image, tuple[int, int]]:
+        """Return the first image and its middle."""
+        image = self._val.image(0)
+        device = next(model.parameters()).device
+        predictor = ClassificationPredictor(model, self.description, device=device)
+        return predictor, image, (image.width // 2, image.height // 2)
 
     def _judged(self, found: Predictions, index: int) -> Image.Image:
         image, label, _ = self._val[(0, index)]

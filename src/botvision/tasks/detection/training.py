@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as F
 
 from botvision.datasets.check.statistics import draw_statistics
 from botvision.datasets.check.training import check_contents, check_images
@@ -20,6 +21,7 @@ from botvision.tasks.detection.charts import draw_charts
 from botvision.tasks.detection.detectors.batch_norm import freeze_batch_norm, hold_batch_norm
 from botvision.tasks.detection.evaluation import evaluate_detector
 from botvision.tasks.detection.metrics import METRIC_NAMES, CocoMetrics, from_coco_results
+from botvision.tasks.detection.predictor import DetectionPredictor
 from botvision.tasks.detection.settings import CocoDataSettings, DetectorSettings
 from botvision.tasks.detection.writer import draw_detections
 from botvision.weights.file import Description, InputDescription, ModelClass
@@ -188,6 +190,21 @@ class DetectorTraining:
         if best and self._evaluation is not None:
             results, precision = self._evaluation.results, self._evaluation.precision
             draw_charts(folder, self._val.annotations, results, self._figures, precision)
+
+    def example(self, model: nn.Module) -> tuple[DetectionPredictor, Image.Image, tuple[int, int]]:
+        """Return the first image with an object, and the middle of its largest one."""
+        val = self._val.without_masks()
+        indices = range(len(val))
+        first = next((each for each in indices if val.annotations.image_instances(each)), 0)
+        image, target = val[(0, first)]
+        x, y = image.shape[-1] // 2, image.shape[-2] // 2
+        if len(target["boxes"]):
+            sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
+            largest = target["boxes"][sides.prod(1).argmax()]
+            x, y = ((largest[:2] + largest[2:]) / 2).long().tolist()
+        device = next(model.parameters()).device
+        predictor = DetectionPredictor(model, self.description, device=device)
+        return predictor, F.to_pil_image(image.as_subclass(Tensor)), (x, y)
 
     def _validation_image(self) -> Image.Image:
         """Truth (left) and detections of score 0.5 and more (right) of the first images."""

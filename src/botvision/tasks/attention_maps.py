@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from botvision.attention.rows import AttendingLayer, attention_layers
 from botvision.errors import BotvisionError
 from botvision.images.figures import plain_text, save_figure
-from botvision.predict.attention_figure import Panel, PanelRow, panel_figure
-from botvision.predict.attention_pixels import Pixels
-from botvision.predict.attention_rollout import roll_out
+from botvision.tasks.attention_figure import Panel, PanelRow, panel_figure
+from botvision.tasks.attention_pixels import Pixels
+from botvision.tasks.attention_rollout import roll_out
 from botvision.tasks.predictor import Box, Predictor
 from botvision.tasks.task import find_task
 
@@ -163,15 +164,14 @@ def attention_of_instance(
     return _attention(calls, instance, instance.pixels, covered, image)
 
 
-def draw_attention_maps(
+def attention_figure(
     image: Image.Image,
     at: tuple[int, int] | Instance,
     maps: Sequence[AttentionMap],
-    path: Path,
     *,
     rollout: AttentionRollout | None = None,
-) -> None:
-    """Draw attention maps over their image: one row per layer, one column per head.
+) -> Figure:
+    """Return attention maps over their image: one row per layer, one column per head.
 
     A further column is the mean over the heads, a further row the roll-out. Colors tell how many
     times as much as under uniform attention a cell gets, on one scale for the whole figure:
@@ -183,7 +183,6 @@ def draw_attention_maps(
         at: (x, y) of the pixel that looks, drawn as a cross; or the instance, drawn as the outline
             of its mask or as its box.
         maps: See ``attention_maps``.
-        path: PNG to write or replace.
         rollout: Roll-out to draw; None: none.
     """
     rows = []
@@ -202,11 +201,21 @@ def draw_attention_maps(
     if isinstance(at, Instance):
         title = f"attention of instance {at.index}: {plain_text(at.name)} {at.score:.2f}"
         lines = at.pixels.outline() if at.has_mask else [_corners(at.box)]
-        figure = panel_figure(image, rows, title, lines=lines)
-    else:
-        title = f"attention of pixel {at[0]},{at[1]}"
-        figure = panel_figure(image, rows, title, cross=(at[0] + 0.5, at[1] + 0.5))
-    save_figure(figure, path, dpi=110)
+        return panel_figure(image, rows, title, lines=lines)
+    title = f"attention of pixel {at[0]},{at[1]}"
+    return panel_figure(image, rows, title, cross=(at[0] + 0.5, at[1] + 0.5))
+
+
+def draw_attention_maps(
+    image: Image.Image,
+    at: tuple[int, int] | Instance,
+    maps: Sequence[AttentionMap],
+    path: Path,
+    *,
+    rollout: AttentionRollout | None = None,
+) -> None:
+    """Write ``attention_figure`` as a PNG, which is replaced if it exists."""
+    save_figure(attention_figure(image, at, maps, rollout=rollout), path, dpi=110)
 
 
 @dataclass(frozen=True)
