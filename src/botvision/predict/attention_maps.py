@@ -21,6 +21,9 @@ from botvision.predict.attention_rollout import roll_out
 from botvision.tasks.predictor import Box, Predictor
 from botvision.tasks.task import find_task
 
+_DPI = 110
+_MOST_PIXELS = 60_000  # of a side; matplotlib draws no figure of 65,536
+
 
 @dataclass(frozen=True)
 class AttentionMap:
@@ -195,7 +198,8 @@ def draw_attention_maps(
         name = each.layer.removeprefix("backbone.body.").removesuffix(".attention")
         rows.append(PanelRow(f"{name}\n{size} cells", each.box, panels))
     if rollout is not None:
-        title = f"roll-out of {len(rollout.layers)} layers"
+        count = len(rollout.layers)
+        title = "roll-out of 1 layer" if count == 1 else f"roll-out of {count} layers"
         # Its residual connections look at the query itself, far more than at anything else.
         panels = [Panel("image", None), Panel(title, rollout.map.numpy(), sets_scale=False)]
         rows.append(PanelRow("all layers", rollout.box, panels))
@@ -206,7 +210,8 @@ def draw_attention_maps(
     else:
         title = f"attention of pixel {at[0]},{at[1]}"
         figure = panel_figure(image, rows, title, cross=(at[0] + 0.5, at[1] + 0.5))
-    save_figure(figure, path, dpi=110)
+    longest = max(figure.get_size_inches())
+    save_figure(figure, path, dpi=min(_DPI, int(_MOST_PIXELS / longest)))
 
 
 @dataclass(frozen=True)
