@@ -123,3 +123,13 @@ def test_fused_attention_on_the_cpu_is_as_frugal(large_inputs):
     widened = N * (2 + sum(LARGE)) * FLOAT
     assert max(forward.largest, backward.largest) <= 1.1 * widened
     assert max(forward.peak, backward.peak) < N**2 * FLOAT / 4
+
+
+def test_weighted_attention_holds_chunks_of_rows():
+    layer = MultiHeadSelfAttention2d(8, 2, position="none")
+    x, weights = torch.randn(1, 8, *LARGE), torch.full(LARGE, 1 / N)
+    with torch.inference_mode():
+        memory = Memory(lambda: layer.weighted_attention(x, weights))
+    chunk = 2**20 * FLOAT
+    assert memory.largest <= chunk
+    assert memory.peak < 7 * chunk < 2 * N**2 * FLOAT / 10

@@ -148,6 +148,21 @@ def test_attention_map(cli, trained_run, val_image, tmp_path):
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_attention_map_of_an_instance(cli, trained_run, val_image, tmp_path):
+    weights = ("--weights", trained_run.last, "--threshold", 0)
+    _, out, _ = cli("predict", val_image, *weights, "--output", tmp_path / "out", "--json")
+    content = json.loads(out)
+    names = {each["id"]: each["name"] for each in content["categories"]}
+    record = content["annotations"][3]
+    status, out, _ = cli(
+        *("attention-map", val_image, "--instance", 3, *weights),
+        *("--output", tmp_path / "map.png"),
+    )
+    assert status == 0
+    assert f"instance 3, {names[record['category_id']]} {record['score']:.2f}, is in" in plain(out)
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_whole_command_in_a_process_of_its_own(command, tmp_path):
     done = command("val", "nowhere.safetensors", cwd=tmp_path)
     assert done.returncode == 2

@@ -254,6 +254,27 @@ def test_position_that_is_none(at, refused, trained_run, val_image):
     assert f"pixel {at}: expected" in message
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], "expected one of --at and --instance, got neither"),
+        (["--at", "1,1", "--instance", 0], "expected one of --at and --instance, got both"),
+        (["--at", "1,1", "--threshold", 0.1], "--threshold: expected with --instance alone"),
+        (["--instance", 10, "--threshold", 0], "expected 0 to 9, as there are 10 detections"),
+        (["--instance", 0], "got no detections at threshold 0.5; lower it"),
+    ],
+    ids=str,
+)
+def test_query_of_attention_map_that_is_none(options, expected, refused, trained_run, val_image):
+    message = refused("attention-map", val_image, "--weights", trained_run.best, *options)
+    assert expected in message
+
+
+def test_attention_map_of_an_instance_by_a_classifier(refused, classifier_run, val_image):
+    message = refused("attention-map", val_image, "--weights", classifier_run.best, "--instance", 0)
+    assert "instance 0: expected a detector, got a model for classification" in message
+
+
 @pytest.mark.parametrize("output", ["nowhere/attention.png", "attention.txt"])
 def test_attention_map_that_cannot_be_written(output, refused, trained_run, val_image):
     arguments = ["attention-map", val_image, "--at", "1,1", "--weights", trained_run.best]

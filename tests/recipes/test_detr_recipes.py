@@ -156,7 +156,7 @@ def test_attention_maps_of_what_is_shown(whole_run, data):
     assert [each.layer for each in maps] == [
         f"backbone.body.layer4.{block}.conv2.attention" for block in (0, 1)
     ]
-    assert [tuple(each.heads.shape) for each in maps] == [(4, 2, 4), (4, 1, 2)]
+    assert [tuple(each.heads.shape) for each in maps] == [(4, 3, 4), (4, 2, 2)]
 
 
 @pytest.mark.parametrize("detector", ["detr", "faster_rcnn"])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from botvision.attention.operation import Operands, softmax_dtype
 from botvision.attention.reference import attention_probabilities
 
-_CHUNK_ELEMENTS = 2**22  # probabilities in memory at a time
+_CHUNK_ELEMENTS = 2**20  # probabilities in memory at a time
 
 
 class AttendingLayer(nn.Module):

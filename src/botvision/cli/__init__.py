@@ -6,6 +6,7 @@ import sys
 import typer
 
 from botvision.cli import (
+    attention_health,
     attention_map,
     benchmark,
     data,
@@ -35,6 +36,7 @@ app.command("val")(val.val)
 app.command("runs")(runs.runs)
 app.command("predict")(predict.predict)
 app.command("attention-map")(attention_map.attention_map)
+app.command("attention-health")(attention_health.attention_health)
 app.add_typer(benchmark.app, name="benchmark")
 
 

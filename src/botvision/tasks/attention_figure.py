@@ -16,9 +16,14 @@ from botvision.tasks.predictor import Box
 
 _LARGEST_IMAGE = 640  # pixels of the longer side, in a panel; a panel has no more
 _BLACK = -110  # shown as black: tints are not seen on dark parts, so the image is brightened
+_UNIFORM = "#9c9c9c"  # gray behind the color scale
 _MARK = "#00e5ff"
-_OPACITY = 0.85  # of the strongest colors
 _FEWEST_DOUBLINGS, _MOST_DOUBLINGS = 1, 6  # of uniform attention, at the ends of the color scale
+
+# Inches.
+_HEADER, _TITLE, _GAP = 0.95, 0.5, 0.12
+_TITLE_WIDTH = 1.75
+_SHORTEST_SIDE, _LONGEST_SIDE = 0.4, 7.0
 
 
 @dataclass(frozen=True)
@@ -69,42 +74,62 @@ def panel_figure(
         lines: Lines to draw in all panels, [n, 2] each.
     """
     columns = max(len(row.panels) for row in rows)
-    width, height = _panel_size(image, len(rows) * columns)
-    figure = Figure(
-        figsize=(width * columns + 0.5, (height + 0.5) * len(rows) + 1.0), layout="constrained"
-    )
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    panel_width, panel_height = _panel_size(image, len(rows) * columns)
+    # Letters of size 7 are this wide, about.
+    label = 0.062 * max(len(line) for row in rows for line in row.label.splitlines()) + 3 * _GAP
+    step_x, step_y = max(panel_width, _TITLE_WIDTH) + _GAP, panel_height + _TITLE
+    width, height = label + step_x * columns, _HEADER + step_y * len(rows) + _GAP
+    figure = Figure(figsize=(width, height))
     background = image.convert("L")
     background.thumbnail((_LARGEST_IMAGE, _LARGEST_IMAGE))
     end = _doublings(rows)
     norm = Normalize(-end, end)
-    for row, places in zip(rows, axes, strict=True):
-        for place in places:
-            place.axis("off")
-        for panel, place in zip(row.panels, places, strict=False):
+    for row_number, row in enumerate(rows):
+        bottom = height - _HEADER - step_y * (row_number + 1)
+        for number, panel in enumerate(row.panels):
+            left = label + step_x * number + (step_x - _GAP - panel_width) / 2
+            place = _axes(figure, left, bottom, panel_width, panel_height)
             _draw(place, panel, background, image.size, row.box, norm)
+            # A title of the axes would be measured by matplotlib, which takes longer than the rest.
+            center, above = left + panel_width / 2, bottom + panel_height + 0.04
+            text = panel.title
+            if panel.cells is not None:
+                text = f"{text}\n{_figures(panel.cells)}"
+            figure.text(center / width, above / height, text, ha="center", va="bottom", fontsize=7)
             if cross is not None:
                 place.plot(*cross, marker="+", color=_MARK, markersize=12, markeredgewidth=2)
             for line in lines:
                 place.plot(*line.T, color=_MARK, linewidth=1.2)
-        _label(places[0], row.label)
-    colors = matplotlib.cm.ScalarMappable(norm, _COLORS)
+        middle = (bottom + panel_height / 2) / height
+        figure.text((label - _GAP) / width, middle, row.label, ha="right", va="center", fontsize=7)
+    figure.text(0.5, 1 - 0.08 / height, title, ha="center", va="top", fontsize=10)
+    bar_width = min(6.0, 0.85 * width)
     bar = figure.colorbar(
-        colors, ax=axes, location="top", shrink=0.8, aspect=70, extend="both", pad=0.01
+        matplotlib.cm.ScalarMappable(norm, _COLORS),
+        cax=_axes(figure, (width - bar_width) / 2, height - 0.78, bar_width, 0.1),
+        orientation="horizontal",
+        ticks=[*range(-end, end + 1)],
     )
-    ticks = range(-end, end + 1)
-    bar.set_ticks([*ticks], labels=[_times(tick) for tick in ticks])
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label("attention, in multiples of uniform attention", fontsize=8)
-    figure.suptitle(title, fontsize=11)
+    bar.ax.set_facecolor(_UNIFORM)
+    bar.ax.set_xticklabels([_times(tick) for tick in range(-end, end + 1)], fontsize=7)
+    bar.ax.set_title("attention, as a multiple of uniform attention", fontsize=8)
     return figure
+
+
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Any:
+    """Return axes at a place in inches; an automatic layout is slow for hundreds of them."""
+    whole_width, whole_height = figure.get_size_inches()
+    place = (left / whole_width, bottom / whole_height, width / whole_width, height / whole_height)
+    return figure.add_axes(place)
 
 
 def _panel_size(image: Image.Image, panels: int) -> tuple[float, float]:
     """Return the width and height of a panel in inches: of one area, whatever the image's shape."""
-    shape = min(max(image.height / image.width, 0.25), 4)
-    side = min(3.0, max(1.9, 3.0 * math.sqrt(80 / panels)))
-    return max(1.8, side / math.sqrt(shape)), side * math.sqrt(shape)
+    shape = image.height / image.width
+    side = min(2.6, max(1.7, 2.6 * math.sqrt(60 / panels)))
+    width = side / math.sqrt(shape)
+    width = min(width, _LONGEST_SIDE, _LONGEST_SIDE / shape)
+    return max(width, _SHORTEST_SIDE), max(width * shape, _SHORTEST_SIDE)
 
 
 def _doublings(rows: Sequence[PanelRow]) -> int:
@@ -137,7 +162,6 @@ def _draw(
 ) -> None:
     width, height = size
     place.imshow(background, cmap="gray", vmin=_BLACK, vmax=255, extent=(0, width, height, 0))
-    text = panel.title
     if panel.cells is not None:
         left, top, right, bottom = box
         levels = np.log2(np.maximum(_relative(panel.cells), 2.0**-30))
@@ -148,16 +172,9 @@ def _draw(
             extent=(left, right, bottom, top),
             interpolation="nearest",
         )
-        text = f"{text}\n{_figures(panel.cells)}"
-    place.set(xlim=(0, width), ylim=(height, 0))
-    place.set_title(text, fontsize=7)
-
-
-def _label(place: Any, text: str) -> None:
-    place.axis("on")
-    place.set(xticks=[], yticks=[])
-    place.spines[:].set_visible(False)
-    place.set_ylabel(text, fontsize=7)
+    # A strip is stretched to a panel that can be seen.
+    place.set(xlim=(0, width), ylim=(height, 0), aspect="auto", xticks=[], yticks=[])
+    place.axis("off")
 
 
 def _figures(cells: NDArray[np.float32]) -> str:
@@ -168,7 +185,9 @@ def _figures(cells: NDArray[np.float32]) -> str:
     shares = shares[shares > 0]
     entropy = -float((shares * np.log(shares)).sum())
     fraction = entropy / math.log(cells.size) if cells.size > 1 else 1.0
-    text = f"max {100 * largest:.2g}%, {largest * cells.size:.2g}x; entropy {100 * fraction:.3g}%"
+    times = largest * cells.size
+    shown = f"{times:.1f}" if times < 9.95 else f"{times:.0f}"
+    text = f"max {100 * largest:.2g}%, {shown}x; entropy {100 * fraction:.3g}%"
     return text if total > 0.995 else f"{text}\n{100 * (1 - total):.0f}% on padding"
 
 
@@ -177,11 +196,11 @@ def _times(doublings: int) -> str:
 
 
 def _colors() -> ListedColormap:
-    """Blue below uniform attention, orange to yellow above it, colorless at it."""
+    """Dark below uniform attention, orange to yellow above it, clear at it."""
     level = np.linspace(0, 1, 128)
-    above = matplotlib.colormaps["autumn"](0.25 + 0.75 * level)
-    below = matplotlib.colormaps["winter"](0.35 * (1 - level))
-    above[:, 3] = below[:, 3] = _OPACITY * level**0.8
+    above = matplotlib.colormaps["autumn"](0.35 + 0.65 * level)
+    below = np.zeros_like(above)
+    above[:, 3], below[:, 3] = 0.85 * level**0.7, 0.85 * level
     return ListedColormap(np.concatenate([below[::-1], above]), name="relative_attention")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from PIL import Image
 
 from botvision.attention.health import LayerHealth
@@ -110,6 +111,11 @@ def health_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     entropy.set_ylim(0, 1.02)
     information.set_ylim(bottom=0)
     # The logits of a collapse are a hundred times as large as those of a new network.
-    logits.set_yscale("symlog", linthresh=0.1)
+    logits.set_yscale("symlog", linthresh=1)
+    top = max(1.2, 1.2 * logits.dataLim.y1)
+    logits.set_ylim(0, top)
+    ticks = [tick for tick in (0, 0.2, 0.4, 0.6, 0.8, 1, 2, 5, 10, 20, 50, 100, 200) if tick <= top]
+    logits.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    logits.yaxis.set_minor_locator(NullLocator())
     entropy.legend(fontsize="small", title="mean and range of the heads")
     return figure

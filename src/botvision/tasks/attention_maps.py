@@ -22,6 +22,9 @@ from botvision.tasks.attention_rollout import roll_out
 from botvision.tasks.predictor import Box, Predictor
 from botvision.tasks.task import find_task
 
+_DPI = 110
+_MOST_PIXELS = 60_000  # of a side; matplotlib draws no figure of 65,536
+
 
 @dataclass(frozen=True)
 class AttentionMap:
@@ -194,7 +197,8 @@ def attention_figure(
         name = each.layer.removeprefix("backbone.body.").removesuffix(".attention")
         rows.append(PanelRow(f"{name}\n{size} cells", each.box, panels))
     if rollout is not None:
-        title = f"roll-out of {len(rollout.layers)} layers"
+        count = len(rollout.layers)
+        title = "roll-out of 1 layer" if count == 1 else f"roll-out of {count} layers"
         # Its residual connections look at the query itself, far more than at anything else.
         panels = [Panel("image", None), Panel(title, rollout.map.numpy(), sets_scale=False)]
         rows.append(PanelRow("all layers", rollout.box, panels))
@@ -215,7 +219,9 @@ def draw_attention_maps(
     rollout: AttentionRollout | None = None,
 ) -> None:
     """Write ``attention_figure`` as a PNG, which is replaced if it exists."""
-    save_figure(attention_figure(image, at, maps, rollout=rollout), path, dpi=110)
+    figure = attention_figure(image, at, maps, rollout=rollout)
+    longest = max(figure.get_size_inches())
+    save_figure(figure, path, dpi=min(_DPI, int(_MOST_PIXELS / longest)))
 
 
 @dataclass(frozen=True)

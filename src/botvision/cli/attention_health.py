@@ -1,0 +1,106 @@
+"""``botvision attention-health``."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from botvision.cli.display import counting_steps, open_console
+from botvision.cli.options import WEIGHTS_HELP, AsJson, Device
+
+
+def attention_health(
+    weights: Annotated[str, typer.Argument(help=WEIGHTS_HELP)],
+    data: Annotated[
+        str | None,
+        typer.Option(help="COCO folder or class folders; those of the training if none."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the data; as in the training if none.")
+    ] = None,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Evaluate with disturbed attention as well.")
+    ] = False,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the heads of a trained network do, and with --ablate whether it uses them.
+
+    Entropy is a fraction of its maximum: 1 is uniform attention. Mutual information, in nats, says
+    how much of where a head looks depends on where it looks from. Logits are standard deviations
+    over the keys, distance is in cells of the map.
+
+    Example: botvision attention-health runs/demo/run/best.safetensors --data runs/demo/data
+
+    Example: botvision attention-health runs/demo/run/best.safetensors --ablate --json
+    """
+    from botvision.predict.attention_use import measure_attention
+    from botvision.tasks.attention_health import collapse_note, short_name
+
+    console = open_console(as_json=as_json)
+    with counting_steps(console) as progress:
+        report = measure_attention(
+            weights, data, split=split, ablate=ablate, device=device, progress=progress
+        )
+    if as_json:
+        content = asdict(report)
+        for layer, health in zip(content["layers"], report.layers, strict=True):
+            layer["collapsed"] = health.collapsed
+        print(json.dumps(content))
+        return
+    from rich.table import Table
+
+    title = f"attention of {weights} on {report.images} images"
+    table = Table("layer", "map", "head", title=title)
+    for name in ("entropy", "information", "content logits", "position logits", "distance"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for layer in report.layers:
+        for head, entropy in enumerate(layer.entropy):
+            figures = (
+                entropy,
+                layer.mutual_information[head],
+                layer.content_std[head],
+                layer.position_std[head],
+                layer.distance[head],
+            )
+            first = head == 0
+            table.add_row(
+                short_name(layer.layer) if first else "",
+                "x".join(map(str, layer.map_size)) if first else "",
+                str(head),
+                *(f"{figure:.2f}" for figure in figures),
+                "collapsed" if head in layer.collapsed else "",
+                end_section=head == len(layer.entropy) - 1,
+            )
+    console.print(table)
+    for layer in report.layers:
+        if layer.overlap is not None:
+            console.print(
+                f"{short_name(layer.layer)}: two heads have {100 * layer.overlap:.0f}% of their "
+                "attention in common"
+            )
+    if note := collapse_note(report.layers):
+        console.print(note)
+    if report.metrics is not None:
+        console.print(_ablation_table(report, short_name))
+
+
+def _ablation_table(report: Any, short_name: Any) -> Any:
+    from rich.table import Table
+
+    table = Table("attention", "layers", title="metrics with disturbed attention")
+    for name in report.metrics:
+        table.add_column(name, justify="right")
+    table.add_row(
+        "as trained", "", *(f"{value:.3f}" for value in report.metrics.values()), end_section=True
+    )
+    for each in report.ablations:
+        layers = "all" if len(each.layers) == len(report.layers) else short_name(each.layers[0])
+        changes = (
+            f"{value:.3f} ({value - report.metrics[name]:+.3f})"
+            for name, value in each.metrics.items()
+        )
+        table.add_row(each.ablation.replace("_", " "), layers, *changes)
+    return table
