@@ -249,6 +249,7 @@ def test_only_the_first_images_are_measured():
     with recording_health(layer, 3) as recorder:
         layer(torch.zeros(2, 3, 4, 4))
         layer(torch.tensor([0.0, 1e4]).view(2, 1, 1, 1))
+        layer(torch.full((1, 1, 1, 1), 1e4))
     (found,) = recorder.layers()
     assert found.entropy == pytest.approx([1])
     with recording_health(nn.Identity(), 3) as recorder:

@@ -103,7 +103,7 @@ def test_note_names_the_heads():
     assert collapse_note([healthy]) == collapse_note([]) == ""
     note = collapse_note([healthy, layer_health("backbone.body.layer4.1.conv2.attention")])
     assert note.startswith("attention: 1 of 6 heads have collapsed")
-    assert "(layer4.1 1)" in note
+    assert "(layer4.1: 1)" in note
 
 
 def test_records_are_json():

@@ -84,9 +84,9 @@ class HealthRecorder:
     def record(self, name: str, layer: AttendingLayer, x: Tensor) -> None:
         """Add the figures of a layer for its input, [B, C, H, W]."""
         left = self._wanted - self._seen.get(name, 0)
-        for image in x[: max(left, 0)].split(1):
+        for index in range(min(left, len(x))):
             with torch.no_grad():
-                operands = layer.operands(image)
+                operands = layer.operands(x[index : index + 1])
                 figures = _figures(operands)
             self._sums[name] = self._sums[name] + figures if name in self._sums else figures
             self._seen[name] = self._seen.get(name, 0) + 1

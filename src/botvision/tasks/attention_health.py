@@ -48,14 +48,20 @@ def tracked_values(layers: Sequence[LayerHealth]) -> dict[str, float]:
 
 def collapse_note(layers: Sequence[LayerHealth]) -> str:
     """Return a line about heads that have collapsed; "" if none has."""
-    places = [f"{short_name(layer.layer)} {head}" for layer in layers for head in layer.collapsed]
-    heads = sum(len(layer.entropy) for layer in layers)
+    places = []
+    for layer in layers:
+        if layer.collapsed:
+            every = len(layer.collapsed) == len(layer.entropy)
+            which = "all" if every else ", ".join(map(str, layer.collapsed))
+            places.append(f"{short_name(layer.layer)}: {which}")
     if not places:
         return ""
+    collapsed = sum(len(layer.collapsed) for layer in layers)
+    heads = sum(len(layer.entropy) for layer in layers)
     return (
-        f"attention: {len(places)} of {heads} heads have collapsed, they look at the same few "
-        f"places from everywhere ({', '.join(places)}); a smaller training.attention_lr_scale, "
-        "such as 0.1, keeps them apart"
+        f"attention: {collapsed} of {heads} heads have collapsed and look at the same few places "
+        f"from everywhere ({'; '.join(places)}); a smaller training.attention_lr_scale, such as "
+        "0.1, keeps attention alive"
     )
 
 
