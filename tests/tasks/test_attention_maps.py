@@ -135,26 +135,27 @@ def with_masks(predictor, monkeypatch):
     """A function that gives the predictor's detections other masks; its own are empty."""
     predict = type(predictor).predict
 
-    def change(masks):
+    def change(masks, *, dense=False):
         def predicted(self, *arguments, **options):
             (found,) = predict(self, *arguments, **options)
             if not len(found.xyxy):  # a pixel's maps need no detections
                 return [found]
             if masks is not None:
                 boxes = np.tile(np.array([[0.0, 0.0, 63.0, 63.0]]), (len(masks), 1))
-                masks_of = import_supervision().CompactMask.from_dense(masks, boxes, (64, 64))
-            return [replace(found, mask=None if masks is None else masks_of)]
+                compact = import_supervision().CompactMask.from_dense(masks, boxes, (64, 64))
+            return [replace(found, mask=masks if masks is None or dense else compact)]
 
         monkeypatch.setattr(type(predictor), "predict", predicted)
 
     return change
 
 
-def test_instance_is_the_mean_of_its_pixels(predictor, image, with_masks):
+@pytest.mark.parametrize("dense", [False, True], ids=["compact", "dense"])
+def test_instance_is_the_mean_of_its_pixels(dense, predictor, image, with_masks):
     (found,) = predictor.predict([image], threshold=0.0)
     masks = np.random.default_rng(0).random((10, 64, 64)) < 0.3
     masks[3, :20] = masks[3, :, 40:] = False
-    with_masks(masks)
+    with_masks(masks, dense=dense)
     seen = attention_of_instance(predictor, image, 3, threshold=0.0)
     assert seen.at.index == 3
     assert seen.at.score == found.confidence[3]

@@ -4,11 +4,14 @@ import math
 
 import pytest
 import torch
+from timm.layers.bottleneck_attn import BottleneckAttn
 from torch import nn
 
 import botvision
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.errors import BotvisionError
+from botvision.models.foreign import convert_attention
+from botvision.models.non_local import NonLocal2d
 from botvision.training.optimizer import build_optimizer, learning_rate_at
 from botvision.training.settings import TrainingSettings
 
@@ -196,3 +199,52 @@ def test_every_step_obeys_both_rates(regress, regression):
             expected = parameter.detach() - own * parameter.grad
             assert torch.allclose(states[number + 1][name], expected, atol=1e-6), name
         model.zero_grad()
+
+
+def rates_by_name(model, **changes):
+    optimizer = build_optimizer(model, decaying(**changes))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(p)]: (group["lr_scale"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+
+
+def test_attention_has_rates_of_its_own():
+    model = nn.ModuleDict(
+        {
+            "conv": nn.Conv2d(3, 8, 3),
+            "attention": MultiHeadSelfAttention2d(8, num_heads=2, position_size=(4, 4)),
+            "non_local": NonLocal2d(8),
+        }
+    )
+    rates = rates_by_name(model, attention_lr_scale=0.5, position_lr_scale=4)
+    assert rates == {
+        "conv.weight": (1, 0.25),
+        "conv.bias": (1, 0),
+        "attention.qkv.weight": (0.5, 0.25),
+        "attention.position.height": (4, 0),
+        "attention.position.width": (4, 0),
+        "non_local.theta.weight": (0.5, 0.25),
+        "non_local.phi.weight": (0.5, 0.25),
+        "non_local.g.weight": (0.5, 0.25),
+        "non_local.output.weight": (1, 0.25),
+        "non_local.norm.weight": (1, 0),
+        "non_local.norm.bias": (1, 0),
+    }
+
+
+def test_rates_of_attention_and_backbone_multiply():
+    network = convert_attention(nn.Sequential(BottleneckAttn(8, feat_size=(4, 4), num_heads=2)))
+    detector = nn.ModuleDict({"backbone": nn.ModuleDict({"body": network}), "fc": nn.Linear(2, 2)})
+    scales = {"attention_lr_scale": 0.5, "position_lr_scale": 8, "backbone_learning_rate": 0.05}
+    rates = {name: scale for name, (scale, _) in rates_by_name(detector, **scales).items()}
+    attention = "backbone.body.0.attention"
+    assert rates == {
+        f"{attention}.qkv.weight": 0.125,
+        f"{attention}.position.height": 2,
+        f"{attention}.position.width": 2,
+        "fc.weight": 1,
+        "fc.bias": 1,
+    }

@@ -43,6 +43,7 @@ def attention_map(
     from botvision.images.decode import read_image
     from botvision.predict.loading import load
     from botvision.tasks.attention_maps import (
+        Instance,
         attention_of_instance,
         attention_of_pixel,
         draw_attention_maps,
@@ -60,16 +61,16 @@ def attention_map(
     if not output.parent.is_dir():
         raise BotvisionError(f"--output {output}: no such folder")
     predictor = load(weights)
-    if instance is None:
-        assert point is not None
+    if point is not None:
         found = attention_of_pixel(predictor, pixels, point)
-        what = f"pixel {point[0]},{point[1]}"
     else:
+        assert instance is not None
         found = attention_of_instance(predictor, pixels, instance, threshold=threshold)
-        what = f"instance {instance}"
-        if not isinstance(found.at, tuple):
-            what = f"{what}, {found.at.name} {found.at.score:.2f},"
     draw_attention_maps(pixels, found.at, found.maps, output, rollout=found.rollout)
+    if isinstance(found.at, Instance):
+        what = f"instance {found.at.index}, {found.at.name} {found.at.score:.2f},"
+    else:
+        what = f"pixel {found.at[0]},{found.at[1]}"
     print(f"attention of {what} is in {output}")
 
 

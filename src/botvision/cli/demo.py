@@ -15,7 +15,7 @@ _WRITTEN = {
     "run": "the run: recipe, metrics, curves, weights",
     "run/val_predictions.jpg": "truth (left) and predictions (right)",
     "predictions": "predictions drawn on validation scenes",
-    "attention.png": "where a position looks, a head each",
+    "attention.png": "where a position looks: by layer and head, and through all layers",
     "summary.json": "the figures and what made them",
 }
 

@@ -183,11 +183,13 @@ def _figures(cells: NDArray[np.float32]) -> str:
     largest = float(cells.max())
     shares = cells.astype(np.float64).flatten() / max(total, 1e-30)
     shares = shares[shares > 0]
-    entropy = -float((shares * np.log(shares)).sum())
+    entropy = max(0.0, -float((shares * np.log(shares)).sum()))
     fraction = entropy / math.log(cells.size) if cells.size > 1 else 1.0
     times = largest * cells.size
-    shown = f"{times:.1f}" if times < 9.95 else f"{times:.0f}"
-    text = f"max {100 * largest:.2g}%, {shown}x; entropy {100 * fraction:.3g}%"
+    percent = 100 * largest
+    shown = f"{percent:.2g}" if percent < 9.95 else f"{percent:.0f}"
+    multiple = f"{times:.1f}" if times < 9.95 else f"{times:.0f}"
+    text = f"max {shown}%, {multiple}x; entropy {100 * fraction:.1f}%"
     return text if total > 0.995 else f"{text}\n{100 * (1 - total):.0f}% on padding"
 
 
@@ -200,7 +202,7 @@ def _colors() -> ListedColormap:
     level = np.linspace(0, 1, 128)
     above = matplotlib.colormaps["autumn"](0.35 + 0.65 * level)
     below = np.zeros_like(above)
-    above[:, 3], below[:, 3] = 0.85 * level**0.7, 0.85 * level
+    above[:, 3], below[:, 3] = 0.85 * level**0.7, 0.7 * level
     return ListedColormap(np.concatenate([below[::-1], above]), name="relative_attention")
 
 

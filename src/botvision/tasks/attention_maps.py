@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -97,7 +98,7 @@ class ImageAttention:
         rollout: Attention through all these layers.
     """
 
-    at: "tuple[int, int] | Instance"
+    at: tuple[int, int] | Instance
     maps: list[AttentionMap]
     rollout: AttentionRollout
 
@@ -325,7 +326,10 @@ def _instance(
     x1, y1, x2, y2 = found.xyxy[index].tolist()
     pixels, has_mask = Pixels.of_box((x1, y1, x2, y2), image.size), False
     if found.mask is not None:
-        window, (left, top) = found.mask.crop(index), found.mask.offsets[index].tolist()
+        if isinstance(found.mask, np.ndarray):
+            window, (left, top) = found.mask[index], (0, 0)
+        else:  # compact
+            window, (left, top) = found.mask.crop(index), found.mask.offsets[index].tolist()
         if has_mask := bool(window.any()):
             pixels = Pixels(window, left, top)
     name, score = str(found.data["class_name"][index]), float(found.confidence[index])
@@ -371,6 +375,6 @@ def _seen(cells: Tensor, covered: Box, image: Image.Image) -> tuple[Tensor, Box]
     return cells[..., :seen_rows, :seen_columns], (left, top, right, bottom)
 
 
-def _corners(box: Box) -> Any:
+def _corners(box: Box) -> NDArray[np.float64]:
     x1, y1, x2, y2 = box
     return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)])
