@@ -7,6 +7,11 @@ from torch import Tensor, nn
 
 from botvision.errors import BotvisionError
 from botvision.models.foreign import ConvertedBottleneckAttn
+from botvision.weights.distribuuuu import (
+    distribuuuu_tensors,
+    has_activated_shortcut,
+    is_distribuuuu,
+)
 
 # Every ResNet of timm and torchvision has it, whatever its stem.
 _LANDMARK = "layer1.0.conv1.weight"
@@ -21,8 +26,8 @@ def in_layout_of(
     """Return a checkpoint's tensors under a network's own names, as far as it has them.
 
     A backbone's tensors are found wherever it stands in a detector or a wrapper, in timm's layout
-    of a classifier ("stages.2") or of features ("stages_2"), and with timm's attention where the
-    network's was converted.
+    of a classifier ("stages.2") or of features ("stages_2"), with timm's attention where the
+    network's was converted, and as distribuuuu's BoTNet-50.
 
     Args:
         network: Network that the tensors are meant for.
@@ -30,9 +35,17 @@ def in_layout_of(
         source: The checkpoint, for errors.
 
     Raises:
-        BotvisionError: If a ResNet is expected and there is none, or more than one.
+        BotvisionError: If a ResNet is expected and there is none, or more than one, or if the
+            network differs from distribuuuu's BoTNet-50 by its shortcut.
     """
     own = network.state_dict()
+    if is_distribuuuu(tensors):
+        if not has_activated_shortcut(network):
+            raise BotvisionError(
+                f"{source}: weights of distribuuuu's botnet50: expected botnet50_s1 with "
+                "shortcut_activation=True, got a network whose shortcuts end without an activation"
+            )
+        tensors = distribuuuu_tensors(tensors)
     return with_own_names(network, _without_prefix(tensors, own, source))
 
 
