@@ -64,7 +64,7 @@ def test_an_image_that_only_the_training_refuses(backbone_report):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"models": ["botnet5"]}, "model botnet5: no such model; did you mean botnet50"),
+        ({"models": ["botnet5"]}, "model: .botnet5. is unknown; did you mean botnet50"),
         ({"models": ["botnet50@"]}, "model botnet50@: expected NAME@SIDE in pixels"),
         ({"models": ["botnet50@0"]}, "model botnet50@0: expected NAME@SIDE in pixels"),
         ({"models": ["botnet50@64x64"]}, "model botnet50@64x64: expected NAME@SIDE"),

@@ -27,6 +27,7 @@ ORIGINS = {
     "T": "the TPU detection code",
     "V": "torchvision",
     "C": "DETR's authors (Carion et al. 2020)",
+    "R": "ResNet-RS (Bello et al. 2021)",
     "O": "our choice",
 }
 

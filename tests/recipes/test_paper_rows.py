@@ -4,6 +4,7 @@ the table compares."""
 import re
 
 import pytest
+from timm.data.auto_augment import rand_augment_transform
 
 from botvision.recipes.composition import recipe_names
 from botvision.recipes.reading import read_recipe
@@ -127,10 +128,9 @@ VARIED = {
     "table8": {"model.backbone"},
     "imagenet_canonical": {"model.classifier"},
     "imagenet_improved": {"model.classifier"},
-    # Regularization grows with the network and its image.
+    # Regularization grows with the image.
     "imagenet_scaled": {
         *("model.classifier", "model.image_size", "model.dropout", "model.drop_path"),
-        "data.augmentation",
     },
 }
 SMALLER_ALIKE = {"model.backbone_arguments", "model.classifier_arguments"}  # layers and widths
@@ -238,17 +238,29 @@ def test_the_imagenet_settings(setting, epochs, batch, decay, augmentation, smoo
     assert training.warmup_steps * batch == pytest.approx(5 * 1_281_167, rel=1e-3)
 
 
-def test_regularization_grows_with_the_t_models():
+def test_regularization_of_the_t_models_is_resnet_rs():
     rows = [read_recipe(f"imagenet_scaled_botnet_t{size}") for size in range(3, 8)]
     assert [row.model.image_size for row in rows] == [224, 224, 256, 320, 384]
-    assert all(row.training.epochs == 350 for row in rows)
-    for values in (
-        [row.model.dropout for row in rows],
-        [row.model.drop_path for row in rows],
-        [int(re.match(r"rand-m(\d+)", row.data.augmentation)[1]) for row in rows],
-    ):
-        assert values == sorted(values)
-        assert values[0] < values[-1]
+    # Of ResNet-RS-152 at 224, ResNet-RS-200 at 256 and ResNet-RS-350 at 320, as published.
+    assert [row.model.dropout for row in rows] == [0.25, 0.25, 0.25, 0.4, 0.4]
+    assert [row.model.drop_path for row in rows] == [0.0, 0.0, 0.1, 0.1, 0.1]
+    for row in rows:
+        training = row.training
+        assert (training.epochs, training.batch_size) == (350, 4096)
+        scale = training.batch_size / training.base_batch_size
+        assert training.learning_rate * scale == pytest.approx(1.6)
+        assert (training.weight_decay, training.ema_decay, training.momentum) == (4e-5, 0.9999, 0.9)
+        assert row.model.label_smoothing == 0.1
+        magnitude, layers = (row.data.augmentation.split("-")[index] for index in (1, 3))
+        assert (magnitude, layers) == ("m15", "n2")
+
+
+def test_the_magnitude_of_randaugment_is_not_cut():
+    # timm ends it at 10 unless it is told a larger maximum.
+    recipe = read_recipe("imagenet_scaled_botnet_t3")
+    transform = rand_augment_transform(recipe.data.augmentation, {})
+    assert {op.magnitude for op in transform.ops} == {15}
+    assert all(op.magnitude_max >= 15 for op in transform.ops)
 
 
 def test_sizes_of_the_baselines():

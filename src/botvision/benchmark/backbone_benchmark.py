@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import timm
 import torch
 from torch import nn
 
@@ -19,9 +18,10 @@ from botvision.benchmark.measuring import (
     measure_group,
 )
 from botvision.benchmark.settings import check_device, dtype_named
-from botvision.errors import BotvisionError, nearest
+from botvision.errors import BotvisionError
 from botvision.models import create_model
 from botvision.models.costs import ModelCosts, model_costs
+from botvision.models.names import registered_name
 from botvision.processes import first_line
 
 DEFAULT_MODELS = ("resnet50", "botnet50", "seresnet50", "efficientnet_b0")
@@ -137,8 +137,10 @@ def check_model(word: str) -> tuple[str, int | None]:
         BotvisionError: If there is no such model, or the side is not a number of pixels.
     """
     name, at, side = word.partition("@")
-    if not timm.is_model(name):
-        raise BotvisionError(f"model {word}: no such model{nearest(name, timm.list_models())}")
+    try:
+        name = registered_name(name)
+    except ValueError as error:
+        raise BotvisionError(str(error)) from error
     if at and not re.fullmatch(r"[1-9]\d*", side):
         raise BotvisionError(f"model {word}: expected NAME@SIDE in pixels, as {name}@224")
     return name, int(side) if at else None

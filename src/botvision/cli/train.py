@@ -18,7 +18,8 @@ def train(
     ] = None,
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     backbone_weights: Annotated[
-        str | None, typer.Option(help="Weights to start the backbone from; or a timm model's name.")
+        str | None,
+        typer.Option(help="Backbone's weights: a file, a timm model's name, or hf-hub:OWNER/NAME."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; the recipe's if none.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),

@@ -8,9 +8,9 @@ from timm.models import register_notrace_module
 from torch import nn
 
 from botvision.attention import MultiHeadSelfAttention2d
-from botvision.errors import nearest
 from botvision.models.botnet import BoTNet
 from botvision.models.bottleneck_transformer import BottleneckTransformer, spatial_attention
+from botvision.models.names import registered_name
 from botvision.models.non_local import NonLocal2d
 from botvision.models.variants import default_cfgs
 
@@ -41,7 +41,8 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Modul
     """Create a botvision model, or any of timm's, by name.
 
     Args:
-        name: Name of the model, from ``list_models()`` or ``timm.list_models()``.
+        name: Name of the model, from ``list_models()`` or ``timm.list_models()``, with or without
+            a tag, as "resnet50.a1_in1k"; or timm's address of it, "timm/resnet50.a1_in1k".
         pretrained: Whether to load the weights of timm's registry, which needs the network.
         kwargs: Arguments of the model: ``num_classes``, ``in_chans``, ``features_only``,
             ``output_stride``, ``drop_path_rate``, and those of ``BoTNet``. All botvision models
@@ -51,9 +52,7 @@ def create_model(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Modul
         The model.
 
     Raises:
-        ValueError: If there is no such model; the message names the nearest ones.
+        ValueError: If there is no such model or tag; the message names the nearest ones.
     """
-    if not timm.is_model(name):
-        raise ValueError(f"model: {name!r} is unknown{nearest(name, timm.list_models())}")
-    model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+    model: nn.Module = timm.create_model(registered_name(name), pretrained=pretrained, **kwargs)
     return model

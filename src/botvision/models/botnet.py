@@ -1,5 +1,6 @@
 """BoTNet: timm's ResNet with attention in c5 (paper section 3, tables 1 and 5)."""
 
+import copy
 from typing import Any
 
 import torch
@@ -52,6 +53,9 @@ class BoTNet(AttendingResNet):
         se_everywhere: Whether the attention blocks have the squeeze-and-excitation of
             ``block_args`` as well. The paper's parameter counts of T3 to T7 include it; its text
             has it in the convolutional blocks only (section 4.8).
+        shortcut_activation: Whether c5's first shortcut ends in the network's activation, as in
+            the trained BoTNet-50 of distribuuuu (``botvision.weights.distribuuuu``); not the
+            paper's.
         attention_impl: Implementation of ``decomposed_attention``.
         kwargs: Arguments of timm's ``ResNet``.
     """
@@ -66,6 +70,7 @@ class BoTNet(AttendingResNet):
         content: bool = True,
         num_heads: int = 4,
         se_everywhere: bool = False,
+        shortcut_activation: bool = False,
         attention_impl: str = "auto",
         **kwargs: Any,
     ) -> None:
@@ -78,3 +83,6 @@ class BoTNet(AttendingResNet):
             impl=attention_impl,
         )
         super().__init__(block=(block, block, block, transformer), layers=layers, **kwargs)
+        first: Any = self.get_submodule("layer4.0")
+        if shortcut_activation and first.downsample is not None:
+            first.downsample.append(copy.deepcopy(first.act3))

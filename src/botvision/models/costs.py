@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from botvision.models import create_model
+from botvision.models.names import registered_name
 from botvision.models.paper_costs import PAPER_COSTS, PaperCosts
 
 
@@ -75,7 +76,7 @@ def model_costs(name: str, input_size: int | None = None, **arguments: Any) -> M
     """
     with torch.device("meta"):
         model = create_model(name, **arguments).eval()
-        side = input_size or timm.get_pretrained_cfg(name).input_size[-1]
+        side = input_size or timm.get_pretrained_cfg(registered_name(name)).input_size[-1]
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
             model(torch.empty(1, 3, side, side))

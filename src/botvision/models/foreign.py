@@ -63,12 +63,52 @@ class ConvertedAttention2d(MultiHeadSelfAttention2d):
         return [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
 
 
+class ConvertedBottleneckAttn(nn.Sequential):
+    """Replacement of timm's ``BottleneckAttn``: modules ``attention`` and ``pool``.
+
+    ``load_state_dict`` takes the parameters of timm's layout too, as trained weights have them.
+
+    Attributes:
+        table_scale: Factor from timm's position tables to ``attention``'s.
+    """
+
+    table_scale: float = 1.0
+
+    def originals(self) -> dict[str, tuple[str, float]]:
+        """Return the parameters by timm's names: their own names, and the factor to them."""
+        return {
+            "pos_embed.height_rel": ("attention.position.height", self.table_scale),
+            "pos_embed.width_rel": ("attention.position.width", self.table_scale),
+            **{
+                f"qkv.{name}": (f"attention.qkv.{name}", 1.0)
+                for name, _ in self.get_submodule("attention.qkv").named_parameters(recurse=False)
+            },
+        }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for theirs, (own, factor) in self.originals().items():
+            if prefix + theirs in state_dict:
+                state_dict[prefix + own] = state_dict.pop(prefix + theirs) * factor
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def count_fixed_attention(network: nn.Module) -> int:
+    """Return how many of timm's ``BottleneckAttn``, each for maps of one size, a network has."""
+    return sum(isinstance(module, BottleneckAttn) for module in network.modules())
+
+
+def has_halo_attention(network: nn.Module) -> bool:
+    """Return whether a network has timm's ``HaloAttn``, which needs maps of whole blocks."""
+    return any(isinstance(module, HaloAttn) for module in network.modules())
+
+
 def convert_attention(network: nn.Module, *, impl: str = "auto") -> nn.Module:
     """Replace another package's BoTNet attention, so that the network accepts any image size.
 
     At the size for which it was built the network computes the same. At other sizes, including odd
     and non-square ones, position tables are interpolated and the pooling rounds up as the shortcut
-    does. Load the other package's weights first: the parameters of the attention are renamed.
+    does. The parameters of the attention are renamed; weights of timm's layout can be loaded before
+    or after.
 
     Supported are timm's ``BottleneckAttn`` (``botnet26t_256``, ``eca_botnext26ts_256``,
     ``sebotnet33ts_256``, ``botnet50ts_256``, and c5 of ``halo2botnet50ts_256`` and
@@ -106,8 +146,7 @@ def convert_attention(network: nn.Module, *, impl: str = "auto") -> nn.Module:
             for beside, neighbor in parent.named_children():
                 if isinstance(neighbor, nn.AvgPool2d):
                     setattr(parent, beside, halving_pool().train(neighbor.training))
-    halo = any(isinstance(module, HaloAttn) for module in network.modules())
-    for module in network.modules() if not halo else ():
+    for module in network.modules() if not has_halo_attention(network) else ():
         config = getattr(module, "pretrained_cfg", None)
         if isinstance(config, dict):  # timm's data pipeline reads it
             whole: Any = module
@@ -123,7 +162,8 @@ def _replacement(module: Any, impl: str) -> nn.Module | None:
         tables = (module.pos_embed.height_rel, module.pos_embed.width_rel)
         attention = _converted(module.qkv, tables, factor, module.num_heads, "relative", impl)
         pool = halving_pool() if isinstance(module.pool, nn.AvgPool2d) else nn.Identity()
-        replacement = nn.Sequential(OrderedDict(attention=attention, pool=pool))
+        replacement = ConvertedBottleneckAttn(OrderedDict(attention=attention, pool=pool))
+        replacement.table_scale = factor
         return replacement.train(module.training)
     package: Any = sys.modules.get(_LUCIDRAINS)  # if it is not imported, no module is its
     if package is not None and isinstance(module, package.BottleStack):

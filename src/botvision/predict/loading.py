@@ -6,11 +6,12 @@ from typing import Any
 import torch
 
 from botvision.errors import BotvisionError
+from botvision.models.names import HUB
 from botvision.processes import processes
 from botvision.tasks.predictor import Predictor
 from botvision.tasks.task import find_task
 from botvision.weights.file import has_description, read_description
-from botvision.weights.hub import CONFIG, HUB, pretrained_file
+from botvision.weights.hub import CONFIG, pretrained_file
 from botvision.weights.hub_config import network_description, read_config
 
 

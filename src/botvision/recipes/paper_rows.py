@@ -1,6 +1,6 @@
 """The rows of the paper's tables as recipes, and their small forms for two CPU cores.
 
-The letters beside values are those of docs/recipes.md: P the paper's, O ours.
+The letters beside values are those of docs/recipes.md: P the paper's, R ResNet-RS's, O ours.
 """
 
 from dataclasses import dataclass
@@ -164,12 +164,12 @@ IMPROVED_ROWS = (
     ImageNetRow("botnet50_s1", "botnet50_s1", "BoTNet-S1-50", "12 hours", 700, (79.1, 94.4)),
 )
 REGULARIZATION = {
-    # Dropout, stochastic depth, RandAugment: O. The paper gives no values; ours grow.
-    "t3": (0.2, 0.1, "rand-m10-n2"),
-    "t4": (0.25, 0.15, "rand-m15-mmax30-n2"),
-    "t5": (0.3, 0.2, "rand-m15-mmax30-n2"),
-    "t6": (0.35, 0.25, "rand-m20-mmax30-n2"),
-    "t7": (0.4, 0.3, "rand-m20-mmax30-n2"),
+    # Dropout and stochastic depth: R, as the paper gives no values. Of which network: O.
+    "t3": (0.25, 0.0),  # of ResNet-RS-152 at 224
+    "t4": (0.25, 0.0),
+    "t5": (0.25, 0.1),  # of ResNet-RS-200 at 256
+    "t6": (0.4, 0.1),  # of ResNet-RS-350 at 320
+    "t7": (0.4, 0.1),
 }
 _QUOTED = ("botnet_t4", "botnet_t5", "botnet_t6")  # accuracy from later papers or from memory
 
@@ -293,9 +293,8 @@ def _imagenet(setting: str, row: ImageNetRow) -> Content:
     if row.side is not None:
         content["model"]["image_size"] = row.side
     if row.like is not None:
-        dropout, drop_path, augmentation = REGULARIZATION[row.like]
+        dropout, drop_path = REGULARIZATION[row.like]
         content["model"] |= {"dropout": dropout, "drop_path": drop_path}
-        content["data"] = {"augmentation": augmentation}
     return content
 
 

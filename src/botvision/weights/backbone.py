@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from botvision.errors import BotvisionError
 from botvision.weights.checkpoints import read_checkpoint
+from botvision.weights.layouts import in_layout_of, is_after_features
+from botvision.weights.licenses import non_commercial_license
 
-# Every ResNet of timm and torchvision has it, whatever its stem.
-_LANDMARK = "layer1.0.conv1.weight"
 _BLOCK = re.compile(r"layer[1-4]\.\w+(?=\.)")
 _PLACE = re.compile(r"layer[1-4]\.\w+\.\w+|\w+")
-_IN_DETECTOR = "backbone.body."
 _COUNTER = ".num_batches_tracked"
-_HEAD = "fc."
+_RESNET_HEAD = "fc"
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,14 @@ class BackboneReport:
         taken: Names of the network's tensors that come from it.
         new: Names of those that the network had already: its attention, perhaps its head.
         left_out: Names of the checkpoint's tensors that the network has no place for.
+        license: License of the checkpoint, if it allows no commercial use.
     """
 
     source: str
     taken: tuple[str, ...]
     new: tuple[str, ...]
     left_out: tuple[str, ...]
+    license: str | None = None
 
     def __str__(self) -> str:
         total = len(self.taken) + len(self.new)
@@ -42,6 +43,8 @@ class BackboneReport:
         for what, names in (("new", self.new), ("left out", self.left_out)):
             if names:
                 parts.append(f"{what}: {', '.join(self._places(names))}")
+        if self.license:
+            parts.append(f"license {self.license}, which allows no commercial use")
         return "; ".join(parts)
 
     def _places(self, names: tuple[str, ...]) -> list[str]:
@@ -58,16 +61,18 @@ class BackboneReport:
 def load_backbone_weights(
     network: nn.Module, source: str | Path, *, head: bool = True
 ) -> BackboneReport:
-    """Start a BoTNet from the weights of a ResNet or of another BoTNet.
+    """Start a BoTNet from the weights of a ResNet or of another BoTNet, or another network of timm.
 
     The stem and the convolutional blocks must be the same. What the paper replaces or adds stays as
     it is: c5's attention, inserted blocks (table 7), blocks of c5 beyond the ResNet's (T series) or
     of another kind (BoTNet-18 has bottlenecks where ResNet-18 has basic blocks). Position tables
-    are resized.
+    are resized. Other networks of timm take weights of the same network, and timm's attention where
+    theirs was converted.
 
     Args:
         network: A classifier, or the backbone of a detector (``detector.backbone.body``).
-        source: See ``read_checkpoint``: a file, the name of a timm model, or "torchvision:...".
+        source: See ``read_checkpoint``: a file, the name of a timm model, "torchvision:...", or a
+            repository on the Hub.
         head: Whether the classifier is taken too, where both have one; False leaves it new.
 
     Returns:
@@ -78,49 +83,45 @@ def load_backbone_weights(
             ``head``, those of another number of classes. The network is as it was.
         ValueError: If ``source`` is neither a file nor a known name.
     """
-    own = network.state_dict()
-    tensors = _without_prefix(read_checkpoint(source), own, source)
+    own, heads = network.state_dict(), _heads(network)
+    tensors = in_layout_of(network, read_checkpoint(source), source)
     taken: dict[str, Tensor] = {}
     new, missing = [], []
     for name, tensor in own.items():
-        if not head and name.startswith(_HEAD):
+        if not head and name.startswith(heads):
             new.append(name)
         elif name in tensors and not _is_another_kind(name, own, tensors):
-            _check_shape(name, tensor, tensors[name], source)
+            _check_shape(name, tensor, tensors[name], source, heads)
             taken[name] = tensors[name]
-        elif _may_be_new(name, own, tensors):
+        elif name.startswith(heads) or _may_be_new(name, own, tensors):
             new.append(name)
         elif not name.endswith(_COUNTER):  # BatchNorm's, which old checkpoints do not have
             missing.append(name)
     left_out = [name for name in tensors if name not in taken and not name.endswith(_COUNTER)]
-    unknown = [name for name in left_out if not _may_be_left_out(name, own, tensors)]
+    unknown = [
+        name
+        for name in left_out
+        if not name.startswith(heads)
+        and not _may_be_left_out(name, own, tensors)
+        and not is_after_features(name, network)
+    ]
     if missing or unknown:
         raise BotvisionError(
             f"{source}: weights of another model: {len(missing)} tensors missing, {len(unknown)} "
             f"unknown, {(missing or unknown)[0]!r} among them; expected the same network up to its "
             "attention"
         )
+    license_name = non_commercial_license(source)
     with torch.no_grad():
         network.load_state_dict(taken, strict=False)
-    return BackboneReport(str(source), tuple(taken), tuple(new), tuple(left_out))
+    return BackboneReport(str(source), tuple(taken), tuple(new), tuple(left_out), license_name)
 
 
-def _without_prefix(
-    tensors: dict[str, Tensor], own: Container[str], source: str | Path
-) -> dict[str, Tensor]:
-    """A backbone's tensors by its own names, wherever it stands in a detector or a wrapper."""
-    if _LANDMARK in own:
-        prefixes = [name.removesuffix(_LANDMARK) for name in tensors if name.endswith(_LANDMARK)]
-        if len(prefixes) != 1:
-            raise BotvisionError(
-                f"{source}: weights of another model: expected those of one ResNet or BoTNet, with "
-                f"a tensor '{_LANDMARK}', got {len(prefixes)} such tensors"
-            )
-        (prefix,) = prefixes
-    else:  # another network of timm's, from one of our detectors or from a classifier
-        in_detector = any(name.startswith(_IN_DETECTOR) for name in tensors)
-        prefix = _IN_DETECTOR if in_detector else ""
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+def _heads(network: nn.Module) -> tuple[str, ...]:
+    """Return the prefixes of a network's classifiers."""
+    config = getattr(network, "pretrained_cfg", None)
+    named = (config.get("classifier") if isinstance(config, dict) else None) or _RESNET_HEAD
+    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
 
 
 def _attends(block: str, own: Container[str]) -> bool:
@@ -141,7 +142,7 @@ def _may_be_new(name: str, own: Container[str], tensors: Mapping[str, Tensor]) -
     """Whether a ResNet does without a tensor of a BoTNet's."""
     match = _BLOCK.match(name)
     if match is None:
-        return name.startswith(_HEAD)
+        return False
     block = match[0]
     if not _attends(block, own):
         return False
@@ -154,7 +155,7 @@ def _may_be_left_out(name: str, own: Mapping[str, Tensor], tensors: Container[st
     """Whether a BoTNet does without a tensor of a ResNet's."""
     match = _BLOCK.match(name)
     if match is None:
-        return name.startswith(_HEAD)
+        return False
     block = match[0]
     if not _attends(block, own) or not any(other.startswith(f"{block}.") for other in own):
         return False
@@ -163,12 +164,14 @@ def _may_be_left_out(name: str, own: Mapping[str, Tensor], tensors: Container[st
     return replaced or _is_another_kind(name, own, tensors)
 
 
-def _check_shape(name: str, own: Tensor, tensor: Tensor, source: str | Path) -> None:
+def _check_shape(
+    name: str, own: Tensor, tensor: Tensor, source: str | Path, heads: tuple[str, ...]
+) -> None:
     table = name.endswith((".position.height", ".position.width"))
     if own.shape == tensor.shape or (table and own.shape[1:] == tensor.shape[1:]):
         return
     expected, got = tuple(own.shape), tuple(tensor.shape)
-    if name.startswith(_HEAD):
+    if name.startswith(heads):
         axis, what = (0, "classes") if expected[0] != got[0] else (1, "features")
         raise BotvisionError(
             f"{source}: {name}: expected {expected[axis]} {what}, got {got[axis]}; head=False "

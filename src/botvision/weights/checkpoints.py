@@ -1,5 +1,7 @@
 """Checkpoints of other packages, read without executing anything."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import torch
 from torch import Tensor
 
 from botvision.errors import BotvisionError, nearest
+from botvision.models.names import HUB, is_registered, registered_name
 from botvision.weights.file import read_tensors
+from botvision.weights.hub import pretrained_file
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
 _TORCHVISION = "torchvision:"
@@ -24,8 +28,10 @@ def read_checkpoint(source: str | Path) -> dict[str, Tensor]:
 
             * a file ``.safetensors``, or ``.pth``, ``.pt``, ``.bin`` or ``.tar`` as torch saves
               them, of tensors alone;
-            * the name of a timm model, as "resnet50" or "resnet50.a1_in1k": its trained weights,
-              fetched unless timm has them;
+            * the name of a timm model, as "resnet50", "resnet50.a1_in1k" or
+              "timm/resnet50.a1_in1k": its trained weights, fetched unless timm has them;
+            * "hf-hub:owner/name": the weights of a repository on the Hub, of timm or of botvision,
+              fetched likewise;
             * "torchvision:" and the name of one of its weights, as
               "torchvision:ResNet50_Weights.IMAGENET1K_V2", fetched likewise.
 
@@ -34,24 +40,39 @@ def read_checkpoint(source: str | Path) -> dict[str, Tensor]:
             cannot be fetched.
         ValueError: If ``source`` is none of these.
     """
-    text, suffix = str(source), Path(source).suffix
+    text = source.as_posix() if isinstance(source, Path) else source
+    if is_registered(text):
+        return _from_timm(registered_name(text))
+    if text.startswith(HUB):
+        return read_tensors(pretrained_file(text))
+    suffix = Path(text).suffix
     if suffix == ".safetensors":
         return read_tensors(Path(source))
     if suffix in _TORCH_SUFFIXES:
         return _read_torch(Path(source))
+    if text.startswith(_TORCHVISION):
+        return _from_torchvision(text.removeprefix(_TORCHVISION))
+    bare = text.removeprefix("timm/")
+    known = timm.list_models(pretrained="." in bare)
+    raise ValueError(
+        f"source: expected a file ({', '.join(('.safetensors', *_TORCH_SUFFIXES))}), a timm model, "
+        f"'torchvision:' with the name of weights or '{HUB}owner/name', got {text!r}"
+        f"{nearest(bare, known)}"
+    )
+
+
+@contextmanager
+def _fetching(source: str) -> Iterator[None]:
     try:
-        if text.startswith(_TORCHVISION):
-            return _from_torchvision(text.removeprefix(_TORCHVISION))
-        if timm.is_model(text):
-            return dict(timm.create_model(text, pretrained=True).state_dict())
+        yield
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise BotvisionError(f"{text}: the weights cannot be fetched ({reason})") from error
-    raise ValueError(
-        f"source: expected a file ({', '.join(('.safetensors', *_TORCH_SUFFIXES))}), a timm model "
-        f"or 'torchvision:' with the name of weights, got {text!r}"
-        f"{nearest(text, timm.list_models())}"
-    )
+        raise BotvisionError(f"{source}: the weights cannot be fetched ({reason})") from error
+
+
+def _from_timm(name: str) -> dict[str, Tensor]:
+    with _fetching(name):
+        return dict(timm.create_model(name, pretrained=True).state_dict())
 
 
 def _from_torchvision(name: str) -> dict[str, Tensor]:
@@ -64,7 +85,8 @@ def _from_torchvision(name: str) -> dict[str, Tensor]:
             f"source: expected the name of weights of torchvision, such as "
             f"'torchvision:ResNet50_Weights.IMAGENET1K_V2', got {_TORCHVISION + name!r}"
         ) from error
-    return dict(weights.get_state_dict(progress=False, check_hash=True))
+    with _fetching(_TORCHVISION + name):
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:

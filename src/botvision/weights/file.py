@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from botvision.errors import BotvisionError
 from botvision.files import replacing
+from botvision.weights.layouts import with_own_names
 from botvision.weights.migrations import from_format_0
 
 FORMAT = 1
@@ -223,6 +224,8 @@ def _opened(path: Path) -> Iterator[Any]:
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     """Load all tensors of a model; position tables of other lengths are resized.
 
+    Tensors of timm's attention are taken where the model's was converted.
+
     Args:
         model: Receives the tensors.
         tensors: Tensors by name.
@@ -232,6 +235,8 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> 
         BotvisionError: If names or shapes differ from those of the model.
     """
     expected = model.state_dict()
+    if expected.keys() != tensors.keys():
+        tensors = with_own_names(model, tensors)
     missing, unknown = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
     if missing or unknown:
         example = sorted(missing or unknown)[0]

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from botvision.errors import BotvisionError
 from botvision.files import replacing, write_json
+from botvision.models.names import HUB
 from botvision.weights.file import Description, load_tensors, read_tensors, write_tensors
 from botvision.weights.hub_config import build_network, read_config
 from botvision.weights.model_card import FIGURES
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-HUB = "hf-hub:"
-"""Prefix that marks a Hub repository, as in timm."""
 _PICKLES = {".bin", ".pth", ".pt", ".ckpt", ".pkl", ".tar"}
 
 
@@ -101,6 +100,26 @@ def pretrained_file(source: str | Path) -> Path:
         )
     _check_files([path.name for path in folder.iterdir()], source)
     return folder / WEIGHTS
+
+
+def hub_config(address: str) -> tuple[Path, dict[str, Any]]:
+    """Fetch the config.json of a repository on the Hub, and nothing else.
+
+    Args:
+        address: "hf-hub:owner/name" or "hf-hub:owner/name@revision".
+
+    Returns:
+        The file and its content.
+
+    Raises:
+        BotvisionError: If it cannot be fetched, or is not that of a network that timm builds.
+    """
+    repository, _, revision = address.removeprefix(HUB).partition("@")
+    try:
+        path = Path(huggingface_hub.hf_hub_download(repository, CONFIG, revision=revision or None))
+    except Exception as error:  # the Hub's client has no common error class
+        raise _hub_error(repository, error) from error
+    return path, read_config(path)
 
 
 def push_to_hub(

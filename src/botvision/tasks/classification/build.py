@@ -15,8 +15,20 @@ from botvision.models.botify import botify
 from botvision.tasks.classification.settings import ClassifierSettings
 from botvision.weights.backbone import BackboneReport, load_backbone_weights
 from botvision.weights.file import read_description
+from botvision.weights.named import named_network
 
 _STEM_STRIDE = 4  # of a ResNet's first convolution and pooling
+
+
+def registered(settings: ClassifierSettings) -> ClassifierSettings:
+    """Return settings that build the same classifier without reading from the Hub."""
+    network = named_network(settings.classifier)
+    changes = {
+        "classifier": network.name,
+        "classifier_arguments": {**network.arguments, **settings.classifier_arguments},
+        "botify": network.botify if settings.botify is None else settings.botify,
+    }
+    return settings.model_copy(update=changes)
 
 
 def build_classifier(settings: ClassifierSettings, num_classes: int) -> nn.Module:
@@ -34,10 +46,12 @@ def build_classifier(settings: ClassifierSettings, num_classes: int) -> nn.Modul
     if settings.drop_path:
         arguments["drop_path_rate"] = settings.drop_path
     try:
-        if name in list_models():
+        network = named_network(name)
+        config = timm.get_pretrained_cfg(network.name)
+        if network.architecture in list_models():
             # Position tables are made for the maps of this image behind a stem of stride 4.
             arguments["img_size"] = settings.image_size * (_STEM_STRIDE if small else 1)
-        elif timm.is_model(name) and timm.get_pretrained_cfg(name).fixed_input_size:
+        elif config is not None and config.fixed_input_size:
             arguments["img_size"] = settings.image_size
         channels = settings.classifier_arguments.get("in_chans", 3)
         if channels != 3:
@@ -45,10 +59,16 @@ def build_classifier(settings: ClassifierSettings, num_classes: int) -> nn.Modul
                 "model.classifier_arguments.in_chans: expected 3, as images are read as RGB, got "
                 f"{channels!r}"
             )
-        own = {k: v for k, v in settings.classifier_arguments.items() if k != "img_size"}
-        model = create_model(name, **arguments, **own)
-        if settings.botify is not None:
-            botify(model, **settings.botify)
+        own = {**network.arguments, **settings.classifier_arguments}
+        own.pop("img_size", None)
+        from_hub = network.weights is not None and own.pop("pretrained", False)
+        model: Any = create_model(network.name, **arguments, **own)
+        model.pretrained_cfg = {**model.pretrained_cfg, **network.normalization}
+        conversion = network.botify if settings.botify is None else settings.botify
+        if conversion is not None:
+            botify(model, **conversion)
+        if from_hub and network.weights is not None:
+            load_backbone_weights(model, network.weights, head=False)
     except BotvisionError:
         raise
     except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:

@@ -12,10 +12,12 @@ class ClassifierSettings(BaseModel):
     """The network and what regularizes it.
 
     Attributes:
-        classifier: Name of a timm model, ours included.
+        classifier: Name of a timm model, ours included; with or without a tag, as timm's address
+            "timm/resnet50.a1_in1k", or "hf-hub:owner/name".
         classifier_arguments: More arguments of the model.
         botify: Arguments of ``botvision.botify``, which turns a ResNet into a BoTNet; None: not.
-        backbone_weights: Weights file that the training starts from; None: random.
+        backbone_weights: Weights that the training starts from, see
+            ``botvision.weights.checkpoints.read_checkpoint``; None: random.
         image_size: Side in pixels of the square images.
         stem: "imagenet" halves twice before c2; "cifar" (a 3x3 convolution of stride 1, no
             pooling) keeps small images' resolution.

@@ -11,6 +11,7 @@ from botvision.datasets.folders.dataset import ClassImages
 from botvision.errors import BotvisionError
 from botvision.models import create_model, list_models
 from botvision.models.botify import botify
+from botvision.models.names import registered_name
 from botvision.tasks.classification.charts import draw_calibration, draw_confusion, draw_per_class
 from botvision.tasks.classification.evaluation import classify
 from botvision.tasks.classification.metrics import measure
@@ -160,11 +161,11 @@ def _config(settings: ClassifierSettings, description: Description, path: Path) 
         return {**config, "num_classes": len(names), "label_names": names, **prepared}
     arguments = dict(settings.classifier_arguments)
     try:
-        fixed = timm.get_pretrained_cfg(settings.classifier).fixed_input_size
-        if fixed or settings.classifier in list_models():
+        name = registered_name(settings.classifier)
+        if timm.get_pretrained_cfg(name).fixed_input_size or name in list_models():
             arguments["img_size"] = given.size
         with torch.device("meta"):
-            network = create_model(settings.classifier, num_classes=len(names), **arguments)
+            network = create_model(name, num_classes=len(names), **arguments)
             if settings.botify is not None:
                 botify(network, **settings.botify)
         config |= network_config(network, labels=names, arguments=arguments, preprocessing=prepared)

@@ -14,7 +14,11 @@ from botvision.datasets.folders.dataset import ClassImages, Item
 from botvision.errors import BotvisionError
 from botvision.images.draw import mosaic, save_evaluation
 from botvision.precision import autocast
-from botvision.tasks.classification.build import build_classifier, load_classifier_backbone
+from botvision.tasks.classification.build import (
+    build_classifier,
+    load_classifier_backbone,
+    registered,
+)
 from botvision.tasks.classification.charts import (
     draw_calibration,
     draw_confusion,
@@ -33,6 +37,7 @@ from botvision.tasks.classification.transforms import (
 )
 from botvision.tasks.classification.writer import BLACK, GREEN, RED, Line, captioned
 from botvision.weights.file import Description, InputDescription, ModelClass
+from botvision.weights.licenses import non_commercial_license
 
 _IMAGES = 25
 _LEAST_FRACTION = 0.005  # of a class in a mixed image, to be named
@@ -96,6 +101,16 @@ class ClassifierTraining:
         self.model = build_classifier(settings, len(self._classes))
         self.backbone = self.model
         notes = [f"train: {self._train.summary()}", f"val: {self._val.summary()}"]
+        license_name = (
+            non_commercial_license(settings.classifier)
+            if settings.classifier_arguments.get("pretrained")
+            else None
+        )
+        if license_name:
+            notes.append(
+                f"classifier {settings.classifier}: license {license_name}, which allows no "
+                "commercial use"
+            )
         if settings.backbone_weights is not None:
             notes.append(
                 str(load_classifier_backbone(self.model, settings.backbone_weights, self._classes))
@@ -119,7 +134,7 @@ class ClassifierTraining:
         self.primary_metric = "top1"
         self.description = Description(
             task="classification",
-            model=settings.model_dump(mode="json", exclude={"backbone_weights"}),
+            model=registered(settings).model_dump(mode="json", exclude={"backbone_weights"}),
             classes=tuple(
                 ModelClass(id=index, name=name) for index, name in enumerate(self._classes)
             ),

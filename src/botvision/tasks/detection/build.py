@@ -12,6 +12,7 @@ from botvision.tasks.detection.detectors.rcnn import faster_rcnn, mask_rcnn
 from botvision.tasks.detection.settings import DetectorSettings
 from botvision.weights import backbone
 from botvision.weights.backbone import BackboneReport
+from botvision.weights.named import named_network
 
 _BUILDERS = {"mask_rcnn": mask_rcnn, "faster_rcnn": faster_rcnn, "detr": detr}
 _NO_ARGUMENTS = {"detector", "backbone_weights"}
@@ -41,6 +42,13 @@ def build_detector(settings: DetectorSettings, num_classes: int) -> nn.Module:
         raise BotvisionError(f"model.backbone {settings.backbone}: {reason}") from error
     tune_batch_norm(detector, settings.batch_norm_momentum, settings.batch_norm_eps)
     return detector
+
+
+def registered(settings: DetectorSettings) -> DetectorSettings:
+    """Return settings that build the same detector without reading from the Hub."""
+    network = named_network(settings.backbone)
+    arguments = {**network.arguments, **settings.backbone_arguments}
+    return settings.model_copy(update={"backbone": network.name, "backbone_arguments": arguments})
 
 
 def load_backbone_weights(detector: nn.Module, source: str | Path) -> BackboneReport:

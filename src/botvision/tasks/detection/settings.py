@@ -13,9 +13,11 @@ class DetectorSettings(BaseModel):
 
     Attributes:
         detector: Which detector.
-        backbone: Name of a timm model, ours included.
+        backbone: Name of a timm model, ours included; with or without a tag, as timm's address
+            "timm/resnet50.a1_in1k", or "hf-hub:owner/name".
         backbone_arguments: More arguments of the backbone.
-        backbone_weights: Weights file whose backbone the training starts from; None: random.
+        backbone_weights: Weights whose backbone the training starts from, see
+            ``botvision.weights.checkpoints.read_checkpoint``; None: random.
         image_size: Side in pixels of the square that images are fitted into.
         batch_norm: "synchronized" trains BatchNorm in backbone and pyramid with the statistics of
             all GPUs; "frozen" keeps what comes from the backbone as it is, in all blocks that come

@@ -16,7 +16,7 @@ from botvision.datasets.coco.dataset import CocoInstances, Target
 from botvision.datasets.coco.polygons import compact_masks
 from botvision.images.draw import LARGEST_CELL, draw_instances, mosaic, save_evaluation
 from botvision.precision import autocast
-from botvision.tasks.detection.build import build_detector, load_backbone_weights
+from botvision.tasks.detection.build import build_detector, load_backbone_weights, registered
 from botvision.tasks.detection.charts import draw_charts
 from botvision.tasks.detection.detectors.batch_norm import freeze_batch_norm, hold_batch_norm
 from botvision.tasks.detection.evaluation import evaluate_detector
@@ -98,6 +98,8 @@ class DetectorTraining:
         train.copy_paste = data.copy_paste
         val.transform = evaluation_transform()
         self.backbone = self.model.get_submodule("backbone.body")
+        pyramid: Any = self.model.get_submodule("backbone")
+        notes += pyramid.notes
         taken: tuple[str, ...] = ()
         if settings.backbone_weights is not None:
             report = load_backbone_weights(self.model, settings.backbone_weights)
@@ -114,7 +116,7 @@ class DetectorTraining:
         self.headlines = tuple(f"{kind}_{name}" for kind in kinds for name in ("ap", "ap50"))
         self.description = Description(
             task="detection",
-            model=settings.model_dump(mode="json", exclude={"backbone_weights"}),
+            model=registered(settings).model_dump(mode="json", exclude={"backbone_weights"}),
             classes=tuple(ModelClass(id=each.id, name=each.name) for each in categories),
             input=InputDescription(
                 size=settings.image_size,

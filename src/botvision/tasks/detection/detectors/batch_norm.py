@@ -45,7 +45,7 @@ def freeze_batch_norm(backbone: nn.Module, taken: Collection[str]) -> list[str]:
     if not frozen:
         raise BotvisionError(
             "model.batch_norm: expected model.backbone_weights with 'frozen', got none; give "
-            "weights, or model.batch_norm=synchronized"
+            "weights, such as resnet50.a1_in1k for botnet50, or model.batch_norm=synchronized"
         )
     for name in frozen:
         backbone.get_submodule(name).requires_grad_(False)
