@@ -8,11 +8,18 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
+from botvision.datasets import loading
 from botvision.datasets.folders.splits import read_split
 from botvision.errors import BotvisionError
+from botvision.images.decode import read_image
 from botvision.images.find import find_images
+from botvision.predict import files
+from botvision.predict.evaluation import evaluate
 from botvision.predict.files import predict_files
+from botvision.tasks import predictor as predictors
+from botvision.tasks.detection import evaluation
 from botvision.tasks.detection.evaluation import detect
 
 
@@ -187,3 +194,61 @@ def test_detections_cut_at_the_limit_are_said(photos, trained_run, classifier_ru
         )
         assert status == expected, error
     assert "max_detections: expected a detector" in error
+
+
+def test_few_large_images_are_in_memory(photos, predictor, tmp_path, monkeypatch):
+    """Here an image of 64 x 64 pixels is large; the results are those of a batch of all."""
+    paths = find_images(photos).paths
+    expected = predictor(paths, threshold=0.0)
+    images = [pil_to_tensor(read_image(path)) for path in paths]
+    at_once, decoded = [], []
+    handle = predictor.model.register_forward_pre_hook(
+        lambda _, inputs: at_once.append(len(inputs[0]))
+    )
+    predict = type(predictor).predict
+
+    def watched(self, batch, **options):
+        decoded.append(len(batch))
+        return predict(self, batch, **options)
+
+    monkeypatch.setattr(type(predictor), "predict", watched)
+    monkeypatch.setattr(evaluation, "FORWARD_PIXELS", 2 * 64 * 64)
+    precision = predictor.description.input.precision
+    assert_alike(detect(predictor.model, images, precision), expected)
+    assert at_once == [2, 1]
+    monkeypatch.setattr(evaluation, "FORWARD_PIXELS", 64 * 64)
+    for module in (predictors, files):
+        monkeypatch.setattr(module, "DECODED_PIXELS", 2 * 64 * 64)
+    assert_alike(predictor(paths, threshold=0.0), expected)
+    found = [result for _, result in predictor.stream(paths, threshold=0.0)]
+    assert_alike(found, expected)
+    content, _ = predict_files(predictor, paths, tmp_path / "out", threshold=0.0)
+    handle.remove()
+    assert decoded == [2, 1] * 3
+    assert at_once == [2, 1] + [1, 1, 1] * 3
+    assert len(content["annotations"]) == sum(map(len, expected))
+
+
+def assert_alike(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        # Sums over another number of images differ in their last bits, here those of bfloat16.
+        assert np.allclose(np.sort(one.confidence), np.sort(other.confidence), atol=0.02)
+
+
+def test_an_evaluation_reads_few_large_images_at_a_time(trained_run, monkeypatch):
+    import botvision
+
+    predictor = botvision.load(trained_run.best)
+    expected = evaluate(predictor, batch_size=8)
+    at_once = []
+    read = evaluation.detect
+
+    def watched(model, images, *rest):
+        at_once.append(len(images))
+        return read(model, images, *rest)
+
+    monkeypatch.setattr(evaluation, "detect", watched)
+    monkeypatch.setattr(loading, "FORWARD_PIXELS", 4 * 64 * 64)
+    found = evaluate(predictor, batch_size=8)
+    assert at_once == [4, 2]
+    assert found["box_ap"] == pytest.approx(expected["box_ap"], abs=1e-3)

@@ -2,13 +2,14 @@
 
 import re
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from botvision.errors import BotvisionError
+from botvision.images.batches import FORWARD_PIXELS, batches_within
 from botvision.processes import ignore_interruptions, processes
 from botvision.shards.prefetch import shards_ahead
 
@@ -19,7 +20,9 @@ class DataWorkerError(BotvisionError):
     """A data-loading worker was killed, for example because the machine is out of memory."""
 
 
-def evaluation_batches(length: int, batch_size: int) -> list[list[tuple[int, int]]]:
+def evaluation_batches(
+    length: int, batch_size: int, pixels: Sequence[int] | None = None
+) -> list[list[tuple[int, int]]]:
     """Return the batches of (0, index) keys that this process takes in an evaluation.
 
     Batches are distributed whole, so that the padding of images and the rounding of sums do not
@@ -28,11 +31,13 @@ def evaluation_batches(length: int, batch_size: int) -> list[list[tuple[int, int
     Args:
         length: Number of items of the data set.
         batch_size: Number of items of a batch; the last one may have fewer.
+        pixels: Number of pixels of each item, whose images are read whole: batches of large images
+            have fewer items, see ``FORWARD_PIXELS``. None: items are small.
     """
-    starts = range(0, length, batch_size)[processes().process_index :: processes().num_processes]
-    return [
-        [(0, index) for index in range(start, min(start + batch_size, length))] for start in starts
-    ]
+    sizes = [0] * length if pixels is None else pixels
+    batches = list(batches_within(range(length), sizes.__getitem__, FORWARD_PIXELS, batch_size))
+    own = batches[processes().process_index :: processes().num_processes]
+    return [[(0, index) for index in batch] for batch in own]
 
 
 def load_batches(

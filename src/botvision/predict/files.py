@@ -1,5 +1,6 @@
 """Prediction of image files into files."""
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from botvision.errors import BotvisionError
+from botvision.images.batches import DECODED_PIXELS, batches_within
 from botvision.images.decode import read_image, upright_size
 from botvision.images.own_files import is_own_file
 from botvision.tasks.predictor import Predictor, ResultWriter
@@ -40,7 +42,7 @@ def predict_files(
         threshold: Smallest score to keep; None: the default of the task.
         tta: Whether to average over horizontally flipped images (classifiers).
         skip_bad: Whether to skip images that cannot be read, and count them.
-        batch_size: Images in memory at a time.
+        batch_size: Images in memory at a time, at most; of large ones fewer.
         progress: Called with the number of images done and their total.
 
     Returns:
@@ -62,12 +64,12 @@ def predict_files(
     names = [place.relative_to(root) for place in places]
     writer = find_task(predictor.description.task).writer(predictor, output, names)
     _check_output(output, root, places, writer.files)
-    bad = _unreadable(predictor, paths, skip_bad=skip_bad)
+    pixels, bad = _inspected(predictor, paths, skip_bad=skip_bad)
     done = 0
     with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(paths), batch_size):
-            span = slice(start, start + batch_size)
-            chosen = [(p, n) for p, n in zip(paths[span], names[span], strict=True) if p not in bad]
+        usable = ((p, n) for p, n in zip(paths, names, strict=True) if p in pixels)
+        batches = batches_within(usable, lambda each: pixels[each[0]], DECODED_PIXELS, batch_size)
+        for chosen in batches:
             images: dict[Path, Image.Image] = {}
             read = pool.map(_read, [path for path, _ in chosen])
             for (path, name), image in zip(chosen, read, strict=True):
@@ -113,22 +115,27 @@ def _check_output(output: Path, root: Path, images: Sequence[Path], files: Seque
         )
 
 
-def _unreadable(
+def _inspected(
     predictor: Predictor[Any], paths: Sequence[Path], *, skip_bad: bool
-) -> dict[Path, str]:
-    """Return what is wrong with files that are no images or too narrow; only headers are read."""
-    found = {}
+) -> tuple[dict[Path, int], dict[Path, str]]:
+    """Return the number of pixels of images, and what is wrong with other files.
+
+    Only headers are read: files that are no images or too narrow are found.
+    """
+    pixels, found = {}, {}
     for path in paths:
         try:
-            if said := predictor.size_fault(upright_size(path)):
+            size = upright_size(path)
+            if said := predictor.size_fault(size):
                 raise BotvisionError(f"{path}: {said}")
+            pixels[path] = math.prod(size)
         except BotvisionError as error:
             if not skip_bad:
                 raise
             found[path] = str(error)
     if len(found) == len(paths):
         raise BotvisionError(f"none of the images can be read: {found[paths[0]]}")
-    return found
+    return pixels, found
 
 
 def _read(path: Path) -> Image.Image | BotvisionError:

@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from botvision.errors import BotvisionError
+from botvision.images.batches import DECODED_PIXELS, batches_within
 from botvision.images.find import find_images
 from botvision.images.inputs import ImageInput, to_rgb
 from botvision.processes import processes
@@ -78,7 +80,8 @@ class Predictor(ABC, Generic[Result]):
 
         Args:
             image: Path, PIL image, array or tensor, see ``botvision.images.inputs.to_rgb``; or a
-                list of them, which is predicted as one batch.
+                list of them, which is predicted in batches; of large images few are decoded at a
+                time.
             threshold: Smallest score to keep; None: the default of the task.
             tta: Whether to average over the horizontally flipped image (classifiers).
 
@@ -91,8 +94,11 @@ class Predictor(ABC, Generic[Result]):
             ValueError: If the shape, dtype or range of an array is another one.
         """
         if isinstance(image, list | tuple):
-            images = [to_rgb(each) for each in image]
-            return self.predict(images, threshold=threshold, tta=tta) if images else []
+            results: list[Result] = []
+            decoded = map(to_rgb, image)
+            for batch in batches_within(decoded, lambda one: math.prod(one.size), DECODED_PIXELS):
+                results += self.predict(batch, threshold=threshold, tta=tta)
+            return results
         return self.predict([to_rgb(image)], threshold=threshold, tta=tta)[0]
 
     def stream(

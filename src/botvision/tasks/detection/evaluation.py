@@ -1,5 +1,6 @@
 """Detectors run over images, and measured on a dataset by one process or many."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -7,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as F
 
 from botvision.datasets.check.images import narrow_fault
 from botvision.datasets.coco.dataset import CocoInstances
 from botvision.datasets.loading import evaluation_batches, load_batches
 from botvision.errors import BotvisionError
+from botvision.images.batches import FORWARD_PIXELS, batches_within
 from botvision.precision import autocast
 from botvision.supervision_import import import_supervision
 from botvision.tasks.detection.detectors.masks import compact_masks
@@ -38,7 +41,7 @@ def evaluate_detector(
         model: A torchvision detector; put into evaluation mode and back.
         data: Images as float tensors, see ``evaluation_transform``.
         precision: "float32", or "bfloat16" for autocast.
-        batch_size: Images per batch.
+        batch_size: Images per batch, of large ones fewer.
         masks: Whether to evaluate masks besides boxes.
         num_workers: Number of processes that read the images.
         progress: Called with the number of images done and the total of this process.
@@ -49,7 +52,9 @@ def evaluate_detector(
     """
     was_training = model.training
     model.eval()
-    batches = evaluation_batches(len(data), batch_size)
+    records = data.annotations.images
+    pixels = [record["height"] * record["width"] for record in records]
+    batches = evaluation_batches(len(data), batch_size, pixels)
     results: list[dict[str, Any]] = []
     total, done = sum(map(len, batches)), 0
     images_only = data.without_masks()
@@ -73,11 +78,11 @@ def detect(
     """Detect objects in images, in each as if it were alone.
 
     Images of one size are a batch: padding to a larger neighbor would reach the global attention
-    and change what is found.
+    and change what is found. Of large images few are in a batch, see ``FORWARD_PIXELS``.
 
     Args:
         model: A torchvision detector in evaluation mode.
-        images: Float tensors [3, H, W] in 0..1, of any sizes; moved to the model's device.
+        images: Tensors [3, H, W] of any sizes, uint8 or float in 0..1; moved to the model's device.
         precision: "float32", or "bfloat16" for autocast.
         threshold: Smallest score to keep.
 
@@ -100,10 +105,13 @@ def detect(
     with torch.inference_mode():
         for size in dict.fromkeys(sizes):
             alike = [index for index, each in enumerate(sizes) if each == size]
-            inputs = [images[index].as_subclass(Tensor).to(device) for index in alike]
-            with autocast(device, precision), unpasted_masks():
-                for index, output in zip(alike, model(inputs), strict=True):
-                    outputs[index] = output
+            for batch in batches_within(
+                alike, lambda index: math.prod(sizes[index]), FORWARD_PIXELS
+            ):
+                inputs = [_floats(images[index], device) for index in batch]
+                with autocast(device, precision), unpasted_masks():
+                    for index, output in zip(batch, model(inputs), strict=True):
+                        outputs[index] = output
         supervision, found = import_supervision(), []
         for output, size in zip(outputs, sizes, strict=True):
             kept = output["scores"] >= threshold
@@ -118,3 +126,8 @@ def detect(
                 )
             )
         return found
+
+
+def _floats(image: Tensor, device: torch.device) -> Tensor:
+    on_device = image.as_subclass(Tensor).to(device)
+    return F.to_dtype(on_device, torch.float32, scale=True)

@@ -48,7 +48,7 @@ class DetectionPredictor(Predictor["supervision.Detections"]):
         if tta:
             raise BotvisionError("tta: expected a classifier, got a detector; leave it out")
         least = THRESHOLD if threshold is None else threshold
-        pixels = [F.to_dtype(F.pil_to_tensor(each), torch.float32, scale=True) for each in images]
+        pixels = [F.pil_to_tensor(each) for each in images]
         found = detect(self.model, pixels, self.description.input.precision, threshold=least)
         ids = np.array([each.id for each in self.description.classes], dtype=np.int64)
         names = np.array(self.classes)
