@@ -8,9 +8,14 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from botvision.errors import BotvisionError
+from botvision.errors import BotvisionError, OutOfMemoryError
 from botvision.images.batches import FORWARD_PIXELS, batches_within
-from botvision.processes import ignore_interruptions, processes
+from botvision.processes import (
+    ignore_interruptions,
+    one_line_out_of_memory,
+    out_of_memory,
+    processes,
+)
 from botvision.shards.prefetch import shards_ahead
 
 _ERROR_NAME = re.compile(r"^botvision(\.\w+)+: ")
@@ -108,8 +113,14 @@ def _one_line_errors(num_workers: int) -> Iterator[None]:
         yield
     except BotvisionError as error:
         line = str(error).strip().splitlines()[-1]
-        raise BotvisionError(_ERROR_NAME.sub("", line)) from error
-    except (RuntimeError, EOFError, OSError) as error:
+        kind = OutOfMemoryError if isinstance(error, OutOfMemoryError) else BotvisionError
+        raise kind(_ERROR_NAME.sub("", line)) from error
+    except (MemoryError, RuntimeError, EOFError, OSError) as error:
+        with one_line_out_of_memory(
+            "data: reading a batch", "lower training.num_workers or the batch size"
+        ):
+            if out_of_memory(error):
+                raise
         reason = " ".join(str(error).split())
         if isinstance(error, RuntimeError):
             died = reason.startswith("DataLoader worker")

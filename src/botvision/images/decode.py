@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from botvision.errors import BotvisionError
+from botvision.processes import one_line_out_of_memory, out_of_memory
 
 _MAX_PIXELS = 100_000_000
 _LIMIT_VARIABLE = "BOTVISION_MOST_PIXELS"
 # The most usual come first, since Pillow imports its plugins one after the other. No others are
 # accepted; for EPS, Pillow would even start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
+FREE_MEMORY = "free some memory, read fewer images at a time or shrink the image"
+"""What to do about lack of memory for an image."""
 _ROTATED = (5, 6, 7, 8)  # values of the EXIF orientation that swap width and height
 
 
@@ -36,6 +39,7 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         BotvisionError: If the file is missing, not an image, truncated, has 32 bits per channel,
             or more than 100 million pixels or the environment's BOTVISION_MOST_PIXELS.
+        OutOfMemoryError: If memory does not suffice to decode it.
     """
     return decode_image(path, str(path))
 
@@ -118,6 +122,9 @@ def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
             f"{name}: expected an image ({', '.join(_FORMATS)}), got a file of another kind"
         ) from error
     except Exception as error:  # decoders of damaged files raise anything, struct.error included
+        with one_line_out_of_memory(f"{name}: decoding the image", FREE_MEMORY):
+            if out_of_memory(error):
+                raise
         raise BotvisionError(f"{name}: cannot be decoded ({error}); replace the file") from error
 
 

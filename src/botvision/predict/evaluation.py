@@ -7,6 +7,7 @@ import torch
 
 from botvision.errors import BotvisionError
 from botvision.predict.loading import load
+from botvision.processes import one_line_out_of_memory
 from botvision.tasks.predictor import Predictor
 from botvision.tasks.task import EvaluationOptions, ProgressCallback, find_task
 
@@ -46,6 +47,7 @@ def evaluate(
     Raises:
         BotvisionError: If the weights or the data cannot be used, their classes differ, or an
             option does not apply.
+        OutOfMemoryError: If memory does not suffice.
     """
     predictor = weights
     if not isinstance(predictor, Predictor):
@@ -62,4 +64,7 @@ def evaluate(
         output=None if output is None else Path(output),
     )
     task = find_task(predictor.description.task)
-    return task.evaluate(predictor, source, options, progress)
+    with one_line_out_of_memory(
+        f"{source}: evaluating", "free some memory, or take a smaller batch_size or image_size"
+    ):
+        return task.evaluate(predictor, source, options, progress)

@@ -9,14 +9,16 @@ from typing import Any
 
 from PIL import Image
 
-from botvision.errors import BotvisionError
+from botvision.errors import BotvisionError, OutOfMemoryError
 from botvision.images.batches import DECODED_PIXELS, batches_within
 from botvision.images.decode import read_image, upright_size
 from botvision.images.own_files import is_own_file
+from botvision.processes import one_line_out_of_memory
 from botvision.tasks.predictor import Predictor, ResultWriter
 from botvision.tasks.task import ProgressCallback, find_task
 
 _BATCH_SIZE = 8
+_DRAW_LESS = "free some memory, shrink the images or raise the threshold"
 
 
 def predict_files(
@@ -51,6 +53,7 @@ def predict_files(
     Raises:
         BotvisionError: If an image cannot be read, with ``skip_bad`` if none can, or a file that
             would be replaced is one of the images or was not written by a prediction.
+        OutOfMemoryError: If memory does not suffice; the files that are written are whole.
         ValueError: If there are no paths.
     """
     if not paths:
@@ -81,9 +84,11 @@ def predict_files(
                     raise image
             if not images:
                 continue
-            results = predictor.predict([*images.values()], threshold=threshold, tta=tta)
+            with predictor.one_line_out_of_memory([*images.values()]):
+                results = predictor.predict([*images.values()], threshold=threshold, tta=tta)
             for (name, image), result in zip(images.items(), results, strict=True):
-                writer.add(name, image, result)
+                with one_line_out_of_memory(f"{name}: drawing the result", _DRAW_LESS):
+                    writer.add(name, image, result)
                 done += 1
                 if progress is not None:
                     progress(done, len(paths))
@@ -94,7 +99,8 @@ def predict_files(
         for path, name in zip(paths, names, strict=True)
         if path in bad
     ]
-    return writer.finish(skipped), writer
+    with one_line_out_of_memory(f"{output}: writing the results", _DRAW_LESS):
+        return writer.finish(skipped), writer
 
 
 def _check_output(output: Path, root: Path, images: Sequence[Path], files: Sequence[Path]) -> None:
@@ -129,6 +135,8 @@ def _inspected(
             if said := predictor.size_fault(size):
                 raise BotvisionError(f"{path}: {said}")
             pixels[path] = math.prod(size)
+        except OutOfMemoryError:
+            raise
         except BotvisionError as error:
             if not skip_bad:
                 raise
@@ -141,5 +149,7 @@ def _inspected(
 def _read(path: Path) -> Image.Image | BotvisionError:
     try:
         return read_image(path)
+    except OutOfMemoryError:
+        raise
     except BotvisionError as error:
         return error

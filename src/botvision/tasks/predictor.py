@@ -1,5 +1,6 @@
 """Predictors: trained models as functions of images, and writers of their results."""
 
+import contextlib
 import glob
 import itertools
 import math
@@ -17,7 +18,7 @@ from botvision.errors import BotvisionError
 from botvision.images.batches import DECODED_PIXELS, batches_within
 from botvision.images.find import find_images
 from botvision.images.inputs import ImageInput, to_rgb
-from botvision.processes import processes
+from botvision.processes import one_line_out_of_memory, processes
 from botvision.weights.file import Description
 
 Box = tuple[float, float, float, float]
@@ -90,6 +91,7 @@ class Predictor(ABC, Generic[Result]):
 
         Raises:
             BotvisionError: If an image cannot be read, or an option does not apply.
+            OutOfMemoryError: If memory does not suffice.
             TypeError: If an image is of another type.
             ValueError: If the shape, dtype or range of an array is another one.
         """
@@ -97,9 +99,23 @@ class Predictor(ABC, Generic[Result]):
             results: list[Result] = []
             decoded = map(to_rgb, image)
             for batch in batches_within(decoded, lambda one: math.prod(one.size), DECODED_PIXELS):
-                results += self.predict(batch, threshold=threshold, tta=tta)
+                with self.one_line_out_of_memory(batch):
+                    results += self.predict(batch, threshold=threshold, tta=tta)
             return results
-        return self.predict([to_rgb(image)], threshold=threshold, tta=tta)[0]
+        single = [to_rgb(image)]
+        with self.one_line_out_of_memory(single):
+            return self.predict(single, threshold=threshold, tta=tta)[0]
+
+    def one_line_out_of_memory(
+        self, images: Sequence[Image.Image]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Return a context that turns lack of memory while images are predicted into one line."""
+        width, height = max((each.size for each in images), key=math.prod)
+        count = "an image" if len(images) == 1 else f"{len(images)} images"
+        return one_line_out_of_memory(
+            f"predicting {count} of up to {width} x {height} at a size of {self.input_size}",
+            "free some memory, or take fewer or smaller images or a smaller image_size",
+        )
 
     def stream(
         self,

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from botvision.datasets.folders.hub import HUB_PREFIX, hub_split
 from botvision.datasets.folders.splits import LabeledImages, find_split, read_split
-from botvision.errors import BotvisionError
+from botvision.errors import BotvisionError, OutOfMemoryError
 from botvision.seeds import all_seeded, derived_seed
 from botvision.shards.mirror import open_data_folder
 from botvision.shards.prefetch import shard_lengths
@@ -145,7 +145,7 @@ def _faults(found: LabeledImages) -> list[str]:
     def fault(name: str) -> str:
         try:
             found.images.read(name)
-        except ShardError:
+        except (ShardError, OutOfMemoryError):
             raise  # the image itself may be sound
         except BotvisionError as error:
             return str(error)
