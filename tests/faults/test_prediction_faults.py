@@ -20,6 +20,7 @@ from botvision.predict.evaluation import evaluate
 from botvision.predict.files import predict_files
 from botvision.tasks import predictor as predictors
 from botvision.tasks.detection import evaluation
+from botvision.tasks.detection.build import build_detector
 from botvision.tasks.detection.evaluation import detect
 
 
@@ -252,3 +253,21 @@ def test_an_evaluation_reads_few_large_images_at_a_time(trained_run, monkeypatch
     found = evaluate(predictor, batch_size=8)
     assert at_once == [4, 2]
     assert found["box_ap"] == pytest.approx(expected["box_ap"], abs=1e-3)
+
+
+@pytest.mark.parametrize("detector", ["mask_rcnn", "faster_rcnn"])
+def test_a_threshold_below_the_models_own(detector, make_recipe):
+    torch.manual_seed(0)
+    settings = make_recipe(f"model.detector={detector}", "model.box_score_thresh=0.0").model
+    model = build_detector(settings, 11).eval()
+    image = torch.rand(3, 64, 64)
+    (every,) = detect(model, [image], "float32", threshold=0.0)
+    middle = float(every.confidence[4])
+    model.roi_heads.score_thresh = float(every.confidence[2])
+    assert len(detect(model, [image], "float32")[0]) == 2
+    assert len(detect(model, [image], "float32", threshold=0.0)[0]) == len(every) > 5
+    assert len(detect(model, [image], "float32", threshold=middle)[0]) == 5
+    assert model.roi_heads.score_thresh == float(every.confidence[2])
+    with pytest.raises(RuntimeError):
+        detect(model, [torch.rand(4, 64, 64)], "float32", threshold=0.0)
+    assert model.roi_heads.score_thresh == float(every.confidence[2])

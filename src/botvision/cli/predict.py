@@ -18,7 +18,7 @@ def predict(
     ),
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Smallest score to keep; 0.5 for detectors."),
+        typer.Option(min=0, max=1, help="Smallest score to keep; 0.5 for detectors if none."),
     ] = None,
     max_detections: MaxDetections = None,
     tta: Tta = False,

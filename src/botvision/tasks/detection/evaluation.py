@@ -18,6 +18,7 @@ from botvision.images.batches import FORWARD_PIXELS, batches_within
 from botvision.precision import autocast
 from botvision.supervision_import import import_supervision
 from botvision.tasks.detection.detectors.masks import compact_masks
+from botvision.tasks.detection.detectors.rcnn import lowered_threshold
 from botvision.tasks.detection.detectors.transform import unpasted_masks
 from botvision.tasks.detection.metrics import CocoMetrics, coco_results
 
@@ -73,7 +74,7 @@ def evaluate_detector(
 
 
 def detect(
-    model: nn.Module, images: Sequence[Tensor], precision: str, *, threshold: float = 0.0
+    model: nn.Module, images: Sequence[Tensor], precision: str, *, threshold: float | None = None
 ) -> list["Detections"]:
     """Detect objects in images, in each as if it were alone.
 
@@ -84,7 +85,8 @@ def detect(
         model: A torchvision detector in evaluation mode.
         images: Tensors [3, H, W] of any sizes, uint8 or float in 0..1; moved to the model's device.
         precision: "float32", or "bfloat16" for autocast.
-        threshold: Smallest score to keep.
+        threshold: Smallest score to keep, also below what the model gives by itself; None: all that
+            it gives.
 
     Returns:
         For each image, by falling score: ``xyxy`` float32 [n, 4] in pixels of the image,
@@ -102,7 +104,7 @@ def detect(
         if said := narrow_fault((width, height), longest):
             raise BotvisionError(said)
     outputs: list[Any] = [None] * len(images)
-    with torch.inference_mode():
+    with torch.inference_mode(), lowered_threshold(model, threshold):
         for size in dict.fromkeys(sizes):
             alike = [index for index, each in enumerate(sizes) if each == size]
             for batch in batches_within(
@@ -114,7 +116,7 @@ def detect(
                         outputs[index] = output
         supervision, found = import_supervision(), []
         for output, size in zip(outputs, sizes, strict=True):
-            kept = output["scores"] >= threshold
+            kept = output["scores"] >= (0.0 if threshold is None else threshold)
             own = {name: values[kept] for name, values in output.items()}
             masks = own.get("masks")
             found.append(
