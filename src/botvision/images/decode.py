@@ -53,7 +53,7 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
     """
     with _opened(source, name) as image:
         ImageOps.exif_transpose(image, in_place=True)
-        return rgb_of(image, name)
+        return rgb_of(image, name, image.format)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -141,17 +141,25 @@ def _pixel_limit() -> int:
     return int(text)
 
 
-def rgb_of(image: Image.Image, name: str) -> Image.Image:
-    """Return an upright image as RGB of 8 bits, see ``read_image``."""
+def rgb_of(image: Image.Image, name: str, file_format: str | None) -> Image.Image:
+    """Return an upright image as RGB of 8 bits, see ``read_image``.
+
+    Args:
+        image: Image of any mode of Pillow's; its ``info`` may change.
+        name: Name of the image in messages.
+        file_format: Format of its file as Pillow names it, which copies of an image lose; None if
+            there is none.
+    """
     # Pillow clips at 255 instead of scaling. Of PGM files, it scales those of more than 8 bits to
     # 16 and calls them "I".
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PPM"):
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise BotvisionError(
             f"{name}: expected 8 or 16 bits per channel, got 32 with an unknown value range; "
             "convert the image"
         )
-    if isinstance(image.info.get("transparency"), bytes):
-        image = image.convert("RGBA")  # Pillow warns of a palette with alpha otherwise
+    if image.mode == "La":  # Pillow converts it to this mode alone
+        image = image.convert("LA")
+    image.info.pop("transparency", None)  # Pillow warns of it, or fails, where it becomes RGB
     return image.convert("RGB")

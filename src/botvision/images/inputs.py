@@ -40,7 +40,7 @@ def to_rgb(image: ImageInput) -> Image.Image:
         try:
             with one_line_out_of_memory("image: decoding the image", FREE_MEMORY):
                 # The user's image stays as it is.
-                return rgb_of(ImageOps.exif_transpose(image), "image")
+                return rgb_of(ImageOps.exif_transpose(image), "image", image.format)
         except OSError as error:  # Pillow decodes what it opened when it is first needed
             raise BotvisionError(f"image: cannot be decoded ({error}); replace the file") from error
     if isinstance(image, Tensor):
