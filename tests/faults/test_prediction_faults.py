@@ -271,3 +271,34 @@ def test_a_threshold_below_the_models_own(detector, make_recipe):
     with pytest.raises(RuntimeError):
         detect(model, [torch.rand(4, 64, 64)], "float32", threshold=0.0)
     assert model.roi_heads.score_thresh == float(every.confidence[2])
+
+
+def test_a_limit_for_one_call(photos, trained_run, classifier_run, cli):
+    import botvision
+
+    predictor = botvision.load(trained_run.best)
+    proposals = dict(predictor.model.rpn._post_nms_top_n)
+    paths, output = find_images(photos).paths, photos.parent / "many"
+    content, writer = predict_files(predictor, paths, output, threshold=0.0, max_detections=40)
+    assert len(content["annotations"]) == 3 * 40
+    assert "3 of the images have 40 instances" in str(writer.summary())
+    for limit, expected in ((None, 10), (20, 20)):
+        notes = []
+        evaluate(predictor, max_detections=limit, note=notes.append)
+        (note,) = notes
+        assert note.startswith(f"6 of the images have {expected} detections, the most that this")
+    predictor.model.roi_heads.score_thresh = 0.9
+    evaluate(predictor, note=notes.append)
+    assert notes == [note]
+    assert predictor.max_detections == 10
+    assert predictor.model.rpn._post_nms_top_n == proposals
+    with pytest.raises(BotvisionError, match="max_detections: expected 1 or more, got 0"):
+        evaluate(predictor, max_detections=0)
+    with pytest.raises(BotvisionError, match="max_detections: expected a detector"):
+        evaluate(classifier_run.best, max_detections=5)
+    status, text, _ = cli("val", trained_run.best, "--max-detections", 7)
+    assert status == 0
+    assert "6 of the images have 7 detections, the most" in text
+    status, text, error = cli("val", trained_run.best, "--json")
+    assert "6 of the images have 10 detections, the most" in error
+    assert json.loads(text)

@@ -29,6 +29,7 @@ def predict_files(
     threshold: float | None = None,
     tta: bool = False,
     skip_bad: bool = False,
+    max_detections: int | None = None,
     batch_size: int = _BATCH_SIZE,
     progress: ProgressCallback | None = None,
 ) -> tuple[dict[str, Any], ResultWriter[Any]]:
@@ -44,6 +45,8 @@ def predict_files(
         threshold: Smallest score to keep; None: the default of the task.
         tta: Whether to average over horizontally flipped images (classifiers).
         skip_bad: Whether to skip images that cannot be read, and count them.
+        max_detections: Most objects found in an image (Mask and Faster R-CNN); None: as in the
+            training.
         batch_size: Images in memory at a time, at most; of large ones fewer.
         progress: Called with the number of images done and their total.
 
@@ -65,11 +68,11 @@ def predict_files(
     places, paths = [*given], [*given.values()]
     root = Path(os.path.commonpath([place.parent for place in places]))
     names = [place.relative_to(root) for place in places]
-    writer = find_task(predictor.description.task).writer(predictor, output, names)
-    _check_output(output, root, places, writer.files)
-    pixels, bad = _inspected(predictor, paths, skip_bad=skip_bad)
-    done = 0
-    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
+    done, threads = 0, min(batch_size, os.cpu_count() or 1)
+    with predictor.limited_to(max_detections), ThreadPoolExecutor(threads) as pool:
+        writer = find_task(predictor.description.task).writer(predictor, output, names)
+        _check_output(output, root, places, writer.files)
+        pixels, bad = _inspected(predictor, paths, skip_bad=skip_bad)
         usable = ((p, n) for p, n in zip(paths, names, strict=True) if p in pixels)
         batches = batches_within(usable, lambda each: pixels[each[0]], DECODED_PIXELS, batch_size)
         for chosen in batches:

@@ -162,6 +162,13 @@ class Predictor(ABC, Generic[Result]):
         """
         raise BotvisionError(f"max_detections: expected a detector, got a model for {self.task}")
 
+    @contextlib.contextmanager
+    def limited_to(self, count: int | None) -> Iterator[None]:
+        """Limit detections inside the block, see ``limit_detections``; None changes nothing."""
+        if count is not None:
+            self.limit_detections(count)
+        yield
+
     def size_fault(self, size: tuple[int, int]) -> str:  # noqa: ARG002 - for implementations
         """Return why an image of this width and height cannot be predicted; "" if it can."""
         return ""

@@ -1,6 +1,7 @@
 """Detectors run over images, and measured on a dataset by one process or many."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ def evaluate_detector(
     masks: bool,
     num_workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, Any], CocoMetrics]:
     """Compute COCO metrics of a detector on a dataset, whose batches are split over processes.
 
@@ -46,6 +48,7 @@ def evaluate_detector(
         masks: Whether to evaluate masks besides boxes.
         num_workers: Number of processes that read the images.
         progress: Called with the number of images done and the total of this process.
+        note: Called with a line if the model's limit was reached, so that objects may be missing.
 
     Returns:
         The metrics of ``CocoMetrics.evaluate``, and the ``CocoMetrics`` with the results in COCO's
@@ -70,7 +73,32 @@ def evaluate_detector(
     model.train(was_training)
     metrics = CocoMetrics(data.annotations, masks=masks)
     metrics.process(gather_object(results))
+    if note is not None and (said := _cut(model, metrics.results)):
+        note(said)
     return metrics.evaluate(), metrics
+
+
+def max_detections(model: nn.Module) -> int:
+    """Return how many objects a detector finds in an image at most."""
+    detector: Any = model
+    heads = getattr(detector, "roi_heads", None)
+    count: int = len(detector.queries.weight) if heads is None else heads.detections_per_img
+    return count
+
+
+def _cut(model: nn.Module, results: list[dict[str, Any]]) -> str:
+    """Return in how many images the model's limit was reached; "" if in none."""
+    if not hasattr(model, "roi_heads"):
+        return ""  # a DETR gives a detection per query, however many objects there are
+    limit = max_detections(model)
+    found = Counter(each["image_id"] for each in results)
+    cut = sum(count >= limit for count in found.values())
+    if not cut:
+        return ""
+    return (
+        f"{cut} of the images have {limit} detections, the most that this model gives: there may "
+        "be more; max_detections raises it"
+    )
 
 
 def detect(
