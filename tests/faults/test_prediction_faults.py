@@ -1,6 +1,7 @@
 """What happens to people who predict: their files, earlier output, odd images, batches."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -302,3 +303,25 @@ def test_a_limit_for_one_call(photos, trained_run, classifier_run, cli):
     status, text, error = cli("val", trained_run.best, "--json")
     assert "6 of the images have 10 detections, the most" in error
     assert json.loads(text)
+
+
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+def test_paths_that_are_printed_can_be_pasted(kind, photos, trained_run, classifier_run, cli):
+    run = trained_run if kind == "detector" else classifier_run
+    output = photos.parent / "my results [1]" / ("and a long name " * 6)
+    status, text, _ = cli("predict", photos, "--weights", run.best, "--output", output)
+    assert status == 0
+    assert shlex.split(text.strip().splitlines()[-1])[-1] == str(output)
+    commands = {
+        "val": ("val", run.best, "--output", output),
+        "attention-map": (
+            *("attention-map", photos / "val_000000.jpg", "--at", "9,9", "--weights", run.best),
+            *("--output", output / "a.png"),
+        ),
+    }
+    for name, arguments in commands.items():
+        if (kind, name) == ("detector", "val"):
+            continue
+        status, text, error = cli(*arguments)
+        assert (status, error) == (0, "")
+        assert str(output) in shlex.split(text.splitlines()[-1])[-1]

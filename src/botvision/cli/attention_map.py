@@ -7,6 +7,7 @@ import typer
 
 from botvision.cli.options import WEIGHTS_HELP
 from botvision.errors import BotvisionError
+from botvision.files import quoted
 
 
 def attention_map(
@@ -35,4 +36,4 @@ def attention_map(
         raise BotvisionError(f"--output {output}: no such folder")
     point = (int(x), int(y))
     draw_attention_maps(pixels, point, attention_maps(load(weights), pixels, point), output)
-    print(f"attention of pixel {point[0]},{point[1]} is in {output}")
+    print(f"attention of pixel {point[0]},{point[1]} is in {quoted(output)}")

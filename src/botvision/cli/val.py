@@ -8,6 +8,7 @@ import typer
 
 from botvision.cli.display import counting, metrics_table, open_console, print_plain
 from botvision.cli.options import WEIGHTS_HELP, AsJson, Device, MaxDetections, Tta
+from botvision.files import quoted
 
 
 def val(
@@ -71,4 +72,4 @@ def val(
     if "skipped" in metrics and (skip_bad or metrics["skipped"]):
         console.print(f"{metrics['images']} images; {metrics['skipped']} more could not be read")
     if output is not None:
-        console.print(f"the figures are in {output}")
+        print_plain(console, f"the figures are in {quoted(output)}")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -16,6 +15,7 @@ from botvision.datasets.annotation_files import (
 )
 from botvision.datasets.unsupported import describe_unsupported
 from botvision.errors import BotvisionError
+from botvision.files import quoted
 from botvision.images.find import files_below, is_image_name, is_leftover
 from botvision.images.written_paths import find_written
 from botvision.shards.index import is_sharded
@@ -311,7 +311,7 @@ def _command(folder: Path, ending: str) -> str:
     while out.exists():
         number += 1
         out = source.with_name(f"{source.name}_{ending}{number}")
-    return f"botvision data convert {shlex.quote(str(source))} {shlex.quote(str(out))}"
+    return f"botvision data convert {quoted(source)} {quoted(out)}"
 
 
 def _annotation_files(folder: Path, word: str) -> Iterator[Path]:
