@@ -97,14 +97,26 @@ class Predictor(ABC, Generic[Result]):
         """
         if isinstance(image, list | tuple):
             results: list[Result] = []
-            decoded = map(to_rgb, image)
+            decoded = map(self.decoded, image)
             for batch in batches_within(decoded, lambda one: math.prod(one.size), DECODED_PIXELS):
                 with self.one_line_out_of_memory(batch):
                     results += self.predict(batch, threshold=threshold, tta=tta)
             return results
-        single = [to_rgb(image)]
+        single = [self.decoded(image)]
         with self.one_line_out_of_memory(single):
             return self.predict(single, threshold=threshold, tta=tta)[0]
+
+    def decoded(self, image: ImageInput) -> Image.Image:
+        """Return an image as RGB, see ``to_rgb``.
+
+        Raises:
+            BotvisionError: If it cannot be read, or for its size not be predicted.
+        """
+        rgb = to_rgb(image)
+        if said := self.size_fault(rgb.size):
+            where = f"{image}: " if isinstance(image, str | Path) else ""
+            raise BotvisionError(f"{where}{said}")
+        return rgb
 
     def one_line_out_of_memory(
         self, images: Sequence[Image.Image]
