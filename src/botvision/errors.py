@@ -11,6 +11,10 @@ class BotvisionError(ValueError):
     """
 
 
+class OutOfMemoryError(BotvisionError, MemoryError):
+    """Memory did not suffice: no input is at fault, so none is left out or replaced for it."""
+
+
 class Interrupted(Exception):  # noqa: N818 - it is no error
     """A run was asked to stop, and saved its state first.
 

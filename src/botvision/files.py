@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,11 @@ def cache_folder() -> Path | None:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "botvision"
     except RuntimeError:
         return None
+
+
+def quoted(path: Path) -> str:
+    """Return a path as a shell takes it, so that it can be pasted into a command."""
+    return shlex.quote(str(path))
 
 
 def write_json(path: Path, content: Any) -> None:

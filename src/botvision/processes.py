@@ -1,11 +1,13 @@
 """The processes of a run, and calls in a new process."""
 
 import atexit
+import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -13,7 +15,15 @@ import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils.memory import should_reduce_batch_size
 
+from botvision.errors import OutOfMemoryError
+
 _Result = TypeVar("_Result")
+# Of the system, Pillow's decoders, C++ and data-loading workers, whose errors are of any type.
+_OUT_OF_MEMORY = (
+    *("Cannot allocate memory", "out of memory error", "std::bad_alloc"),
+    "Caught MemoryError in ",
+)
+_AMOUNT = re.compile(r"allocate ([\d.,]+ \w+)")
 
 
 def processes() -> PartialState:
@@ -113,7 +123,32 @@ def peak_memory() -> int:
 def out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory did not suffice, on whatever device."""
     kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or should_reduce_batch_size(error)
+    if isinstance(error, kinds) or should_reduce_batch_size(error):
+        return True
+    return any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+@contextlib.contextmanager
+def one_line_out_of_memory(what: str, remedy: str) -> Iterator[None]:
+    """Turn lack of memory inside the block into one line.
+
+    Args:
+        what: What the block does, such as "model.safetensors: loading the weights".
+        remedy: What to do about it.
+
+    Raises:
+        OutOfMemoryError: If memory does not suffice; it names the amount where that is known.
+    """
+    try:
+        yield
+    except OutOfMemoryError:
+        raise
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        amount = _AMOUNT.search(str(error))
+        tried = f" (tried to allocate {amount[1]})" if amount else ""
+        raise OutOfMemoryError(f"{what}: out of memory{tried}; {remedy}") from error
 
 
 def first_line(error: Exception) -> str:

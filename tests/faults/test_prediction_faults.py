@@ -1,6 +1,7 @@
 """What happens to people who predict: their files, earlier output, odd images, batches."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -8,11 +9,19 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
+from botvision.datasets import loading
 from botvision.datasets.folders.splits import read_split
 from botvision.errors import BotvisionError
+from botvision.images.decode import read_image
 from botvision.images.find import find_images
+from botvision.predict import files
+from botvision.predict.evaluation import evaluate
 from botvision.predict.files import predict_files
+from botvision.tasks import predictor as predictors
+from botvision.tasks.detection import evaluation
+from botvision.tasks.detection.build import build_detector
 from botvision.tasks.detection.evaluation import detect
 
 
@@ -187,3 +196,132 @@ def test_detections_cut_at_the_limit_are_said(photos, trained_run, classifier_ru
         )
         assert status == expected, error
     assert "max_detections: expected a detector" in error
+
+
+def test_few_large_images_are_in_memory(photos, predictor, tmp_path, monkeypatch):
+    """Here an image of 64 x 64 pixels is large; the results are those of a batch of all."""
+    paths = find_images(photos).paths
+    expected = predictor(paths, threshold=0.0)
+    images = [pil_to_tensor(read_image(path)) for path in paths]
+    at_once, decoded = [], []
+    handle = predictor.model.register_forward_pre_hook(
+        lambda _, inputs: at_once.append(len(inputs[0]))
+    )
+    predict = type(predictor).predict
+
+    def watched(self, batch, **options):
+        decoded.append(len(batch))
+        return predict(self, batch, **options)
+
+    monkeypatch.setattr(type(predictor), "predict", watched)
+    monkeypatch.setattr(evaluation, "FORWARD_PIXELS", 2 * 64 * 64)
+    precision = predictor.description.input.precision
+    assert_alike(detect(predictor.model, images, precision), expected)
+    assert at_once == [2, 1]
+    monkeypatch.setattr(evaluation, "FORWARD_PIXELS", 64 * 64)
+    for module in (predictors, files):
+        monkeypatch.setattr(module, "DECODED_PIXELS", 2 * 64 * 64)
+    assert_alike(predictor(paths, threshold=0.0), expected)
+    found = [result for _, result in predictor.stream(paths, threshold=0.0)]
+    assert_alike(found, expected)
+    content, _ = predict_files(predictor, paths, tmp_path / "out", threshold=0.0)
+    handle.remove()
+    assert decoded == [2, 1] * 3
+    assert at_once == [2, 1] + [1, 1, 1] * 3
+    assert len(content["annotations"]) == sum(map(len, expected))
+
+
+def assert_alike(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        # Sums over another number of images differ in their last bits, here those of bfloat16.
+        assert np.allclose(np.sort(one.confidence), np.sort(other.confidence), atol=0.02)
+
+
+def test_an_evaluation_reads_few_large_images_at_a_time(trained_run, monkeypatch):
+    import botvision
+
+    predictor = botvision.load(trained_run.best)
+    expected = evaluate(predictor, batch_size=8)
+    at_once = []
+    read = evaluation.detect
+
+    def watched(model, images, *rest):
+        at_once.append(len(images))
+        return read(model, images, *rest)
+
+    monkeypatch.setattr(evaluation, "detect", watched)
+    monkeypatch.setattr(loading, "FORWARD_PIXELS", 4 * 64 * 64)
+    found = evaluate(predictor, batch_size=8)
+    assert at_once == [4, 2]
+    assert found["box_ap"] == pytest.approx(expected["box_ap"], abs=1e-3)
+
+
+@pytest.mark.parametrize("detector", ["mask_rcnn", "faster_rcnn"])
+def test_a_threshold_below_the_models_own(detector, make_recipe):
+    torch.manual_seed(0)
+    settings = make_recipe(f"model.detector={detector}", "model.box_score_thresh=0.0").model
+    model = build_detector(settings, 11).eval()
+    image = torch.rand(3, 64, 64)
+    (every,) = detect(model, [image], "float32", threshold=0.0)
+    middle = float(every.confidence[4])
+    model.roi_heads.score_thresh = float(every.confidence[2])
+    assert len(detect(model, [image], "float32")[0]) == 2
+    assert len(detect(model, [image], "float32", threshold=0.0)[0]) == len(every) > 5
+    assert len(detect(model, [image], "float32", threshold=middle)[0]) == 5
+    assert model.roi_heads.score_thresh == float(every.confidence[2])
+    with pytest.raises(RuntimeError):
+        detect(model, [torch.rand(4, 64, 64)], "float32", threshold=0.0)
+    assert model.roi_heads.score_thresh == float(every.confidence[2])
+
+
+def test_a_limit_for_one_call(photos, trained_run, classifier_run, cli):
+    import botvision
+
+    predictor = botvision.load(trained_run.best)
+    proposals = dict(predictor.model.rpn._post_nms_top_n)
+    paths, output = find_images(photos).paths, photos.parent / "many"
+    content, writer = predict_files(predictor, paths, output, threshold=0.0, max_detections=40)
+    assert len(content["annotations"]) == 3 * 40
+    assert "3 of the images have 40 instances" in str(writer.summary())
+    for limit, expected in ((None, 10), (20, 20)):
+        notes = []
+        evaluate(predictor, max_detections=limit, note=notes.append)
+        (note,) = notes
+        assert note.startswith(f"6 of the images have {expected} detections, the most that this")
+    predictor.model.roi_heads.score_thresh = 0.9
+    evaluate(predictor, note=notes.append)
+    assert notes == [note]
+    assert predictor.max_detections == 10
+    assert predictor.model.rpn._post_nms_top_n == proposals
+    with pytest.raises(BotvisionError, match="max_detections: expected 1 or more, got 0"):
+        evaluate(predictor, max_detections=0)
+    with pytest.raises(BotvisionError, match="max_detections: expected a detector"):
+        evaluate(classifier_run.best, max_detections=5)
+    status, text, _ = cli("val", trained_run.best, "--max-detections", 7)
+    assert status == 0
+    assert "6 of the images have 7 detections, the most" in text
+    status, text, error = cli("val", trained_run.best, "--json")
+    assert "6 of the images have 10 detections, the most" in error
+    assert json.loads(text)
+
+
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+def test_paths_that_are_printed_can_be_pasted(kind, photos, trained_run, classifier_run, cli):
+    run = trained_run if kind == "detector" else classifier_run
+    output = photos.parent / "my results [1]" / ("and a long name " * 6)
+    status, text, _ = cli("predict", photos, "--weights", run.best, "--output", output)
+    assert status == 0
+    assert shlex.split(text.strip().splitlines()[-1])[-1] == str(output)
+    commands = {
+        "val": ("val", run.best, "--output", output),
+        "attention-map": (
+            *("attention-map", photos / "val_000000.jpg", "--at", "9,9", "--weights", run.best),
+            *("--output", output / "a.png"),
+        ),
+    }
+    for name, arguments in commands.items():
+        if (kind, name) == ("detector", "val"):
+            continue
+        status, text, error = cli(*arguments)
+        assert (status, error) == (0, "")
+        assert str(output) in shlex.split(text.splitlines()[-1])[-1]

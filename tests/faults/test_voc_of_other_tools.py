@@ -316,3 +316,47 @@ def test_a_folder_given_in_another_way(make, converted, monkeypatch, tmp_path):
     monkeypatch.chdir(folder)
     assert sorted(converted(folder / ".." / "voc" / ".")[1]) == ["a.png", "b.png"]
     assert convert(".", "../out2", val_fraction=0.5).images == {"train": 1, "val": 1}
+
+
+@pytest.mark.parametrize("origin", [0, 1])
+def test_swapped_corners(origin, make, converted):
+    boxes = [(50, 38, 11, 9), (50, 9, 11, 38), (11, 38, 50, 9), BOX, (20, 20, 19, 19)]
+    images = ["p0.png", "p1.png", "p2.png", "p3.png", "p4.png"]
+    texts = {f"p{number}.xml": xml(f"p{number}.png", box) for number, box in enumerate(boxes)}
+    report, found = converted(make(texts, images), voc_from=origin)
+    expected = [[11 - origin, 9 - origin, 39 + origin, 29 + origin]]
+    assert [found[f"p{number}.png"] for number in range(4)] == [expected] * 4
+    assert "3 boxes have xmin over xmax or ymin over ymax: their corners are swapped" in "\n".join(
+        report.notes
+    )
+    assert report.skipped == {"box without area": 1}
+    assert found["p4.png"] == []
+
+
+PET = "Abyssinian_{} 1 1 1\n"
+
+
+def pets(make, *, boxes):
+    lines = "".join(PET.format(number) for number in range(4))
+    texts = {f"annotations/{name}.txt": lines for name in ("list", "trainval")}
+    images = [f"images/Abyssinian_{number}.jpg" for number in range(4)]
+    images += [f"annotations/trimaps/Abyssinian_{number}.png" for number in range(4)]
+    if boxes:
+        texts |= {
+            f"annotations/xmls/Abyssinian_{number}.xml": xml(f"Abyssinian_{number}.jpg")
+            for number in range(4)
+        }
+    return make(texts, images)
+
+
+def test_oxford_pets(make, converted):
+    report, found = converted(pets(make, boxes=True))
+    assert found == {f"Abyssinian_{number}.jpg": [[10, 8, 40, 30]] for number in range(4)}
+    notes = "\n".join(report.notes)
+    assert "left out: 4 masks of pet, border and background (trimaps)" in notes
+    assert "not the breeds of Oxford-IIIT Pet's list.txt" in notes
+
+
+def test_oxford_pets_without_boxes(make, tmp_path):
+    with pytest.raises(BotvisionError, match=r"list\.txt is a list of Oxford-IIIT Pet: sort its"):
+        convert(pets(make, boxes=False), tmp_path / "out")

@@ -432,3 +432,80 @@ def test_a_set_in_a_folder_of_its_own(folder, tmp_path):
     }
     with pytest.raises(BotvisionError, match=r"there is .*inner/data\.yaml: give its folder"):
         convert(folder(texts), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("images/train*", "images/va?"),
+        ("images/train*/*.png", "images/val/**/*.png"),
+        ("../set/images/tr*", "/content/set/images/val/*"),
+        ("[images/train1, 'images/train[2]']", "images/val"),
+        ("lists/*.txt", "images/val"),
+    ],
+)
+def test_patterns(train, val, converted):
+    texts = {
+        "data.yaml": f"train: {train}\nval: {val}\n{YAML}",
+        "lists/a.txt": "images/train1/a.png\n",
+        "lists/b.txt": "images/train2/b.png\n",
+        **pairs("a", images="images/train1/{}.png", labels="labels/train1/{}.txt"),
+        **pairs("b", images="images/train2/{}.png", labels="labels/train2/{}.txt"),
+        **pairs("c", images="images/val/{}.png", labels="labels/val/{}.txt"),
+    }
+    report, names = converted(texts)
+    assert {split: len(own) for split, own in names.items()} == {"train": 2, "val": 1}
+    assert noted(report, "paths") or "matches" not in str(report.notes)
+
+
+def test_a_pattern_that_matches_nothing_or_all(folder, tmp_path):
+    texts = {
+        **pairs("a", images="images/train/{}.png", labels="labels/train/{}.txt"),
+        **pairs("b", images="images/val/{}.png", labels="labels/val/{}.txt"),
+    }
+    for pattern in ("none/*", "/elsewhere/train/*", "'**a'"):
+        root = folder({**texts, "data.yaml": f"train: {pattern}\nval: images/val\n{YAML}"})
+        with pytest.raises(BotvisionError, match="train: expected an image folder or a list"):
+            convert(root, tmp_path / "out")
+
+
+COMMAS = {
+    "separators": "0,0.25,0.25,0.5,0.5\n1,0.75,0.5,0.25,0.5\n",
+    "and blanks": "0, 0.25, 0.25, 0.5, 0.5\n1, 0.75, 0.5, 0.25, 0.5\n",
+    "decimal": "0 0,25 0,25 0,5 0,5\n1 0,75 0,5 0,25 0,5\n",
+}
+
+
+@pytest.mark.parametrize("kind", COMMAS)
+def test_labels_with_commas(kind, converted):
+    texts = {f"{name}.txt": COMMAS[kind] for name in "abcde"}
+    images = {f"{name}.png": None for name in "abcde"}
+    report, _ = converted({**texts, **images, "classes.txt": "cat\ndog\n"})
+    assert noted(report, "10 lines have commas")
+
+
+@pytest.mark.parametrize("form", ["beside", "labels", "list"])
+def test_upper_case_suffixes(form, converted):
+    names = "abcde"
+    if form == "beside":
+        texts = {f"{name}.PNG": None for name in names} | {f"{n}.TXT": LABELS for n in names}
+    else:
+        texts = {f"images/{name}.PNG": None for name in names}
+        texts |= {f"labels/{name}.TXT": LABELS for name in names}
+    if form == "list":
+        texts["TRAIN.TXT"] = "".join(f"images/{name}.PNG\n" for name in names[:3])
+        texts["VAL.TXT"] = "".join(f"images/{name}.PNG\n" for name in names[3:])
+    _, found = converted({**texts, "CLASSES.TXT": "cat\ndog\n"})
+    assert sum(map(len, found.values())) == 5
+    if form == "list":
+        assert len(found["train"]) == 3
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "animals.yml"])
+def test_a_description_one_folder_below_is_named(name, folder, tmp_path):
+    texts = {
+        f"inner/{name}": f"train: images\n{YAML}",
+        **pairs("a", images="inner/images/{}.png", labels="inner/labels/{}.txt"),
+    }
+    with pytest.raises(BotvisionError, match=rf"there is .*inner/{name}: give its folder"):
+        convert(folder(texts), tmp_path / "out")

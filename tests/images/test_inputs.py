@@ -1,9 +1,11 @@
 """Accepted predictor inputs: an image gives the same pixels whichever way it is handed over."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_image
@@ -238,3 +240,75 @@ def test_an_image_that_is_truncated(tmp_path):
         pytest.raises(BotvisionError, match=r"image: cannot be decoded .*truncated"),
     ):
         to_rgb(image)
+
+
+RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
+COLORS = Image.fromarray(np.stack([RAMP, RAMP[::-1], RAMP.T], axis=-1))
+OPAQUE = Image.merge("LA", [Image.fromarray(RAMP), Image.new("L", (16, 16), 255)])
+
+
+def sixteen_bits(mode, kind):
+    return Image.frombytes(mode, (16, 16), (RAMP.astype(np.uint16) * 257).astype(kind).tobytes())
+
+
+def graymap(most):
+    values = RAMP.astype(np.uint32) * most // 255
+    return Image.open(io.BytesIO(b"P5 16 16 %d\n" % most + values.astype(">u2").tobytes()))
+
+
+def with_transparency(image, value):
+    image.info["transparency"] = value
+    return image
+
+
+# Each image, and how far a value may be from RAMP or COLORS; None: refused.
+ANY_MODE = {
+    "1": (lambda: Image.fromarray(RAMP).convert("1"), 255),
+    "L": (lambda: Image.fromarray(RAMP), 0),
+    "L, bytes": (lambda: with_transparency(Image.fromarray(RAMP), bytes(256)), 0),
+    "LA": (lambda: OPAQUE, 0),
+    "La": (lambda: OPAQUE.convert("La"), 0),
+    "P": (lambda: Image.fromarray(RAMP).convert("P"), 0),
+    "P, bytes": (lambda: with_transparency(Image.fromarray(RAMP).convert("P"), bytes(256)), 0),
+    "P, index": (lambda: with_transparency(Image.fromarray(RAMP).convert("P"), 7), 0),
+    "PA": (lambda: Image.fromarray(RAMP).convert("P").convert("PA"), 0),
+    "RGB": (lambda: COLORS, 0),
+    "RGB, color": (lambda: with_transparency(COLORS.copy(), (0, 0, 0)), 0),
+    "RGBA": (lambda: COLORS.convert("RGBA"), 0),
+    "RGBa": (lambda: COLORS.convert("RGBA").convert("RGBa"), 0),
+    "RGBX": (lambda: COLORS.convert("RGBX"), 0),
+    "CMYK": (lambda: COLORS.convert("CMYK"), 0),
+    "YCbCr": (lambda: COLORS.convert("YCbCr"), 4),
+    "LAB": (lambda: ImageCms.applyTransform(COLORS.copy(), TO_LAB), 40),  # out of its gamut
+    "HSV": (lambda: COLORS.convert("HSV"), 6),
+    "I;16": (lambda: sixteen_bits("I;16", "<u2"), 0),
+    "I;16L": (lambda: sixteen_bits("I;16L", "<u2"), 0),
+    "I;16B": (lambda: sixteen_bits("I;16B", ">u2"), 0),
+    "I;16N": (lambda: sixteen_bits("I;16N", "=u2"), 0),
+    "PGM of 16 bits": (lambda: graymap(65535), 0),
+    "PGM of 10 bits": (lambda: graymap(1023), 1),
+    "I": (lambda: Image.fromarray(RAMP.astype(np.int32)), None),
+    "F": (lambda: Image.fromarray(RAMP.astype(np.float32)), None),
+}
+TO_LAB = ImageCms.buildTransform(
+    ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+)
+
+
+@pytest.mark.parametrize("mode", ANY_MODE)
+def test_any_mode(mode):
+    make, tolerance = ANY_MODE[mode]
+    image = make()
+    before = dict(image.info)
+    if tolerance is None:
+        with pytest.raises(BotvisionError, match="expected 8 or 16 bits per channel, got 32") as no:
+            to_rgb(image)
+        assert "\n" not in str(no.value)
+        return
+    found = pixels(image).astype(int)
+    expected = np.asarray(COLORS, int)
+    if not np.ptp(found, axis=-1).any():
+        expected = RAMP[:, :, None].astype(int)
+    assert np.abs(found - expected).max() <= tolerance
+    assert np.abs(found - expected).mean() < (128 if mode == "1" else 4)
+    assert image.info == before

@@ -57,3 +57,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        from botvision.processes import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        print("error: out of memory; free some, or lower what is done at a time", file=sys.stderr)
+        sys.exit(2)

@@ -7,6 +7,7 @@ import typer
 
 from botvision.cli.options import WEIGHTS_HELP
 from botvision.errors import BotvisionError
+from botvision.files import quoted
 
 
 def attention_map(
@@ -71,7 +72,7 @@ def attention_map(
         what = f"instance {found.at.index}, {found.at.name} {found.at.score:.2f},"
     else:
         what = f"pixel {found.at[0]},{found.at[1]}"
-    print(f"attention of {what} is in {output}")
+    print(f"attention of {what} is in {quoted(output)}")
 
 
 def _pixel(text: str) -> tuple[int, int]:

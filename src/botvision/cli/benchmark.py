@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from botvision.cli.display import open_console
+from botvision.cli.display import open_console, print_plain
 from botvision.cli.options import AsJson, Data, Overrides, with_keys
+from botvision.files import quoted
 
 app = typer.Typer(
     help="Measure speed, memory and costs of attention layers, backbones and training.",
@@ -158,4 +159,4 @@ def _measure(
         return
     console.print(table(report))
     are = "is" if len(written) == 1 else "are"
-    console.print(f"{' and '.join(written)} {are} in {output}")
+    print_plain(console, f"{' and '.join(written)} {are} in {quoted(output)}")

@@ -10,6 +10,7 @@ from botvision.cli.data_check import check
 from botvision.cli.display import counting, counting_steps
 from botvision.cli.options import Data, Overrides, with_keys
 from botvision.errors import BotvisionError, nearest
+from botvision.files import quoted
 
 if TYPE_CHECKING:
     from botvision.datasets.formats.convert import ConversionReport
@@ -40,7 +41,7 @@ def preview(
 
     chosen = read_recipe(recipe, with_keys(overrides, data__folder=data))
     drawn = draw_preview(chosen, output, count=count, epoch=epoch)
-    print(f"{drawn} images of epoch {epoch} are in {output}")
+    print(f"{drawn} images of epoch {epoch} are in {quoted(output)}")
 
 
 @app.command()
@@ -74,7 +75,7 @@ def shard(
             counts = shard_classes(folder, out, shard_size=size, progress=progress)
     for split, (images, shards) in counts.items():
         print(f"{split}: {images:,} images in {shards:,} shards")
-    print(f"the shards are in {out}")
+    print(f"the shards are in {quoted(out)}")
 
 
 @app.command()
@@ -93,7 +94,7 @@ def handwriting(
 
     with counting(Console(), "write scenes") as progress:
         write_handwriting(folder, train=train, val=val, size=size, seed=seed, progress=progress)
-    print(f"{train} training and {val} validation scenes are in {folder}")
+    print(f"{train} training and {val} validation scenes are in {quoted(folder)}")
 
 
 @app.command()
@@ -152,7 +153,7 @@ def convert(
             progress=progress,
         )
     _print_conversion(report)
-    print(f"the COCO folder is {out}")
+    print(f"the COCO folder is {quoted(out)}")
 
 
 @app.command("get")
@@ -188,7 +189,7 @@ def get(
             )
     with counting_steps(Console()) as progress:
         get_public_set(chosen, folder, progress=progress)
-    print(f"the data set is in {folder}")
+    print(f"the data set is in {quoted(folder)}")
 
 
 def _imagenet(folder: Path) -> None:

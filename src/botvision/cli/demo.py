@@ -7,8 +7,15 @@ from typing import Annotated
 
 import typer
 
-from botvision.cli.display import TrainingDisplay, counting, metrics_table, open_console
+from botvision.cli.display import (
+    TrainingDisplay,
+    counting,
+    metrics_table,
+    open_console,
+    print_plain,
+)
 from botvision.cli.options import AsJson
+from botvision.files import quoted
 
 _WRITTEN = {
     "data": "the scenes, a COCO folder",
@@ -55,4 +62,4 @@ def demo(
         f"in {summary['seconds']:.0f} s"
     )
     for name, what in _WRITTEN.items():
-        console.print(f"  {output / name}: {what}")
+        print_plain(console, f"  {quoted(output / name)}: {what}")

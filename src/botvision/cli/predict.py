@@ -18,7 +18,7 @@ def predict(
     ),
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Smallest score to keep; 0.5 for detectors."),
+        typer.Option(min=0, max=1, help="Smallest score to keep; 0.5 for detectors if none."),
     ] = None,
     max_detections: MaxDetections = None,
     tta: Tta = False,
@@ -37,8 +37,6 @@ def predict(
     console = open_console(as_json=as_json)
     found = find_images(source)
     predictor = load(weights, device)
-    if max_detections is not None:
-        predictor.limit_detections(max_detections)
     with counting(console, "predict") as progress:
         content, writer = predict_files(
             predictor,
@@ -47,6 +45,7 @@ def predict(
             threshold=threshold,
             tta=tta,
             skip_bad=skip_bad,
+            max_detections=max_detections,
             progress=progress,
         )
     if as_json:

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from botvision.cli.display import TrainingDisplay, figure_columns, open_console, print_plain
 from botvision.cli.options import AsJson, Data, Overrides, with_keys
+from botvision.files import quoted
 
 if TYPE_CHECKING:
     from botvision.benchmark.repetition import Repeated
@@ -50,7 +51,7 @@ def repeat(
         print(json.dumps([asdict(row) for row in rows]))
     else:
         console.print(_table(rows))
-        console.print(f"summary.json and summary.png are in {output}")
+        print_plain(console, f"summary.json and summary.png are in {quoted(output)}")
 
 
 def _table(rows: "Sequence[Repeated]") -> Table:

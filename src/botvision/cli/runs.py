@@ -10,9 +10,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
-from botvision.cli.display import figure, figure_columns, open_console
+from botvision.cli.display import figure, figure_columns, open_console, print_plain
 from botvision.cli.options import AsJson
 from botvision.errors import BotvisionError
+from botvision.files import quoted
 
 if TYPE_CHECKING:
     from botvision.training.runs import Run
@@ -68,7 +69,7 @@ def runs(
     elif found:
         console.print(_list(found, chosen[0], sort))
     else:
-        console.print(f"no runs in {chosen[0]}; botvision train makes them")
+        print_plain(console, f"no runs in {quoted(chosen[0])}; botvision train makes them")
 
 
 def _plot(found: "Sequence[Run]", path: Path) -> None:

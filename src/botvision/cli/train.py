@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from botvision.cli.display import TrainingDisplay, metrics_table, open_console
+from botvision.cli.display import TrainingDisplay, metrics_table, open_console, print_plain
 from botvision.cli.options import DATA_HELP, AsJson, Overrides, SkipBad, with_keys
 from botvision.errors import BotvisionError, nearest
+from botvision.files import quoted
 
 
 def train(
@@ -114,4 +115,4 @@ def _report(path: Path, metrics: dict[str, Any], *, as_json: bool) -> None:
     console = open_console(as_json=False)
     task = read_recipe(str(path / "recipe.yaml")).task
     console.print(metrics_table(task, metrics, "Validation"))
-    console.print(f"Everything is in {path}")
+    print_plain(console, f"Everything is in {quoted(path)}")

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from botvision.cli.display import counting, metrics_table, open_console
+from botvision.cli.display import counting, metrics_table, open_console, print_plain
 from botvision.cli.options import WEIGHTS_HELP, AsJson, Device, MaxDetections, Tta
+from botvision.files import quoted
 
 
 def val(
@@ -45,8 +46,7 @@ def val(
 
     console = open_console(as_json=as_json)
     predictor = load(weights, device, image_size=image_size)
-    if max_detections is not None:
-        predictor.limit_detections(max_detections)
+    notes: list[str] = []
     with counting(console, "evaluate") as progress:
         metrics = evaluate(
             predictor,
@@ -55,15 +55,21 @@ def val(
             batch_size=batch_size,
             tta=tta,
             skip_bad=skip_bad,
+            max_detections=max_detections,
             output=output,
             progress=progress,
+            note=notes.append,
         )
     if as_json:
         print(json.dumps(metrics))
+    else:
+        title = f"{weights} on {split or 'the validation split'}"
+        console.print(metrics_table(predictor.description.task, metrics, title))
+    for line in notes:
+        print_plain(console, line)
+    if as_json:
         return
-    title = f"{weights} on {split or 'the validation split'}"
-    console.print(metrics_table(predictor.description.task, metrics, title))
     if "skipped" in metrics and (skip_bad or metrics["skipped"]):
         console.print(f"{metrics['images']} images; {metrics['skipped']} more could not be read")
     if output is not None:
-        console.print(f"the figures are in {output}")
+        print_plain(console, f"the figures are in {quoted(output)}")

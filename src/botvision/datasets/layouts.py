@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -16,6 +15,7 @@ from botvision.datasets.annotation_files import (
 )
 from botvision.datasets.unsupported import describe_unsupported
 from botvision.errors import BotvisionError
+from botvision.files import quoted
 from botvision.images.find import files_below, is_image_name, is_leftover
 from botvision.images.written_paths import find_written
 from botvision.shards.index import is_sharded
@@ -46,6 +46,9 @@ YOLO_NAME_LISTS = (
     *("_classes.txt", "label_list.txt", "predefined_classes.txt"),
 )
 """Names of files of classes, one a line. The last one is labelImg's and may list other classes."""
+
+TEXTS = "*.[tT][xX][tT]"
+"""Glob pattern of text files."""
 
 _PROBED_CHARACTERS = 2**20
 _SEARCHED_FOLDERS = 10
@@ -178,14 +181,15 @@ def yolo_files(folder: Path) -> Iterator[Path]:
         text = path.read_text(encoding="utf-8-sig", errors="replace")[:_PROBED_CHARACTERS]
         if re.search(r"^\s*(names|train)\s*=", text, re.MULTILINE):
             yield path
-    for pattern in ("[Ll]abels/**/*.txt", "*/[Ll]abels/**/*.txt"):
+    for pattern in (f"[Ll]abels/**/{TEXTS}", f"*/[Ll]abels/**/{TEXTS}"):
         yield from (p for p in files_below(folder, pattern) if not is_yolo_name_list(p))
     # labelImg, CVAT and Darknet put the labels beside the images.
     for pattern in ("*", "*/*", "[Ii]mages/*/*"):
         files = list(files_below(folder, pattern))
         images = {path.with_suffix("") for path in files if is_image_name(path)}
         for path in files:
-            if path.suffix == ".txt" and path.with_suffix("") in images and is_yolo_label(path):
+            is_text = path.suffix.lower() == ".txt"
+            if is_text and path.with_suffix("") in images and is_yolo_label(path):
                 yield path
 
 
@@ -198,9 +202,22 @@ def is_yolo_label(path: Path) -> bool:
     """Return whether a text file begins with a class number and the numbers of a box or outline."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         line = next((line for line in file if line.strip()), "")
-    fields = line.split()
+    fields = yolo_fields(line)
     numeric = all(re.fullmatch(r"[-+.\deE]+", field) for field in fields)
     return len(fields) >= 5 and numeric and re.fullmatch(r"\d+(\.0*)?", fields[0]) is not None
+
+
+def yolo_fields(line: str) -> list[str]:
+    """Return the fields of a line of a label file, between blanks or commas, with decimal points.
+
+    Commas are decimal ones where blanks leave five fields or more of numbers with commas alone.
+    """
+    fields = line.split()
+    if "," not in line:
+        return fields
+    if len(fields) >= 5 and all(re.fullmatch(r"-?\d+(,\d+)?", field) for field in fields):
+        return [field.replace(",", ".") for field in fields]
+    return [field for field in re.split(r"[\s,]+", line.strip()) if field]
 
 
 def split_of(word: str) -> str | None:
@@ -311,7 +328,7 @@ def _command(folder: Path, ending: str) -> str:
     while out.exists():
         number += 1
         out = source.with_name(f"{source.name}_{ending}{number}")
-    return f"botvision data convert {shlex.quote(str(source))} {shlex.quote(str(out))}"
+    return f"botvision data convert {quoted(source)} {quoted(out)}"
 
 
 def _annotation_files(folder: Path, word: str) -> Iterator[Path]:

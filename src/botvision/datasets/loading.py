@@ -2,14 +2,20 @@
 
 import re
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from botvision.errors import BotvisionError
-from botvision.processes import ignore_interruptions, processes
+from botvision.errors import BotvisionError, OutOfMemoryError
+from botvision.images.batches import FORWARD_PIXELS, batches_within
+from botvision.processes import (
+    ignore_interruptions,
+    one_line_out_of_memory,
+    out_of_memory,
+    processes,
+)
 from botvision.shards.prefetch import shards_ahead
 
 _ERROR_NAME = re.compile(r"^botvision(\.\w+)+: ")
@@ -19,7 +25,9 @@ class DataWorkerError(BotvisionError):
     """A data-loading worker was killed, for example because the machine is out of memory."""
 
 
-def evaluation_batches(length: int, batch_size: int) -> list[list[tuple[int, int]]]:
+def evaluation_batches(
+    length: int, batch_size: int, pixels: Sequence[int] | None = None
+) -> list[list[tuple[int, int]]]:
     """Return the batches of (0, index) keys that this process takes in an evaluation.
 
     Batches are distributed whole, so that the padding of images and the rounding of sums do not
@@ -28,11 +36,13 @@ def evaluation_batches(length: int, batch_size: int) -> list[list[tuple[int, int
     Args:
         length: Number of items of the data set.
         batch_size: Number of items of a batch; the last one may have fewer.
+        pixels: Number of pixels of each item, whose images are read whole: batches of large images
+            have fewer items, see ``FORWARD_PIXELS``. None: items are small.
     """
-    starts = range(0, length, batch_size)[processes().process_index :: processes().num_processes]
-    return [
-        [(0, index) for index in range(start, min(start + batch_size, length))] for start in starts
-    ]
+    sizes = [0] * length if pixels is None else pixels
+    batches = list(batches_within(range(length), sizes.__getitem__, FORWARD_PIXELS, batch_size))
+    own = batches[processes().process_index :: processes().num_processes]
+    return [[(0, index) for index in batch] for batch in own]
 
 
 def load_batches(
@@ -103,8 +113,14 @@ def _one_line_errors(num_workers: int) -> Iterator[None]:
         yield
     except BotvisionError as error:
         line = str(error).strip().splitlines()[-1]
-        raise BotvisionError(_ERROR_NAME.sub("", line)) from error
-    except (RuntimeError, EOFError, OSError) as error:
+        kind = OutOfMemoryError if isinstance(error, OutOfMemoryError) else BotvisionError
+        raise kind(_ERROR_NAME.sub("", line)) from error
+    except (MemoryError, RuntimeError, EOFError, OSError) as error:
+        with one_line_out_of_memory(
+            "data: reading a batch", "lower training.num_workers or the batch size"
+        ):
+            if out_of_memory(error):
+                raise
         reason = " ".join(str(error).split())
         if isinstance(error, RuntimeError):
             died = reason.startswith("DataLoader worker")

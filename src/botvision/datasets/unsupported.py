@@ -91,6 +91,13 @@ _KINDS = (
     _Kind("a VoTT project", "export as Pascal VOC", r"\.vott$"),
     _Kind("Open Images CSV", _REWRITE, r"\.csv$", (rb"^\W*ImageID,.*LabelName",)),
     _Kind("a CSV of run lengths", _REWRITE, r"\.csv$", (rb"EncodedPixels",)),
+    _Kind(
+        "a list of Oxford-IIIT Pet",
+        "sort its images into a folder for each breed, to train a classifier; for boxes of heads, "
+        "add annotations/xmls, which is converted as Pascal VOC",
+        r"(^|/)(list|trainval|test)\.txt$",
+        (rb"(^|\n)[A-Za-z_]+_\d+ \d+ [12] \d+\s*(\n|$)",),
+    ),
     _Kind("DOTA text", _REWRITE, r"\.txt$", (rb"(^|\n)(-?[\d.]+ ){8}[A-Za-z]",)),
     _Kind("KITTI text", _REWRITE, r"\.txt$", (rb"^[A-Za-z_]\w*( -?[\d.]+){14}",)),
     _Kind("a CSV table", _REWRITE, r"\.(csv|tsv)$"),

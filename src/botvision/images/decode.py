@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from botvision.errors import BotvisionError
+from botvision.processes import one_line_out_of_memory, out_of_memory
 
 _MAX_PIXELS = 100_000_000
 _LIMIT_VARIABLE = "BOTVISION_MOST_PIXELS"
 # The most usual come first, since Pillow imports its plugins one after the other. No others are
 # accepted; for EPS, Pillow would even start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
+FREE_MEMORY = "free some memory, read fewer images at a time or shrink the image"
+"""What to do about lack of memory for an image."""
 _ROTATED = (5, 6, 7, 8)  # values of the EXIF orientation that swap width and height
 
 
@@ -36,6 +39,7 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         BotvisionError: If the file is missing, not an image, truncated, has 32 bits per channel,
             or more than 100 million pixels or the environment's BOTVISION_MOST_PIXELS.
+        OutOfMemoryError: If memory does not suffice to decode it.
     """
     return decode_image(path, str(path))
 
@@ -49,7 +53,7 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
     """
     with _opened(source, name) as image:
         ImageOps.exif_transpose(image, in_place=True)
-        return rgb_of(image, name)
+        return rgb_of(image, name, image.format)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -118,6 +122,9 @@ def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
             f"{name}: expected an image ({', '.join(_FORMATS)}), got a file of another kind"
         ) from error
     except Exception as error:  # decoders of damaged files raise anything, struct.error included
+        with one_line_out_of_memory(f"{name}: decoding the image", FREE_MEMORY):
+            if out_of_memory(error):
+                raise
         raise BotvisionError(f"{name}: cannot be decoded ({error}); replace the file") from error
 
 
@@ -134,17 +141,25 @@ def _pixel_limit() -> int:
     return int(text)
 
 
-def rgb_of(image: Image.Image, name: str) -> Image.Image:
-    """Return an upright image as RGB of 8 bits, see ``read_image``."""
+def rgb_of(image: Image.Image, name: str, file_format: str | None) -> Image.Image:
+    """Return an upright image as RGB of 8 bits, see ``read_image``.
+
+    Args:
+        image: Image of any mode of Pillow's; its ``info`` may change.
+        name: Name of the image in messages.
+        file_format: Format of its file as Pillow names it, which copies of an image lose; None if
+            there is none.
+    """
     # Pillow clips at 255 instead of scaling. Of PGM files, it scales those of more than 8 bits to
     # 16 and calls them "I".
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PPM"):
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise BotvisionError(
             f"{name}: expected 8 or 16 bits per channel, got 32 with an unknown value range; "
             "convert the image"
         )
-    if isinstance(image.info.get("transparency"), bytes):
-        image = image.convert("RGBA")  # Pillow warns of a palette with alpha otherwise
+    if image.mode == "La":  # Pillow converts it to this mode alone
+        image = image.convert("LA")
+    image.info.pop("transparency", None)  # Pillow warns of it, or fails, where it becomes RGB
     return image.convert("RGB")

@@ -18,10 +18,18 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Suffixes, in lower case, of the formats that ``read_image`` reads."""
 
+# Images of formats that are not read.
+_OTHER_IMAGES = frozenset(
+    {
+        *(".heic", ".heif", ".hif", ".jxl", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf"),
+        *(".rw2", ".raf", ".tga", ".ico", ".svg", ".psd", ".eps", ".exr", ".hdr", ".dcm", ".jxr"),
+    }
+)
 # __MACOSX: a Mac's zip files; @eaDir, #recycle: a Synology; the others: Windows and ext4.
 _LEFTOVER_FOLDERS = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 )
+_NO_FORMAT = " (no image format)"
 _LEFTOVER_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
 
@@ -39,10 +47,22 @@ class FoundImages:
 
     def note(self) -> str:
         """Return a line on the files left out; empty if there are none."""
-        if not self.left_out:
-            return ""
-        parts = (f"{count:,} {reason}" for reason, count in self.left_out.most_common())
-        return f"left out: {', '.join(parts)}"
+        return left_out_note(self.left_out)
+
+
+def left_out_reason(name: str | PurePath) -> str:
+    """Return why a file is no image by its suffix, as a key of ``FoundImages.left_out``."""
+    return f"{PurePath(name).suffix.lower() or 'without a suffix'}{_NO_FORMAT}"
+
+
+def left_out_note(left_out: Counter[str]) -> str:
+    """Return a line on files left out, see ``FoundImages.left_out``; empty if there are none."""
+    if not left_out:
+        return ""
+    parts = (f"{count:,} {reason}" for reason, count in left_out.most_common())
+    others = sorted(_OTHER_IMAGES & {reason.removesuffix(_NO_FORMAT) for reason in left_out})
+    remedy = f"; convert {', '.join(others)} to JPEG or PNG to use them" if others else ""
+    return f"left out: {', '.join(parts)}{remedy}"
 
 
 def is_image_name(name: str | PurePath) -> bool:
@@ -130,7 +150,7 @@ def find_images(paths: Path | Iterable[Path]) -> FoundImages:
             elif is_image_name(file):
                 own.paths.append(file)
             else:
-                own.left_out[f"{file.suffix.lower() or 'without a suffix'} (no image format)"] += 1
+                own.left_out[left_out_reason(file)] += 1
         if not own.paths:
             raise BotvisionError(
                 f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"

@@ -10,7 +10,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from botvision.errors import BotvisionError
-from botvision.images.decode import read_image, rgb_of
+from botvision.images.decode import FREE_MEMORY, read_image, rgb_of
+from botvision.processes import one_line_out_of_memory
 
 ImageInput = str | Path | Image.Image | NDArray[np.generic] | Tensor
 """An image as users have it, see ``to_rgb``."""
@@ -37,8 +38,9 @@ def to_rgb(image: ImageInput) -> Image.Image:
         return read_image(Path(image))
     if isinstance(image, Image.Image):
         try:
-            # The user's image stays as it is.
-            return rgb_of(ImageOps.exif_transpose(image), "image")
+            with one_line_out_of_memory("image: decoding the image", FREE_MEMORY):
+                # The user's image stays as it is.
+                return rgb_of(ImageOps.exif_transpose(image), "image", image.format)
         except OSError as error:  # Pillow decodes what it opened when it is first needed
             raise BotvisionError(f"image: cannot be decoded ({error}); replace the file") from error
     if isinstance(image, Tensor):

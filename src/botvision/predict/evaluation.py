@@ -1,5 +1,6 @@
 """Evaluation of a weights file on a data folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 
 from botvision.errors import BotvisionError
 from botvision.predict.loading import load
+from botvision.processes import one_line_out_of_memory
 from botvision.tasks.predictor import Predictor
 from botvision.tasks.task import EvaluationOptions, ProgressCallback, find_task
 
@@ -20,9 +22,11 @@ def evaluate(
     image_size: int | None = None,
     tta: bool = False,
     skip_bad: bool = False,
+    max_detections: int | None = None,
     output: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: ProgressCallback | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a weights file, in the precision it was trained in.
 
@@ -36,9 +40,13 @@ def evaluate(
         tta: Whether to average over horizontally flipped images (classifiers).
         skip_bad: Whether to leave out images that cannot be read, and count them; a run that was
             trained so is evaluated so.
+        max_detections: Most objects found in an image (Mask and Faster R-CNN); None: as in the
+            training. COCO's AP counts the first 100 of each class in an image.
         output: Folder for figures (classifiers); None: no figures.
         device: See ``load``.
         progress: Called with the number of images done and their total.
+        note: Called with lines that are worth reading once, such as in how many images the most
+            objects were found, so that there may be more.
 
     Returns:
         Metrics by name.
@@ -46,6 +54,7 @@ def evaluate(
     Raises:
         BotvisionError: If the weights or the data cannot be used, their classes differ, or an
             option does not apply.
+        OutOfMemoryError: If memory does not suffice.
     """
     predictor = weights
     if not isinstance(predictor, Predictor):
@@ -60,6 +69,12 @@ def evaluate(
         tta=tta,
         skip_bad=skip_bad or bool(trained.get("skip_bad", False)),
         output=None if output is None else Path(output),
+        note=note,
     )
     task = find_task(predictor.description.task)
-    return task.evaluate(predictor, source, options, progress)
+    remedy = "free some memory, or take a smaller batch_size or image_size"
+    with (
+        one_line_out_of_memory(f"{source}: evaluating", remedy),
+        predictor.limited_to(max_detections),
+    ):
+        return task.evaluate(predictor, source, options, progress)

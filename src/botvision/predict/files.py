@@ -1,5 +1,6 @@
 """Prediction of image files into files."""
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +9,16 @@ from typing import Any
 
 from PIL import Image
 
-from botvision.errors import BotvisionError
+from botvision.errors import BotvisionError, OutOfMemoryError
+from botvision.images.batches import DECODED_PIXELS, batches_within
 from botvision.images.decode import read_image, upright_size
 from botvision.images.own_files import is_own_file
+from botvision.processes import one_line_out_of_memory
 from botvision.tasks.predictor import Predictor, ResultWriter
 from botvision.tasks.task import ProgressCallback, find_task
 
 _BATCH_SIZE = 8
+_DRAW_LESS = "free some memory, shrink the images or raise the threshold"
 
 
 def predict_files(
@@ -25,6 +29,7 @@ def predict_files(
     threshold: float | None = None,
     tta: bool = False,
     skip_bad: bool = False,
+    max_detections: int | None = None,
     batch_size: int = _BATCH_SIZE,
     progress: ProgressCallback | None = None,
 ) -> tuple[dict[str, Any], ResultWriter[Any]]:
@@ -40,7 +45,9 @@ def predict_files(
         threshold: Smallest score to keep; None: the default of the task.
         tta: Whether to average over horizontally flipped images (classifiers).
         skip_bad: Whether to skip images that cannot be read, and count them.
-        batch_size: Images in memory at a time.
+        max_detections: Most objects found in an image (Mask and Faster R-CNN); None: as in the
+            training.
+        batch_size: Images in memory at a time, at most; of large ones fewer.
         progress: Called with the number of images done and their total.
 
     Returns:
@@ -49,6 +56,7 @@ def predict_files(
     Raises:
         BotvisionError: If an image cannot be read, with ``skip_bad`` if none can, or a file that
             would be replaced is one of the images or was not written by a prediction.
+        OutOfMemoryError: If memory does not suffice; the files that are written are whole.
         ValueError: If there are no paths.
     """
     if not paths:
@@ -60,14 +68,14 @@ def predict_files(
     places, paths = [*given], [*given.values()]
     root = Path(os.path.commonpath([place.parent for place in places]))
     names = [place.relative_to(root) for place in places]
-    writer = find_task(predictor.description.task).writer(predictor, output, names)
-    _check_output(output, root, places, writer.files)
-    bad = _unreadable(predictor, paths, skip_bad=skip_bad)
-    done = 0
-    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(paths), batch_size):
-            span = slice(start, start + batch_size)
-            chosen = [(p, n) for p, n in zip(paths[span], names[span], strict=True) if p not in bad]
+    done, threads = 0, min(batch_size, os.cpu_count() or 1)
+    with predictor.limited_to(max_detections), ThreadPoolExecutor(threads) as pool:
+        writer = find_task(predictor.description.task).writer(predictor, output, names)
+        _check_output(output, root, places, writer.files)
+        pixels, bad = _inspected(predictor, paths, skip_bad=skip_bad)
+        usable = ((p, n) for p, n in zip(paths, names, strict=True) if p in pixels)
+        batches = batches_within(usable, lambda each: pixels[each[0]], DECODED_PIXELS, batch_size)
+        for chosen in batches:
             images: dict[Path, Image.Image] = {}
             read = pool.map(_read, [path for path, _ in chosen])
             for (path, name), image in zip(chosen, read, strict=True):
@@ -79,9 +87,11 @@ def predict_files(
                     raise image
             if not images:
                 continue
-            results = predictor.predict([*images.values()], threshold=threshold, tta=tta)
+            with predictor.one_line_out_of_memory([*images.values()]):
+                results = predictor.predict([*images.values()], threshold=threshold, tta=tta)
             for (name, image), result in zip(images.items(), results, strict=True):
-                writer.add(name, image, result)
+                with one_line_out_of_memory(f"{name}: drawing the result", _DRAW_LESS):
+                    writer.add(name, image, result)
                 done += 1
                 if progress is not None:
                     progress(done, len(paths))
@@ -92,7 +102,8 @@ def predict_files(
         for path, name in zip(paths, names, strict=True)
         if path in bad
     ]
-    return writer.finish(skipped), writer
+    with one_line_out_of_memory(f"{output}: writing the results", _DRAW_LESS):
+        return writer.finish(skipped), writer
 
 
 def _check_output(output: Path, root: Path, images: Sequence[Path], files: Sequence[Path]) -> None:
@@ -113,26 +124,35 @@ def _check_output(output: Path, root: Path, images: Sequence[Path], files: Seque
         )
 
 
-def _unreadable(
+def _inspected(
     predictor: Predictor[Any], paths: Sequence[Path], *, skip_bad: bool
-) -> dict[Path, str]:
-    """Return what is wrong with files that are no images or too narrow; only headers are read."""
-    found = {}
+) -> tuple[dict[Path, int], dict[Path, str]]:
+    """Return the number of pixels of images, and what is wrong with other files.
+
+    Only headers are read: files that are no images or too narrow are found.
+    """
+    pixels, found = {}, {}
     for path in paths:
         try:
-            if said := predictor.size_fault(upright_size(path)):
+            size = upright_size(path)
+            if said := predictor.size_fault(size):
                 raise BotvisionError(f"{path}: {said}")
+            pixels[path] = math.prod(size)
+        except OutOfMemoryError:
+            raise
         except BotvisionError as error:
             if not skip_bad:
                 raise
             found[path] = str(error)
     if len(found) == len(paths):
         raise BotvisionError(f"none of the images can be read: {found[paths[0]]}")
-    return found
+    return pixels, found
 
 
 def _read(path: Path) -> Image.Image | BotvisionError:
     try:
         return read_image(path)
+    except OutOfMemoryError:
+        raise
     except BotvisionError as error:
         return error

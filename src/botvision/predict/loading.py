@@ -7,7 +7,7 @@ import torch
 
 from botvision.errors import BotvisionError
 from botvision.models.names import HUB
-from botvision.processes import processes
+from botvision.processes import one_line_out_of_memory, processes
 from botvision.tasks.predictor import Predictor
 from botvision.tasks.task import find_task
 from botvision.weights.file import has_description, read_description
@@ -36,11 +36,18 @@ def load(
 
     Raises:
         BotvisionError: If the weights are missing or describe no model.
+        OutOfMemoryError: If memory does not suffice for the model.
         ValueError: If there is no such device, or ``image_size`` is less than 1.
     """
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size: expected 1 or more pixels, got {image_size}")
     target = _device(device)
+    remedy = "free some memory, or take a smaller model or another device"
+    with one_line_out_of_memory(f"{weights}: loading the weights", remedy):
+        return _load(weights, target, image_size)
+
+
+def _load(weights: str | Path, device: torch.device, image_size: int | None) -> Predictor[Any]:
     path = Path(weights)
     folder = path.is_dir() or str(weights).startswith(HUB)
     if folder:
@@ -54,7 +61,7 @@ def load(
         task = find_task(description.task)
     except BotvisionError as error:
         raise BotvisionError(f"{path}: {error}") from error
-    return task.predictor(path, description, device=target, image_size=image_size)
+    return task.predictor(path, description, device=device, image_size=image_size)
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -1,7 +1,9 @@
 """Predictors: trained models as functions of images, and writers of their results."""
 
+import contextlib
 import glob
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,9 +15,10 @@ from PIL import Image
 from torch import nn
 
 from botvision.errors import BotvisionError
+from botvision.images.batches import DECODED_PIXELS, batches_within
 from botvision.images.find import find_images
 from botvision.images.inputs import ImageInput, to_rgb
-from botvision.processes import processes
+from botvision.processes import one_line_out_of_memory, processes
 from botvision.weights.file import Description
 
 Box = tuple[float, float, float, float]
@@ -80,7 +83,8 @@ class Predictor(ABC, Generic[Result]):
 
         Args:
             image: Path, PIL image, array or tensor, see ``botvision.images.inputs.to_rgb``; or a
-                list of them, which is predicted as one batch.
+                list of them, which is predicted in batches; of large images few are decoded at a
+                time.
             threshold: Smallest score to keep; None: the default of the task.
             tta: Whether to average over the horizontally flipped image (classifiers).
 
@@ -89,13 +93,43 @@ class Predictor(ABC, Generic[Result]):
 
         Raises:
             BotvisionError: If an image cannot be read, or an option does not apply.
+            OutOfMemoryError: If memory does not suffice.
             TypeError: If an image is of another type.
             ValueError: If the shape, dtype or range of an array is another one.
         """
         if isinstance(image, list | tuple):
-            images = [to_rgb(each) for each in image]
-            return self.predict(images, threshold=threshold, tta=tta) if images else []
-        return self.predict([to_rgb(image)], threshold=threshold, tta=tta)[0]
+            results: list[Result] = []
+            decoded = map(self.decoded, image)
+            for batch in batches_within(decoded, lambda one: math.prod(one.size), DECODED_PIXELS):
+                with self.one_line_out_of_memory(batch):
+                    results += self.predict(batch, threshold=threshold, tta=tta)
+            return results
+        single = [self.decoded(image)]
+        with self.one_line_out_of_memory(single):
+            return self.predict(single, threshold=threshold, tta=tta)[0]
+
+    def decoded(self, image: ImageInput) -> Image.Image:
+        """Return an image as RGB, see ``to_rgb``.
+
+        Raises:
+            BotvisionError: If it cannot be read, or for its size not be predicted.
+        """
+        rgb = to_rgb(image)
+        if said := self.size_fault(rgb.size):
+            where = f"{image}: " if isinstance(image, str | Path) else ""
+            raise BotvisionError(f"{where}{said}")
+        return rgb
+
+    def one_line_out_of_memory(
+        self, images: Sequence[Image.Image]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Return a context that turns lack of memory while images are predicted into one line."""
+        width, height = max((each.size for each in images), key=math.prod)
+        count = "an image" if len(images) == 1 else f"{len(images)} images"
+        return one_line_out_of_memory(
+            f"predicting {count} of up to {width} x {height} at a size of {self.input_size}",
+            "free some memory, or take fewer or smaller images or a smaller image_size",
+        )
 
     def stream(
         self,
@@ -141,6 +175,13 @@ class Predictor(ABC, Generic[Result]):
             BotvisionError: If the model has no such limit, or it cannot be set.
         """
         raise BotvisionError(f"max_detections: expected a detector, got a model for {self.task}")
+
+    @contextlib.contextmanager
+    def limited_to(self, count: int | None) -> Iterator[None]:
+        """Limit detections inside the block, see ``limit_detections``; None changes nothing."""
+        if count is not None:
+            self.limit_detections(count)
+        yield
 
     def size_fault(self, size: tuple[int, int]) -> str:  # noqa: ARG002 - for implementations
         """Return why an image of this width and height cannot be predicted; "" if it can."""

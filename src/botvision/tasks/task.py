@@ -102,6 +102,7 @@ class EvaluationOptions:
         tta: Whether to average over horizontally flipped images.
         skip_bad: Whether to leave out images that cannot be read, and count them.
         output: Folder for figures; None: no figures.
+        note: Called with lines that are worth reading once; None: they are not shown.
     """
 
     split: str
@@ -109,6 +110,7 @@ class EvaluationOptions:
     tta: bool = False
     skip_bad: bool = False
     output: Path | None = None
+    note: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from botvision.errors import BotvisionError
 from botvision.files import replacing
+from botvision.processes import out_of_memory
 from botvision.weights.layouts import with_own_names
 from botvision.weights.migrations import from_format_0
 
@@ -218,6 +219,8 @@ def _opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise BotvisionError(f"{path}: no such weights file") from error
     except (OSError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
         raise BotvisionError(f"{path}: expected a safetensors file ({error})") from error
 
 
@@ -248,5 +251,7 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> 
         with torch.no_grad():
             model.load_state_dict(tensors)
     except RuntimeError as error:
+        if out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[-1].strip()
         raise BotvisionError(f"{source}: weights of another model: {reason}") from error

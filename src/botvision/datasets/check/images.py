@@ -17,7 +17,7 @@ from botvision.datasets.check.findings import Finding, shown
 from botvision.datasets.coco.polygons import compact_masks
 from botvision.datasets.coco.store import CocoAnnotations
 from botvision.datasets.loading import load_batches
-from botvision.errors import BotvisionError
+from botvision.errors import BotvisionError, OutOfMemoryError
 from botvision.images.decode import decode_image
 from botvision.images.draw import LARGEST_CELL, draw_instances, mosaic
 from botvision.shards.read import ImageSource, ShardError, ShardFiles
@@ -193,7 +193,7 @@ class _Images(Dataset[SeenImage]):
         try:
             content = self._images.content(name)
             size = decode_image(io.BytesIO(content), where).size
-        except ShardError:
+        except (ShardError, OutOfMemoryError):
             raise  # nothing is wrong with the image
         except (BotvisionError, OSError) as error:
             said = str(error).removeprefix(f"{where}: ")

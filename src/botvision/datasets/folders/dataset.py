@@ -1,6 +1,7 @@
 """A split of labeled images as a torch data set."""
 
 import os
+import posixpath
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,8 @@ from torch.utils.data import Dataset
 
 from botvision.datasets.folders.hub import HUB_PREFIX, hub_split
 from botvision.datasets.folders.splits import LabeledImages, find_split, read_split
-from botvision.errors import BotvisionError
+from botvision.errors import BotvisionError, OutOfMemoryError
+from botvision.images.find import left_out_note
 from botvision.seeds import all_seeded, derived_seed
 from botvision.shards.mirror import open_data_folder
 from botvision.shards.prefetch import shard_lengths
@@ -22,6 +24,7 @@ Key = tuple[int, int]
 Item = tuple[Tensor, int, Key]
 
 _MAX_THREADS = 8
+_NAMED = 8  # classes in a line
 
 
 class ClassImages(Dataset[Item]):
@@ -41,10 +44,13 @@ class ClassImages(Dataset[Item]):
         origin: Name of the data that ``classes`` are from, for messages.
         seed: Seed of the augmentation.
         skip_bad: Whether to read all images first and leave out those that cannot be read.
+        size_fault: Function that returns what is wrong with an image of this width and height, or
+            ""; such an image counts as one that cannot be read.
 
     Attributes:
         source: Path or address of the split, for messages.
         skipped: Message about each image that was left out.
+        left_out: A line on the files of class folders that are no images; "" if there are none.
         classes: Names of the classes, in the order of the labels.
         labels: Labels of the images, int64 [n].
         shard_files: Shards of the images; None if they are not in shards.
@@ -68,10 +74,12 @@ class ClassImages(Dataset[Item]):
         origin: str = "the training data",
         seed: int = 0,
         skip_bad: bool = False,
+        size_fault: Callable[[tuple[int, int]], str] | None = None,
     ) -> None:
         found = open_split(folder, split)
         self.source, own = found.source, found.classes
-        faults = _faults(found) if skip_bad else [""] * len(found.names)
+        self.left_out, self._size_fault = left_out_note(found.left_out), size_fault
+        faults = _faults(found, size_fault) if skip_bad else [""] * len(found.names)
         self.skipped = tuple(fault for fault in faults if fault)
         kept = torch.tensor([index for index, fault in enumerate(faults) if not fault])
         if not len(kept):
@@ -87,10 +95,18 @@ class ClassImages(Dataset[Item]):
         index = {name: label for label, name in enumerate(self.classes)}
         unknown = [name for name in own if name not in index]
         if unknown:
+            expected = f"expected the {len(index)} classes of {origin}"
+            innermost = {posixpath.basename(posixpath.dirname(name)) for name in found.names}
+            if found.shards is None and innermost <= index.keys():
+                raise BotvisionError(
+                    f"{self.source}: class {unknown[0]!r}: {expected}, which are the innermost "
+                    "folders here, as earlier versions took them; now the folder below the split "
+                    f"is the class: move {min(innermost)!r} and the others directly into "
+                    f"{self.source}, or train anew"
+                )
             raise BotvisionError(
-                f"{self.source}: class {unknown[0]!r}: expected the {len(index)} classes of "
-                f"{origin}, got {len(own)} with {len(unknown)} others; remove them, or train with "
-                "them"
+                f"{self.source}: class {unknown[0]!r}: {expected}, got {len(own)} with "
+                f"{len(unknown)} others; remove them, or train with them"
             )
         self.labels = torch.tensor([index[name] for name in own])[found.labels[kept]]
         self._images, self._names, self._kept = found.images, found.names, kept
@@ -108,6 +124,8 @@ class ClassImages(Dataset[Item]):
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
         image = self.image(index)
+        if self._size_fault is not None and (said := self._size_fault(image.size)):
+            raise BotvisionError(f"{self._images.where(self.name(index))}: {said}")
         with all_seeded(derived_seed(self._seed, epoch, index)):
             return self.transform(image), int(self.labels[index]), key
 
@@ -124,7 +142,13 @@ class ClassImages(Dataset[Item]):
         text = f"{self.source}: {len(self)} images of {len(self.labels.unique())} classes"
         if self.skipped:
             text += f"; {len(self.skipped)} skipped, the first: {self.skipped[0]}"
-        return text
+        return text + (f"; {self.left_out}" if self.left_out else "")
+
+    def class_line(self) -> str:
+        """Return the names of the first classes, and how many more there are."""
+        names = ", ".join(" ".join(name.split()) for name in self.classes[:_NAMED])
+        more = len(self.classes) - _NAMED
+        return f"classes: {names}" + (f" and {more:,} more" if more > 0 else "")
 
 
 def open_split(folder: str, split: str) -> LabeledImages:
@@ -143,13 +167,15 @@ def open_split(folder: str, split: str) -> LabeledImages:
     return read_split(find_split(str(open_data_folder(folder)), split))
 
 
-def _faults(found: LabeledImages) -> list[str]:
+def _faults(found: LabeledImages, size_fault: Callable[[tuple[int, int]], str] | None) -> list[str]:
     """Message about each image that cannot be read, "" for the others."""
 
     def fault(name: str) -> str:
         try:
-            found.images.read(name)
-        except ShardError:
+            image = found.images.read(name)
+            if size_fault is not None and (said := size_fault(image.size)):
+                return f"{found.images.where(name)}: {said}"
+        except (ShardError, OutOfMemoryError):
             raise  # the image itself may be sound
         except BotvisionError as error:
             return str(error)

@@ -4,19 +4,25 @@ import glob
 import os
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 import torch
-from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.utils import natural_key
 from torch import Tensor
 
 from botvision.datasets.folders.tar_files import tar_shard
 from botvision.datasets.layouts import SPLIT_WORDS
 from botvision.errors import BotvisionError
-from botvision.images.find import IMAGE_SUFFIXES, is_leftover
+from botvision.images.find import (
+    IMAGE_SUFFIXES,
+    is_image_name,
+    is_leftover,
+    left_out_note,
+    left_out_reason,
+)
 from botvision.shards.read import FolderImages, ImageSource, ShardedImages, open_images
 from botvision.texts import Names
 
@@ -35,6 +41,7 @@ class LabeledImages:
         classes: Names of the classes in order, including any without images; None sorts them, see
             ``in_order``.
         shards: Number of each image's shard, int64 [n]; None without indexed shards.
+        left_out: Number of other files in class folders, by suffix, see ``left_out_reason``.
 
     Attributes:
         labels: Index of each image's class in ``classes``, int64 [n].
@@ -50,7 +57,9 @@ class LabeledImages:
         *,
         classes: Iterable[str] | None = None,
         shards: Tensor | None = None,
+        left_out: Counter[str] | None = None,
     ) -> None:
+        self.left_out = Counter() if left_out is None else left_out
         self.source, self.images, self.names, self.shards = source, images, names, shards
         used = set(image_classes)
         self.classes = tuple(
@@ -128,18 +137,22 @@ def read_split(path: Path) -> LabeledImages:
     """
     images = open_images(path)
     names: Sequence[str]
+    left_out: Counter[str] = Counter()
     if isinstance(images, ShardedImages):
         names, shards = images.names, torch.from_numpy(images.numbers)
     else:
         found: list[str] = []
         if path.is_dir():
-            files, _ = find_images_and_targets(str(path), types=IMAGE_SUFFIXES)
-            found = [os.path.relpath(file, path).replace(os.sep, "/") for file, _ in files]
+            found, left_out = _files_below(path)
         if not found:
             images, found = _tar_images(path)
         names, shards = Names(sorted(name for name in found if not is_leftover(name))), None
+    said = left_out_note(left_out)
     if not names:
-        raise BotvisionError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise BotvisionError(
+            f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
+            + (f"; {said}" if said else "")
+        )
     if isinstance(images, FolderImages):
         classes = [name.partition("/")[0] if "/" in name else "" for name in names]
     else:
@@ -154,8 +167,28 @@ def read_split(path: Path) -> LabeledImages:
         if folder.is_dir() and folder.name not in begun and not is_leftover(folder.name):
             raise BotvisionError(
                 f"{folder}: the folder of a class holds no images; add some or remove it"
+                + (f" ({said})" if said else "")
             )
-    return LabeledImages(str(path), images, names, classes, shards=shards)
+    return LabeledImages(str(path), images, names, classes, shards=shards, left_out=left_out)
+
+
+def _files_below(folder: Path) -> tuple[list[str], Counter[str]]:
+    """Return the images of a folder by their paths in it, and the number of other files by suffix.
+
+    Links are followed. Hidden files and leftovers of systems are neither.
+    """
+    found: list[str] = []
+    left_out: Counter[str] = Counter()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not is_leftover(name)]
+        inner = os.path.relpath(parent, folder).replace(os.sep, "/")
+        prefix = "" if inner == "." else f"{inner}/"
+        for name in names:
+            if is_image_name(name):
+                found.append(prefix + name)
+            elif not is_leftover(name):
+                left_out[left_out_reason(name)] += 1
+    return found, left_out
 
 
 def _tar_images(path: Path) -> tuple[ImageSource, list[str]]:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from botvision.errors import BotvisionError
+from botvision.errors import BotvisionError, OutOfMemoryError
 
 _LISTED = 20  # faults that a message lists
 
@@ -48,6 +48,8 @@ class Faults:
             yield
         except SeveralFaultsError as error:
             self.messages += error.faults
+        except OutOfMemoryError:
+            raise  # the data may be sound
         except BotvisionError as error:
             self.messages.append(str(error))
 

@@ -31,6 +31,7 @@ from botvision.datasets.formats.labeled_sets import (
 from botvision.datasets.formats.voc_splits import voc_root, voc_splits
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_numbers
+from botvision.images.find import files_below
 
 Origin = Literal[0, 1]
 """What the first pixel is counted as."""
@@ -108,6 +109,16 @@ def read(
             if progress:
                 progress(done, total)
     images.add_notes(files, "an XML file")
+    swapped = sum(_is_swapped(each.corners) for e in entries.values() for each in e.objects)
+    if swapped:
+        result.notes.append(
+            f"{swapped:,} boxes have xmin over xmax or ymin over ymax: their corners are swapped"
+        )
+    if trimaps := _trimaps(folder):
+        result.note_files("masks of pet, border and background (trimaps)", trimaps)
+        result.notes.append(
+            "the classes are those of the XML files, not the breeds of Oxford-IIIT Pet's list.txt"
+        )
     ids = {name: number for number, name in enumerate(sorted(names), start=1)}
     result.categories = [{"id": number, "name": name} for name, number in ids.items()]
     for split, pairs in found.items():
@@ -264,6 +275,9 @@ def _annotations(
     numbers = _mask_numbers(result, entry, size)
     for number, each in enumerate(entry.objects, start=1):
         left, top, right, bottom = each.corners
+        if _is_swapped(each.corners):
+            left, right = sorted((left, right))
+            top, bottom = sorted((top, bottom))
         box = result.box((left - origin, top - origin, right, bottom), size)
         if box is None:
             continue
@@ -275,6 +289,21 @@ def _annotations(
             polygons = [[value - origin for value in polygon] for polygon in each.polygons]
             record |= {"segmentation": polygons, "area": polygon_area(polygons)}
         yield each.name, record
+
+
+def _is_swapped(corners: Box) -> bool:
+    """Return whether corners are in the wrong order by more than what rounding does."""
+    left, top, right, bottom = corners
+    return left > right + 1 or top > bottom + 1
+
+
+def _trimaps(folder: Path) -> list[Path]:
+    """Return the trimaps of an Oxford-IIIT Pet folder, which are beside its XML files."""
+    return [
+        path
+        for pattern in ("trimaps/*.png", "*/trimaps/*.png")
+        for path in files_below(folder, pattern)
+    ]
 
 
 def _mask_numbers(

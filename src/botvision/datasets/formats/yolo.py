@@ -70,7 +70,7 @@ def _described(result: LabeledSet, images: YoloImages) -> YoloClasses:
     """Add the images of each split, and return the classes."""
     root = result.root
     description = next(yolo_files(root), None)  # what describes the set comes before its labels
-    if description is None or description.suffix == ".txt":
+    if description is None or description.suffix.lower() == ".txt":
         classes = listed_classes(root)
         if not images.add_lists():
             images.add_folders()
@@ -126,12 +126,12 @@ def _read_darknet(path: Path) -> dict[str, str]:
 def _label_path(folder: Path, image: Path) -> Path:
     """Return where the labels of an image are, or would be."""
     parts = list(image.relative_to(folder).parts)
-    beside = image.with_suffix(".txt")
+    beside = _text(image)
     for index in range(len(parts) - 2, -1, -1):
         if parts[index].lower() == "images":
             parent = folder.joinpath(*parts[:index])
             name = next((n for n in ("labels", "Labels") if (parent / n).is_dir()), "labels")
-            path = parent.joinpath(name, *parts[index + 1 :]).with_suffix(".txt")
+            path = _text(parent.joinpath(name, *parts[index + 1 :]))
             if exists(path):
                 return path
             if exists(beside):
@@ -141,6 +141,13 @@ def _label_path(folder: Path, image: Path) -> Path:
                 return find_written(str(path.relative_to(folder)), folder, folder) or path
             return path
     return beside
+
+
+def _text(image: Path) -> Path:
+    """Return the path with the suffix ".txt", or the one of ".TXT" if there is such a file."""
+    path = image.with_suffix(".txt")
+    upper = path.with_suffix(".TXT")
+    return upper if not exists(path) and exists(upper) else path
 
 
 def _image(
@@ -177,7 +184,7 @@ def _check_rest(result: LabeledSet, labels: dict[Path, Path]) -> None:
     stems = Counter((path.parent, path.stem) for path in images)
     unread = []
     for path in files:
-        if path.suffix != ".txt" or path in used or is_yolo_name_list(path):
+        if path.suffix.lower() != ".txt" or path in used or is_yolo_name_list(path):
             continue
         if not is_yolo_label(path):
             continue

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from botvision.datasets.formats.labeled_sets import read_text
-from botvision.datasets.layouts import YOLO_NAME_LISTS, is_yolo_name_list
+from botvision.datasets.layouts import YOLO_NAME_LISTS, is_yolo_name_list, yolo_files
 from botvision.errors import BotvisionError
 from botvision.images.find import files_below
 
@@ -104,7 +104,9 @@ def _label_studio_names(folder: Path) -> dict[int, str]:
     if names:
         return names
     # Archives often hold the data set in a folder of its own.
-    inner = next(files_below(folder, "*/data.yaml"), None)
+    patterns = ("*/*.yaml", "*/*.yml")
+    described = (path for each in patterns for path in files_below(folder, each))
+    inner = next((p for p in described if p in yolo_files(p.parent)), None)
     there = f"; there is {inner}: give its folder instead" if inner else ""
     raise BotvisionError(
         f"{folder}: names: expected them in data.yaml (names: [cat, dog]) or, one a line, in "

@@ -1,5 +1,7 @@
 """Images of each split of a YOLO folder: of data.yaml, Darknet's obj.data, lists or folders."""
 
+import contextlib
+import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from botvision.datasets.formats.labeled_sets import LabeledSet, read_text
-from botvision.datasets.layouts import is_yolo_label, split_of
+from botvision.datasets.layouts import TEXTS, is_yolo_label, split_of
 from botvision.errors import BotvisionError
 from botvision.images.find import files_below, image_files, is_image_name, is_leftover
 from botvision.images.written_paths import find_written
@@ -62,7 +64,7 @@ class YoloImages:
 
     def add_lists(self) -> bool:
         """Add the splits of train.txt, val.txt and test.txt; return whether there are any."""
-        for path in files_below(self.result.root, "*.txt"):
+        for path in files_below(self.result.root, TEXTS):
             split = split_of(path.stem.lower())
             if split and split not in self.splits and _is_list(path):
                 self._add(split, list(self._listed(path, self.result.root)))
@@ -108,25 +110,31 @@ class YoloImages:
         """Return the images of a folder or list; none where a split was not exported."""
         root = self.result.root
         source = _meant(written, (base, root), root)
+        if source is None and (matches := _matching(written, (base, root))):
+            self.result.notes.append(f"{where}: {written} matches {len(matches):,} paths")
+            return [p for each in matches for p in self._images_of(each, base, where)]
         if source is None:
             if split == "train" or _leads_out(written, base, root):
                 self.result.find(written, base, where, "an image folder or a list,")
                 raise BotvisionError(f"{where}: expected an image folder or a list, got {written}")
             self.result.notes.append(f"{where}: {written} is not there: no such split")
             return []
-        self.result.inside(source, where)
         if cut_off(written, source):
             taken = source.relative_to(root).as_posix()
             self.result.notes.append(f"{where}: {written} is taken as {taken}")
-        if source.is_dir():
-            images = list(image_files(source))
-        elif source.suffix == ".txt":
-            images = list(self._listed(source, base))
-        else:
-            images = [source]
+        images = self._images_of(source, base, where)
         if not images and split != "train":
             self.result.notes.append(f"{where}: {written} holds no images: no such split")
         return images
+
+    def _images_of(self, source: Path, base: Path, where: str) -> list[Path]:
+        """Return the images of a folder or list, or the image itself."""
+        self.result.inside(source, where)
+        if source.is_dir():
+            return list(image_files(source))
+        if source.suffix.lower() == ".txt":
+            return list(self._listed(source, base))
+        return [source]
 
     def _listed(self, path: Path, base: Path) -> Iterator[Path]:
         """Yield the images that a list names; those that are not there are faults."""
@@ -190,6 +198,31 @@ def _meant(written: str, folders: Sequence[Path], root: Path) -> Path | None:
             if found is not None and not _loses_split(written, found):
                 return found
     return None
+
+
+def _matching(written: str, folders: Sequence[Path]) -> list[Path]:
+    """Return folders, lists and images that a pattern means, as written or by its end."""
+    parts = [part for part in _parts(written) if part not in ("..", ".")]
+    if not glob.has_magic(written):
+        return []
+    for start in range(len(parts)):
+        # A bare pattern would match much that is not meant, unless it was written so.
+        if start and start == len(parts) - 1:
+            break
+        pattern = "/".join(parts[start:])
+        if PurePosixPath(pattern).is_absolute() or PureWindowsPath(pattern).drive:
+            continue
+        if start and split_of(parts[start - 1].lower()):
+            break  # see _loses_split
+        for folder in folders:
+            own: list[Path] = []
+            with contextlib.suppress(ValueError):  # "**" beside letters
+                own = sorted(folder.glob(pattern))
+            own = [path for path in own if not is_leftover(path.relative_to(folder))]
+            found = [p for p in own if p.is_dir() or is_image_name(p) or p.suffix.lower() == ".txt"]
+            if found:
+                return found
+    return []
 
 
 def _loses_split(written: str, found: Path) -> bool:

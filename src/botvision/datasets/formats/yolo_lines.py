@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from botvision.datasets.formats.labeled_sets import (
     polygon_corners,
     read_text,
 )
+from botvision.datasets.layouts import yolo_fields
 from botvision.errors import BotvisionError
 
 _TOLERANCE = 0.01  # fraction of a side that coordinates may reach out of the image
@@ -60,7 +61,7 @@ def find_form(paths: Iterable[Path], keypoint_fields: int | None) -> LineForm:
     """
     if keypoint_fields is not None:
         return LineForm(keypoint_fields, keypoints_said=keypoint_fields > 0)
-    seen = _Seen()
+    seen, commas = _Seen(), 0
     for path in paths:
         try:
             text = read_text(path)
@@ -68,8 +69,13 @@ def find_form(paths: Iterable[Path], keypoint_fields: int | None) -> LineForm:
             continue  # a fault of its image, which is collected when that is read
         seen.file_ids.clear()
         for number, line in enumerate(text.split("\n"), start=1):
-            seen.add(line.split(), f"{path}: line {number}")
-    return seen.visible_keypoints() or seen.confidences() or seen.keypoints() or LineForm()
+            commas += "," in line
+            seen.add(yolo_fields(line), f"{path}: line {number}")
+    form = seen.visible_keypoints() or seen.confidences() or seen.keypoints() or LineForm()
+    if not commas:
+        return form
+    note = f"{commas:,} lines have commas, which are read as separators or decimal points"
+    return replace(form, notes=(*form.notes, note))
 
 
 @dataclass
@@ -270,7 +276,7 @@ def read_lines(
     annotations = []
     text = read_text(path) if path.exists() else ""
     for number, line in enumerate(text.split("\n"), start=1):
-        if fields := line.split():
+        if fields := yolo_fields(line):
             with faults.collecting():
                 where = f"{path}: line {number}"
                 category, numbers = _numbers(where, fields, names, form)

@@ -12,6 +12,7 @@ from torch import nn
 from botvision.errors import BotvisionError
 from botvision.models import create_model, list_models
 from botvision.models.botify import botify
+from botvision.processes import out_of_memory
 from botvision.tasks.classification.settings import ClassifierSettings
 from botvision.weights.backbone import BackboneReport, load_backbone_weights
 from botvision.weights.file import read_description
@@ -72,6 +73,8 @@ def build_classifier(settings: ClassifierSettings, num_classes: int) -> nn.Modul
     except BotvisionError:
         raise
     except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())
         raise BotvisionError(f"model.classifier {name}: {reason}") from error
     if small:

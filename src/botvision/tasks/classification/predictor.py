@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from botvision.errors import BotvisionError
-from botvision.images.inputs import ImageInput, to_rgb
+from botvision.images.inputs import ImageInput
 from botvision.supervision_import import import_supervision
 from botvision.tasks.classification.build import build_classifier
 from botvision.tasks.classification.evaluation import class_logits
 from botvision.tasks.classification.settings import ClassifierSettings
-from botvision.tasks.classification.transforms import evaluation_transform
+from botvision.tasks.classification.transforms import evaluation_transform, strip_fault
 from botvision.tasks.predictor import Box, Predictor
 from botvision.tasks.task import settings_of
 from botvision.weights.file import Description, load_tensors, read_tensors
@@ -83,12 +83,16 @@ class ClassificationPredictor(Predictor["supervision.Classifications"]):
         with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
             for start in range(0, len(images), batch_size):
                 chosen = images[start : start + batch_size]
-                prepared = pool.map(lambda image: self.transform(to_rgb(image)), chosen)
+                prepared = pool.map(lambda image: self.transform(self.decoded(image)), chosen)
                 batch = torch.stack([*prepared]).to(self.device)
                 precision = self.description.input.precision
                 logits = class_logits(self.model, batch, precision, tta=tta)
                 parts.append(logits.softmax(dim=1).cpu())
         return torch.cat(parts)
+
+    def size_fault(self, size: tuple[int, int]) -> str:
+        """Return that an image is too long to be resized; "" if it is not."""
+        return strip_fault(size, int(self.input_size / self._crop))
 
     def covered_box(self, image: Image.Image) -> Box:
         """Return the square in the middle of the image that the classifier sees."""

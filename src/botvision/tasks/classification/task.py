@@ -97,8 +97,11 @@ class ClassificationTask:
             classes=predictor.classes,
             origin="the weights",
             skip_bad=options.skip_bad,
+            size_fault=predictor.size_fault,
         )
         images.transform = predictor.transform
+        if options.note is not None and images.left_out:
+            options.note(f"{images.source}: {images.left_out}")
         training = predictor.description.recipe_group("training")
         predictions = classify(
             predictor.model,

@@ -33,6 +33,7 @@ from botvision.tasks.classification.settings import ClassifierSettings, ClassIma
 from botvision.tasks.classification.transforms import (
     INTERPOLATION,
     evaluation_transform,
+    strip_fault,
     training_transform,
 )
 from botvision.tasks.classification.writer import BLACK, GREEN, RED, Line, captioned
@@ -88,19 +89,35 @@ class ClassifierTraining:
         self._batch_size = batch_size
         self._workers = num_workers
         self._precision = precision
-        self._train = ClassImages(data.folder, data.train_split, seed=seed, skip_bad=data.skip_bad)
+        # Evaluation resizes whole images first; training does where it pads crops.
+        resized = int(settings.image_size / data.crop_pct)
+        fault = partial(strip_fault, shorter_side=resized)
+        self._train = ClassImages(
+            data.folder,
+            data.train_split,
+            seed=seed,
+            skip_bad=data.skip_bad,
+            size_fault=fault if data.crop_padding else None,
+        )
         self._classes = self._train.classes
         if len(self._classes) < 2:
             raise BotvisionError(
                 f"{self._train.source}: expected two classes or more, got only {self._classes[0]!r}"
             )
         self._val = ClassImages(
-            data.folder, data.val_split, classes=self._classes, skip_bad=data.skip_bad
+            data.folder,
+            data.val_split,
+            classes=self._classes,
+            skip_bad=data.skip_bad,
+            size_fault=fault,
         )
         torch.manual_seed(seed)
         self.model = build_classifier(settings, len(self._classes))
         self.backbone = self.model
-        notes = [f"train: {self._train.summary()}", f"val: {self._val.summary()}"]
+        notes = [
+            f"train: {self._train.summary()}; {self._train.class_line()}",
+            f"val: {self._val.summary()}",
+        ]
         license_name = (
             non_commercial_license(settings.classifier)
             if settings.classifier_arguments.get("pretrained")

@@ -11,6 +11,7 @@ from botvision.errors import BotvisionError
 from botvision.tasks.classification.settings import ClassImageSettings
 
 Channels = tuple[float, ...]
+_MOST_RESIZED = 100_000_000  # pixels, as of an image that is read
 INTERPOLATION = "bicubic"
 """Filter that images are resized with in training and evaluation."""
 
@@ -61,6 +62,23 @@ def training_transform(
         )
     transform: Transform = transforms.Compose([geometry, colors, normalization])
     return transform
+
+
+def strip_fault(size: tuple[int, int], shorter_side: int) -> str:
+    """Return why an image is too long for a classifier, as its whole is resized first; or "".
+
+    Args:
+        size: Width and height of the image in pixels.
+        shorter_side: What the shorter side is resized to.
+    """
+    width, height = size
+    most = max(1, _MOST_RESIZED // shorter_side**2)
+    if max(size) <= most * min(size):
+        return ""
+    return (
+        f"image of {width} x {height}: expected a longer side of at most {most:,} times the "
+        f"shorter one, which is resized to {shorter_side}; crop the image"
+    )
 
 
 def evaluation_transform(

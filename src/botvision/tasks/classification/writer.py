@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from botvision.files import replacing, write_json
+from botvision.files import quoted, replacing, write_json
 from botvision.images.captions import caption_font, fitted, readable
 from botvision.images.draw import LARGEST_CELL, mosaic
 from botvision.images.own_files import MADE_BY, OUTPUT_NAME, SHEET_NAME, save_drawn
@@ -93,7 +93,7 @@ class ClassificationWriter:
                 lines.append(f"  {each['class']:<{width}} {each['probability']:.3f} {bar}")
         if len(self._images) > _BARS_OF:
             lines.append(f"and {len(self._images) - _BARS_OF} more")
-        lines.append(f"predictions.json and predictions.jpg are in {self._output}")
+        lines.append(f"predictions.json and predictions.jpg are in {quoted(self._output)}")
         return lines
 
     def _cell(self, image: Image.Image, predicted: list[dict[str, Any]]) -> Image.Image:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from botvision.errors import BotvisionError
+from botvision.processes import out_of_memory
 from botvision.tasks.detection.detectors.batch_norm import tune_batch_norm
 from botvision.tasks.detection.detectors.detr import detr
 from botvision.tasks.detection.detectors.rcnn import faster_rcnn, mask_rcnn
@@ -38,6 +39,8 @@ def build_detector(settings: DetectorSettings, num_classes: int) -> nn.Module:
     except BotvisionError:  # names its own cause, such as a missing package
         raise
     except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())
         raise BotvisionError(f"model.backbone {settings.backbone}: {reason}") from error
     tune_batch_norm(detector, settings.batch_norm_momentum, settings.batch_norm_eps)

@@ -1,6 +1,7 @@
 """A trained detector as a function of images."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torchvision.transforms.v2 import functional as F
 from botvision.datasets.check.images import narrow_fault
 from botvision.errors import BotvisionError
 from botvision.tasks.detection.build import build_detector
-from botvision.tasks.detection.evaluation import detect
+from botvision.tasks.detection.evaluation import detect, max_detections
 from botvision.tasks.detection.settings import DetectorSettings
 from botvision.tasks.predictor import Box, Predictor
 from botvision.tasks.task import find_task, settings_of
@@ -47,7 +48,7 @@ class DetectionPredictor(Predictor["supervision.Detections"]):
         if tta:
             raise BotvisionError("tta: expected a classifier, got a detector; leave it out")
         least = self.threshold if threshold is None else threshold
-        pixels = [F.to_dtype(F.pil_to_tensor(each), torch.float32, scale=True) for each in images]
+        pixels = [F.pil_to_tensor(each) for each in images]
         found = detect(self.model, pixels, self.description.input.precision, threshold=least)
         ids = np.array([each.id for each in self.description.classes], dtype=np.int64)
         names = np.array(self.classes)
@@ -60,9 +61,7 @@ class DetectionPredictor(Predictor["supervision.Detections"]):
     @property
     def max_detections(self) -> int:
         """How many objects are found in an image at most."""
-        heads = getattr(self.model, "roi_heads", None)
-        count: int = len(self.model.queries.weight) if heads is None else heads.detections_per_img
-        return count
+        return max_detections(self.model)
 
     def limit_detections(self, count: int) -> None:
         """Set ``max_detections``, and let as many regions be proposed; see ``Predictor``."""
@@ -76,6 +75,21 @@ class DetectionPredictor(Predictor["supervision.Detections"]):
         self.model.roi_heads.detections_per_img = count
         for proposals in (self.model.rpn._pre_nms_top_n, self.model.rpn._post_nms_top_n):
             proposals["testing"] = max(proposals["testing"], 2 * count)
+
+    @contextlib.contextmanager
+    def limited_to(self, count: int | None) -> Iterator[None]:
+        """Limit detections inside the block; see ``Predictor``."""
+        if count is None or not hasattr(self.model, "roi_heads"):
+            with super().limited_to(count):
+                yield
+            return
+        heads, rpn = self.model.roi_heads, self.model.rpn
+        before = heads.detections_per_img, dict(rpn._pre_nms_top_n), dict(rpn._post_nms_top_n)
+        try:
+            self.limit_detections(count)
+            yield
+        finally:
+            heads.detections_per_img, rpn._pre_nms_top_n, rpn._post_nms_top_n = before
 
     def size_fault(self, size: tuple[int, int]) -> str:
         """Return that an image is too narrow to be resized; "" if it is not."""

@@ -116,6 +116,7 @@ class DetectionTask:
             ),
             masks=masks,
             progress=progress,
+            note=options.note,
         )
         if options.skip_bad:
             metrics |= {"images": len(coco), "skipped": total - len(coco)}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from botvision.datasets.coco.store import Category
-from botvision.files import replacing, write_json
+from botvision.files import quoted, replacing, write_json
 from botvision.images.draw import draw_instances
 from botvision.images.own_files import MADE_BY, OUTPUT_NAME, overlay_names, save_drawn
 from botvision.tasks.detection.metrics import coco_results
@@ -90,7 +90,7 @@ class DetectionWriter:
     def summary(self) -> list[str]:
         """Return the number of instances and where the overlays are."""
         found, images = len(self._content["annotations"]), len(self._content["images"])
-        lines = [f"{found} instances in {images} images; overlays are in {self._output}"]
+        lines = [f"{found} instances in {images} images; overlays are in {quoted(self._output)}"]
         if self._cut:
             lines.append(
                 f"{self._cut} of the images have {self._limit} instances, the most that this model "

@@ -1,7 +1,11 @@
 """Mask R-CNN and Faster R-CNN over BoTNet feature pyramids, as torchvision detectors."""
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -16,6 +20,7 @@ from botvision.tasks.detection.detectors.transform import DetectorTransform
 
 _STRIDES = (4, 8, 16, 32, 64)
 _BOX_SIZE, _MASK_SIZE = 7, 14
+_LOWERED = threading.Lock()
 _Detector = TypeVar("_Detector", FasterRCNN, MaskRCNN)
 
 
@@ -78,6 +83,29 @@ def faster_rcnn(backbone: str, num_classes: int, **options: Any) -> FasterRCNN:
     """
     network, arguments = _common(backbone, num_classes, **options)
     return _adapted(FasterRCNN(network, **arguments))
+
+
+@contextlib.contextmanager
+def lowered_threshold(detector: nn.Module, threshold: float | None) -> Iterator[None]:
+    """Let a detector give detections whose scores are below its own limit inside the block.
+
+    Args:
+        detector: Mask R-CNN or Faster R-CNN; another one has no limit, and stays as it is.
+        threshold: Smallest score to give; None, or more than the detector's own: no change.
+    """
+    heads: Any = getattr(detector, "roi_heads", None)
+    if heads is None or threshold is None or threshold >= heads.score_thresh:
+        yield
+        return
+    # One thread at a time, so that what is restored is the detector's own.
+    with _LOWERED:
+        own = heads.score_thresh
+        # torchvision leaves out scores that are equal to the limit.
+        heads.score_thresh = float(np.nextafter(np.float32(threshold), np.float32(-1)))
+        try:
+            yield
+        finally:
+            heads.score_thresh = own
 
 
 def _common(
