@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from botvision.errors import BotvisionError
 from botvision.weights.checkpoints import read_checkpoint
 from botvision.weights.layouts import in_layout_of, is_after_features
-from botvision.weights.licenses import non_commercial_license
+from botvision.weights.licenses import license_restriction
 
 _BLOCK = re.compile(r"layer[1-4]\.\w+(?=\.)")
 _PLACE = re.compile(r"layer[1-4]\.\w+\.\w+|\w+")
@@ -28,14 +28,14 @@ class BackboneReport:
         taken: Names of the network's tensors that come from it.
         new: Names of those that the network had already: its attention, perhaps its head.
         left_out: Names of the checkpoint's tensors that the network has no place for.
-        license: License of the checkpoint, if it allows no commercial use.
+        restriction: Note of the checkpoint's license, if it allows no commercial use.
     """
 
     source: str
     taken: tuple[str, ...]
     new: tuple[str, ...]
     left_out: tuple[str, ...]
-    license: str | None = None
+    restriction: str | None = None
 
     def __str__(self) -> str:
         total = len(self.taken) + len(self.new)
@@ -43,8 +43,8 @@ class BackboneReport:
         for what, names in (("new", self.new), ("left out", self.left_out)):
             if names:
                 parts.append(f"{what}: {', '.join(self._places(names))}")
-        if self.license:
-            parts.append(f"license {self.license}, which allows no commercial use")
+        if self.restriction:
+            parts.append(self.restriction)
         return "; ".join(parts)
 
     def _places(self, names: tuple[str, ...]) -> list[str]:
@@ -111,10 +111,10 @@ def load_backbone_weights(
             f"unknown, {(missing or unknown)[0]!r} among them; expected the same network up to its "
             "attention"
         )
-    license_name = non_commercial_license(source)
+    restriction = license_restriction(source)
     with torch.no_grad():
         network.load_state_dict(taken, strict=False)
-    return BackboneReport(str(source), tuple(taken), tuple(new), tuple(left_out), license_name)
+    return BackboneReport(str(source), tuple(taken), tuple(new), tuple(left_out), restriction)
 
 
 def _heads(network: nn.Module) -> tuple[str, ...]:

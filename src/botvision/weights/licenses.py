@@ -12,8 +12,8 @@ from botvision.weights.hub import CONFIG, pretrained_file
 _RESEARCH_ONLY = ("apple-amlr", "seer-license", "fair-noncommercial-research-license")
 
 
-def non_commercial_license(source: str | Path) -> str | None:
-    """Return the license of trained weights if it allows no commercial use; None otherwise.
+def license_restriction(source: str | Path) -> str | None:
+    """Return a note of a license that allows no commercial use; None for other licenses.
 
     A registered model's is timm's record of it. A file's is unknown, and so is that of a repository
     on the Hub whose config.json does not name it.
@@ -31,7 +31,9 @@ def non_commercial_license(source: str | Path) -> str | None:
     else:
         return None
     name = str(license_name or "").lower()
-    return name if name in _RESEARCH_ONLY or "nc" in name.split("-") else None
+    if name in _RESEARCH_ONLY or "nc" in name.split("-"):
+        return f"license {name}, which allows no commercial use"
+    return None
 
 
 def _recorded(config: Path) -> object:

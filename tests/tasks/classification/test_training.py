@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -202,6 +203,19 @@ def test_a_backbone_is_noted(make_task, tmp_path):
     started = make_task(model={"backbone_weights": tmp_path / "backbone.pth"})
     assert any("backbone.pth" in note and "fc" in note for note in started.notes)
     assert "backbone_weights" not in started.description.model
+
+
+def test_a_license_of_trained_weights_is_noted(make_task, tmp_path):
+    # What pretrained=True loads, here from a file in place of the address.
+    name, path = "convnextv2_atto.fcmae", tmp_path / "trained.pth"
+    torch.save(timm.create_model(name).state_dict(), path)
+    arguments = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
+    model = {"classifier": f"timm/{name}", "classifier_arguments": arguments, "stem": "imagenet"}
+    task = make_task(model=model)
+    assert f"classifier timm/{name}: license cc-by-nc-4.0, which allows no commercial" in " ".join(
+        task.notes
+    )
+    assert task.description.model["classifier"] == name
 
 
 def test_a_backbone_of_another_image_size(make_task, tmp_path):

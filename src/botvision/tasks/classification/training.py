@@ -38,7 +38,7 @@ from botvision.tasks.classification.transforms import (
 )
 from botvision.tasks.classification.writer import BLACK, GREEN, RED, Line, captioned
 from botvision.weights.file import Description, InputDescription, ModelClass
-from botvision.weights.licenses import non_commercial_license
+from botvision.weights.licenses import license_restriction
 
 _IMAGES = 25
 _LEAST_FRACTION = 0.005  # of a class in a mixed image, to be named
@@ -118,16 +118,10 @@ class ClassifierTraining:
             f"train: {self._train.summary()}; {self._train.class_line()}",
             f"val: {self._val.summary()}",
         ]
-        license_name = (
-            non_commercial_license(settings.classifier)
-            if settings.classifier_arguments.get("pretrained")
-            else None
-        )
-        if license_name:
-            notes.append(
-                f"classifier {settings.classifier}: license {license_name}, which allows no "
-                "commercial use"
-            )
+        if settings.classifier_arguments.get("pretrained") and (
+            restriction := license_restriction(settings.classifier)
+        ):
+            notes.append(f"classifier {settings.classifier}: {restriction}")
         if settings.backbone_weights is not None:
             notes.append(
                 str(load_classifier_backbone(self.model, settings.backbone_weights, self._classes))

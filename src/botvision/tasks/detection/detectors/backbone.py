@@ -19,7 +19,7 @@ from botvision.models.foreign import (
     has_halo_attention,
 )
 from botvision.weights.backbone import load_backbone_weights
-from botvision.weights.licenses import non_commercial_license
+from botvision.weights.licenses import license_restriction
 from botvision.weights.named import NamedNetwork, named_network
 
 LEVELS = ("p2", "p3", "p4", "p5")
@@ -87,9 +87,9 @@ class DeepestMap(nn.Module):
                 + ("" if fixed else ", so that images of any size are taken")
             )
         if arguments.get("pretrained") and (
-            license_name := non_commercial_license(network.weights or network.name)
+            restriction := license_restriction(network.weights or network.name)
         ):
-            notes.append(f"backbone {name}: license {license_name}, which allows no commercial use")
+            notes.append(f"backbone {name}: {restriction}")
         self.notes = tuple(notes)
 
     def forward(self, images: Tensor) -> Any:
