@@ -93,7 +93,7 @@ def test_writes_all_it_promises(demo, tmp_path, tree):
     assert made_by["recipe"]["data"]["folder"] == str(folder / "data")
     predictions = json.loads((folder / "predictions" / "predictions.json").read_text())
     assert len(predictions["images"]) == 3
-    assert len(list((folder / "predictions").glob("*.png"))) == 3
+    assert len(list((folder / "predictions").glob("*_jpg.jpg"))) == 3
     with Image.open(folder / "attention.png") as image:
         assert image.width > 500
     # A second one refuses and touches nothing, until it is told to.

@@ -6,7 +6,7 @@ import os
 import secrets
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from botvision.errors import BotvisionError
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it when the block succeeds.
 
     The new file is flushed to disk before the rename and the folder after it, so that a crash
@@ -22,6 +22,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Args:
         path: Path of the file to write or replace.
+        flushed: False for one of thousands of files that can be made again: after a power failure,
+            though not after a crash of the program, it may be half there.
 
     Yields:
         The path to write to.
@@ -31,10 +33,12 @@ def replacing(path: Path) -> Iterator[Path]:
     mode = temporary.stat().st_mode
     try:
         yield temporary
-        _flush(temporary)
+        if flushed:
+            _flush(temporary)
         temporary.chmod(mode)  # safetensors puts a private file of its own here
         temporary.replace(path)
-        _flush(path.parent)
+        if flushed:
+            _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -118,3 +122,26 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_json_lists(path: Path, content: dict[str, Any], lists: dict[str, Iterable[Any]]) -> None:
+    """Write a JSON object whose lists are not held in memory, all or nothing.
+
+    Args:
+        path: File to write or replace.
+        content: Keys that come first, and their values.
+        lists: Keys of the lists, and their items; written one per line.
+    """
+    with replacing(path) as temporary, temporary.open("w") as file:
+        separator = "{"
+        for key, value in content.items():
+            file.write(f"{separator}{json.dumps(key)}: {json.dumps(value)}")
+            separator = ",\n"
+        for key, items in lists.items():
+            file.write(f"{separator}{json.dumps(key)}: [")
+            separator, between = ",\n", "\n "
+            for item in items:
+                file.write(f"{between}{json.dumps(item)}")
+                between = ",\n "
+            file.write("]")
+        file.write("\n}\n")

@@ -75,7 +75,7 @@ def test_strips(size, folder, classifier_run, tmp_path):
     with pytest.raises(BotvisionError, match=said):
         predict_files(predictor, paths, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    content, _ = predict_files(predictor, paths, tmp_path / "out", skip_bad=True)
+    content = predict_files(predictor, paths, tmp_path / "out", skip_bad=True).content()
     assert [each["file_name"] for each in content["skipped"]] == ["strip.png"]
     with pytest.raises(BotvisionError, match=said):
         evaluate(predictor, folder)

@@ -14,9 +14,9 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from botvision.datasets import loading
 from botvision.datasets.folders.splits import read_split
 from botvision.errors import BotvisionError
+from botvision.images import stream
 from botvision.images.decode import read_image
 from botvision.images.find import find_images
-from botvision.predict import files
 from botvision.predict.evaluation import evaluate
 from botvision.predict.files import predict_files
 from botvision.tasks import predictor as predictors
@@ -48,7 +48,7 @@ def test_predicting_again_finds_the_same_images(kind, photos, trained_run, class
     assert "files of earlier predictions" in text
 
 
-@pytest.mark.parametrize("name", ["predictions.json", "val_000000_jpg.png"])
+@pytest.mark.parametrize("name", ["predictions.json", "val_000000_jpg.jpg"])
 def test_a_file_of_the_user_is_not_replaced(name, photos, predictor, tmp_path, tree):
     output = tmp_path / "results"
     output.mkdir()
@@ -63,14 +63,14 @@ def test_output_that_was_interrupted_moved_or_linked_is_no_input(photos, predict
     predict_files(predictor, find_images(photos).paths, tmp_path / "out")
     (tmp_path / "out" / "predictions.json").unlink()
     shutil.copytree(tmp_path / "out", photos / "copied")
-    (photos / "linked.png").symlink_to(tmp_path / "out" / "val_000000_jpg.png")
+    (photos / "linked.png").symlink_to(tmp_path / "out" / "val_000000_jpg.jpg")
     found = find_images(photos)
     assert len(found.paths) == 3
-    assert found.left_out == {"files of earlier predictions": 4}
-    with pytest.raises(BotvisionError, match="left out: 3 files of earlier predictions"):
+    assert found.left_out == {"files of earlier predictions": 6}
+    with pytest.raises(BotvisionError, match="left out: 5 files of earlier predictions"):
         find_images(tmp_path / "out")
     # The interrupted work is done again.
-    content, _ = predict_files(predictor, found.paths, tmp_path / "out")
+    content = predict_files(predictor, found.paths, tmp_path / "out").content()
     assert len(content["images"]) == 3
 
 
@@ -107,14 +107,14 @@ def test_images_beside_an_output_are_input(photos, predictor, tmp_path):
 def test_a_file_of_the_user_among_the_output_is_not_replaced(how, photos, predictor, tmp_path):
     output = tmp_path / "out"
     predict_files(predictor, find_images(photos).paths, output)
-    mine = output / "val_000001_jpg.png"
+    mine = output / "val_000001_jpg.jpg"
     if how == "linked":
         moved = mine.rename(tmp_path / "mine.png")
         mine.symlink_to(moved)
     else:
         shutil.copy(photos / "val_000000.jpg", mine)
     before = mine.read_bytes()
-    with pytest.raises(BotvisionError, match=r"val_000001_jpg\.png is there and is not of an ear"):
+    with pytest.raises(BotvisionError, match=r"val_000001_jpg\.jpg is there and is not of an ear"):
         predict_files(predictor, find_images(photos).paths, output)
     assert mine.read_bytes() == before
     assert mine.is_symlink() == (how == "linked")
@@ -130,7 +130,7 @@ def test_strips(size, photos, predictor, tmp_path):
         predict_files(predictor, paths, tmp_path / "out")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()
-    content, _ = predict_files(predictor, paths, tmp_path / "out", skip_bad=True)
+    content = predict_files(predictor, paths, tmp_path / "out", skip_bad=True).content()
     assert len(content["images"]) == 3
     assert [each["file_name"] for each in content["skipped"]] == ["val_000001b.png"]
 
@@ -175,18 +175,19 @@ def test_detections_cut_at_the_limit_are_said(photos, trained_run, classifier_ru
     predictor = botvision.load(trained_run.best)
     assert predictor.max_detections == 10
     paths = find_images(photos).paths
-    content, writer = predict_files(predictor, paths, photos.parent / "few", threshold=0.0)
+    report = predict_files(predictor, paths, photos.parent / "few", threshold=0.0)
+    content = report.content()
     assert [image["max_detections"] for image in content["images"]] == [10] * 3
-    assert "3 of the images have 10 instances, the most that this model gives" in str(
-        writer.summary()
-    )
+    assert "3 of the images have 10 instances, the most that this model gives" in str(report.lines)
     predictor.limit_detections(40)
-    content, writer = predict_files(predictor, paths, photos.parent / "many", threshold=0.0)
+    report = predict_files(predictor, paths, photos.parent / "many", threshold=0.0)
+    content = report.content()
     assert len(content["annotations"]) == 3 * 40
     assert [image["max_detections"] for image in content["images"]] == [40] * 3
-    content, writer = predict_files(predictor, paths, photos.parent / "sure", threshold=0.9)
+    report = predict_files(predictor, paths, photos.parent / "sure", threshold=0.9)
+    content = report.content()
     assert not any("max_detections" in image for image in content["images"])
-    assert len(writer.summary()) == 1
+    assert "most that this model gives" not in str(report.lines)
     with pytest.raises(BotvisionError, match="max_detections: expected 1 or more, got 0"):
         predictor.limit_detections(0)
     for weights, expected in ((trained_run.best, 0), (classifier_run.best, 2)):
@@ -219,12 +220,12 @@ def test_few_large_images_are_in_memory(photos, predictor, tmp_path, monkeypatch
     assert_alike(detect(predictor.model, images, precision), expected)
     assert at_once == [2, 1]
     monkeypatch.setattr(evaluation, "FORWARD_PIXELS", 64 * 64)
-    for module in (predictors, files):
+    for module in (predictors, stream):
         monkeypatch.setattr(module, "DECODED_PIXELS", 2 * 64 * 64)
     assert_alike(predictor(paths, threshold=0.0), expected)
     found = [result for _, result in predictor.stream(paths, threshold=0.0)]
     assert_alike(found, expected)
-    content, _ = predict_files(predictor, paths, tmp_path / "out", threshold=0.0)
+    content = predict_files(predictor, paths, tmp_path / "out", threshold=0.0).content()
     handle.remove()
     assert decoded == [2, 1] * 3
     assert at_once == [2, 1] + [1, 1, 1] * 3
@@ -280,9 +281,10 @@ def test_a_limit_for_one_call(photos, trained_run, classifier_run, cli):
     predictor = botvision.load(trained_run.best)
     proposals = dict(predictor.model.rpn._post_nms_top_n)
     paths, output = find_images(photos).paths, photos.parent / "many"
-    content, writer = predict_files(predictor, paths, output, threshold=0.0, max_detections=40)
+    report = predict_files(predictor, paths, output, threshold=0.0, max_detections=40)
+    content = report.content()
     assert len(content["annotations"]) == 3 * 40
-    assert "3 of the images have 40 instances" in str(writer.summary())
+    assert "3 of the images have 40 instances" in str(report.lines)
     for limit, expected in ((None, 10), (20, 20)):
         notes = []
         evaluate(predictor, max_detections=limit, note=notes.append)

@@ -37,14 +37,13 @@ def images(val_image, tmp_path):
 
 
 def run(predictor, folder, output, **options):
-    content, _ = predict_files(
+    return predict_files(
         predictor,
         find_images(folder).paths,
         output,
         progress=quiet,
         **{"threshold": 0.0, **options},
-    )
-    return content
+    ).content()
 
 
 def test_one_image(predictor, val_image, tmp_path):
@@ -64,14 +63,14 @@ def test_one_image(predictor, val_image, tmp_path):
         assert [x, y, x + width, y + height] == pytest.approx(box.tolist(), abs=1e-4)
         assert np.array_equal(coco_mask.decode(record["segmentation"]).astype(bool), mask)
         assert record["image_id"] == 1
-    with Image.open(tmp_path / "out" / "val_000000_jpg.png") as overlay:
+    with Image.open(tmp_path / "out" / "val_000000_jpg.jpg") as overlay:
         assert overlay.width >= 64
 
 
 def test_threshold(predictor, val_image, tmp_path):
     content = run(predictor, val_image, tmp_path / "out", threshold=1.0)
     assert content["annotations"] == []
-    assert (tmp_path / "out" / "val_000000_jpg.png").is_file()
+    assert (tmp_path / "out" / "val_000000_jpg.jpg").is_file()
 
 
 def test_folder_with_subfolders_and_same_stems(predictor, images, tmp_path, tree):
@@ -82,8 +81,8 @@ def test_folder_with_subfolders_and_same_stems(predictor, images, tmp_path, tree
     assert [image["file_name"] for image in content["images"]] == [
         *("a.jpg", "a.png", "sub/a.jpg", "sub/deeper/b.PNG")
     ]
-    assert {path for path in tree(tmp_path / "out") if path.endswith(".png")} == {
-        *("a_jpg.png", "a_png.png", "sub/a_jpg.png", "sub/deeper/b_png.png")
+    assert {path for path in tree(tmp_path / "out") if path.endswith(("jpg.jpg", "png.jpg"))} == {
+        *("a_jpg.jpg", "a_png.jpg", "sub/a_jpg.jpg", "sub/deeper/b_png.jpg")
     }
     assert {a["image_id"] for a in content["annotations"]} == {1, 2, 3, 4}
 
@@ -93,7 +92,9 @@ def test_names_that_differ_in_case_alone(predictor, images, tmp_path, tree):
     if len(list(folder.iterdir())) < 2:
         pytest.skip("the file system does not tell them apart")
     run(predictor, folder, tmp_path / "out")
-    assert len([path for path in tree(tmp_path / "out") if path.endswith(".png")]) == 2
+    assert {path for path in tree(tmp_path / "out") if path.startswith("a")} == {
+        *("a_jpg.jpg", "a_jpg_2.jpg")
+    }
 
 
 def test_link_to_an_image_elsewhere(predictor, images, val_image, tmp_path):
@@ -112,7 +113,7 @@ def test_output_is_the_source_folder(predictor, images, tree):
 
 
 def test_overlay_never_replaces_a_source(predictor, images, tree):
-    folder = images("a.jpg", "out/a_jpg.png")
+    folder = images("a.jpg", "out/a_jpg.jpg")
     before = tree(folder)
     with pytest.raises(BotvisionError, match="out"):
         run(predictor, folder, folder / "out")
@@ -132,7 +133,9 @@ def test_earlier_predictions_are_replaced(predictor, images, tmp_path):
     folder = images("a.jpg")
     first = run(predictor, folder, tmp_path / "out")
     assert run(predictor, folder, tmp_path / "out") == first
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("a_jpg.jpg", "predictions.jpg", "predictions.json", "predictions.jsonl")
+    }
 
 
 def test_the_output_may_lie_below_the_images(predictor, images):
@@ -272,10 +275,11 @@ def test_a_sheet_never_replaces_an_image(
 def test_a_sheet_beside_images_of_other_names(classifier_run, photos, tmp_path):
     """Images in folders that differ may be written between."""
     classifier = botvision.load(classifier_run.best)
-    content, writer = predict_files(classifier, find_images(photos).paths, photos / "out")
+    report = predict_files(classifier, find_images(photos).paths, photos / "out")
+    content = report.content()
     assert len(content["images"]) == 7
-    assert {path.name for path in writer.files} == {"predictions.json", "predictions.jpg"}
-    assert all(path.is_file() for path in writer.files)
+    written = {path.name for path in (photos / "out").iterdir()}
+    assert written == {"predictions.json", "predictions.jpg", "predictions.jsonl"}
 
 
 # Both.
@@ -310,7 +314,7 @@ def test_results_are_those_of_each_image_in_order(model, images, tmp_path):
 def test_the_order_is_the_one_given(model, images, tmp_path):
     folder = images("a.png", "b.png", "c.png")
     paths = [folder / name for name in ("c.png", "a.png", "b.png")]
-    content, _ = predict_files(model, paths, tmp_path / "out")
+    content = predict_files(model, paths, tmp_path / "out").content()
     assert [image["file_name"] for image in content["images"]] == ["c.png", "a.png", "b.png"]
 
 
@@ -318,7 +322,7 @@ def test_an_image_given_twice_is_predicted_once(model, images, tmp_path, monkeyp
     folder = images("a.png", "b.png")
     monkeypatch.chdir(folder)
     paths = [folder / "b.png", folder / "a.png", Path("b.png"), folder / "a.png"]
-    content, _ = predict_files(model, paths, tmp_path / "out")
+    content = predict_files(model, paths, tmp_path / "out").content()
     assert [image["file_name"] for image in content["images"]] == ["b.png", "a.png"]
     assert [image.get("id") for image in content["images"]] in ([1, 2], [None, None])
 
@@ -330,9 +334,9 @@ def test_the_same_name_in_many_folders(model, images, tmp_path, tree):
     content = run(model, folder, tmp_path / "out", batch_size=4)
     assert [image["file_name"] for image in content["images"]] == names
     assert tree(folder) == before
-    overlays = {path for path in tree(tmp_path / "out") if path.endswith("_jpg.png")}
+    overlays = {path for path in tree(tmp_path / "out") if path.endswith("_jpg.jpg")}
     if model.task != "classification":
-        assert overlays == {name.replace(".jpg", "_jpg.png") for name in names}
+        assert overlays == {name.replace(".jpg", "_jpg.jpg") for name in names}
 
 
 @pytest.mark.parametrize("bad", ["0.png", "b.png", "sub/c.png"])

@@ -129,6 +129,9 @@ class ToyTraining:
     def draw_evaluation(self, folder, epoch, *, best):
         (folder / f"val_epoch{epoch:03d}.jpg").touch()
 
+    def example(self, model):
+        return ToyPredictor(model, self.description), Image.open(self.val.paths[0]), (20, 20)
+
 
 def folder(data, split):
     return Path(data.folder) / split
@@ -154,14 +157,17 @@ class ToyWriter:
         self.output, self.found = output, {}
         self.files = [output / "predictions.json"]
 
-    def add(self, name, image, result):
-        self.found[name.as_posix()] = result
+    def draw(self, name, image, result):
+        pass
 
-    def finish(self, skipped):
+    def record(self, name, size, result):
+        return {"file_name": name.as_posix(), "brightness": result}
+
+    def finish(self, records, read):
+        self.found = {each["file_name"]: each["brightness"] for each in records()}
         self.output.mkdir(exist_ok=True)
-        content = {"brightness": self.found, "skipped": skipped}
+        content = {"brightness": self.found, "skipped": []}
         write_json(self.output / "predictions.json", content)
-        return content
 
     def summary(self):
         return [f"{len(self.found)} toys"]
@@ -196,7 +202,7 @@ class ToyTask:
         truth = torch.stack([items[0, index][1] for index in range(len(items))])
         return measured(torch.tensor(predictor([*items.paths])), truth)
 
-    def writer(self, predictor, output, names):
+    def writer(self, predictor, output, names, save=None):
         return ToyWriter(output)
 
     def tabulate(self, metrics):

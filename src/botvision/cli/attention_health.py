@@ -9,6 +9,8 @@ import typer
 from botvision.cli.display import counting_steps, open_console
 from botvision.cli.options import WEIGHTS_HELP, AsJson, Device
 
+_SHOWN = 2  # metrics in the table; --json has all of the main ones
+
 
 def attention_health(
     weights: Annotated[str, typer.Argument(help=WEIGHTS_HELP)],
@@ -91,16 +93,16 @@ def _ablation_table(report: Any, short_name: Any) -> Any:
     from rich.table import Table
 
     table = Table("attention", "layers", title="metrics with disturbed attention")
-    for name in report.metrics:
+    shown = [*report.metrics][:_SHOWN]
+    for name in shown:
         table.add_column(name, justify="right")
-    table.add_row(
-        "as trained", "", *(f"{value:.3f}" for value in report.metrics.values()), end_section=True
-    )
+    whole = (f"{report.metrics[name]:.3f}" for name in shown)
+    table.add_row("as trained", "", *whole, end_section=True)
     for each in report.ablations:
         layers = "all" if len(each.layers) == len(report.layers) else short_name(each.layers[0])
         changes = (
-            f"{value:.3f} ({value - report.metrics[name]:+.3f})"
-            for name, value in each.metrics.items()
+            f"{each.metrics[name]:.3f} ({each.metrics[name] - report.metrics[name]:+.3f})"
+            for name in shown
         )
         table.add_row(each.ablation.replace("_", " "), layers, *changes)
     return table

@@ -1,6 +1,5 @@
 """``botvision predict``."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,13 @@ from botvision.cli.options import WEIGHTS_HELP, AsJson, Device, MaxDetections, S
 
 
 def predict(
-    source: Annotated[Path, typer.Argument(help="Image, or folder of images.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Images, folders, patterns, .txt lists of them, or - for a list on stdin.",
+        ),
+    ],
     weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)],
     output: Annotated[Path, typer.Option(help="Folder for images and predictions.json.")] = Path(
         "predictions"
@@ -21,6 +26,14 @@ def predict(
         typer.Option(min=0, max=1, help="Smallest score to keep; 0.5 for detectors if none."),
     ] = None,
     max_detections: MaxDetections = None,
+    save: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to write besides predictions.json (repeatable): jpg or png overlays, crops, "
+            "masks, csv, coco (annotations with polygons), none. Overlays as jpg if not given."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most images in a batch.")] = 8,
     tta: Tta = False,
     skip_bad: SkipBad = False,
     device: Device = None,
@@ -28,17 +41,22 @@ def predict(
 ) -> None:
     """Detect objects in images, or classify them; write images and JSON.
 
+    A job that was interrupted goes on where it stopped when the same command is given again.
+
     Example: botvision predict photos --weights runs/demo/run/best.safetensors
+
+    Example: botvision predict "photos/**/*.jpg" more.txt --weights WEIGHTS --save csv --save coco
     """
-    from botvision.images.find import find_images
+    from botvision.images.own_files import OUTPUT_NAME
     from botvision.predict.files import predict_files
     from botvision.predict.loading import load
+    from botvision.predict.sources import find_sources
 
     console = open_console(as_json=as_json)
-    found = find_images(source)
+    found = find_sources(sources)
     predictor = load(weights, device)
     with counting(console, "predict") as progress:
-        content, writer = predict_files(
+        report = predict_files(
             predictor,
             found.paths,
             output,
@@ -46,14 +64,18 @@ def predict(
             tta=tta,
             skip_bad=skip_bad,
             max_detections=max_detections,
+            save=save,
+            batch_size=batch_size,
             progress=progress,
         )
     if as_json:
-        print(json.dumps(content))
+        print((output / OUTPUT_NAME).read_text(), end="")
         return
     if found.left_out:
         print_plain(console, found.note())
-    for line in writer.summary():
+    if report.continued:
+        console.print(f"{report.continued:,} images were done before, by an interrupted call")
+    for line in report.lines:
         print_plain(console, line)
-    if content["skipped"]:
-        console.print(f"{len(content['skipped'])} images could not be read")
+    if report.skipped:
+        console.print(f"{len(report.skipped):,} images could not be read")

@@ -19,6 +19,9 @@ OUTPUT_NAME = "predictions.json"
 SHEET_NAME = "predictions.jpg"
 """Name of the sheet that the prediction of a classifier writes."""
 
+TABLE_NAME = "predictions.csv"
+"""Name of a table of results."""
+
 MADE_BY = "botvision"
 """Mark of a file; ``predictions.json`` has it under the key "made_by"."""
 
@@ -36,13 +39,20 @@ class _Output(msgspec.Struct):
     annotations: msgspec.Raw = msgspec.Raw(b"")  # of detectors alone
 
 
-def save_drawn(image: Image.Image, path: Path) -> None:
-    """Save an image that botvision drew as PNG or JPEG, with its mark."""
+def save_drawn(image: Image.Image, path: Path, *, quality: int = 75) -> None:
+    """Save an image that botvision drew as PNG or JPEG, with its mark.
+
+    Args:
+        image: What was drawn.
+        path: File to write.
+        quality: Quality of a JPEG.
+    """
     options: dict[str, Any] = {}
     if path.suffix == ".png":
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_text("Software", MADE_BY)
     else:
+        options["quality"] = quality
         options["exif"] = Image.Exif()
         options["exif"][ExifTags.Base.Software] = MADE_BY
     image.save(path, **options)
@@ -59,6 +69,10 @@ def is_own_file(path: Path, folder: Path) -> bool:
         return False
     if path.name == OUTPUT_NAME:
         return _output(path.parent) is not None
+    if path.suffix in (".json", ".jsonl"):
+        return is_own_text(path)
+    if path.suffix == ".csv":  # which has no place for a mark
+        return any(map(is_own_text, path.parent.glob("predictions*.jsonl")))
     if path.suffix not in _FORMATS:
         return False
     if _is_marked(path):
@@ -69,22 +83,32 @@ def is_own_file(path: Path, folder: Path) -> bool:
     return any(path in _implied_files(each) for each in above)
 
 
-def overlay_names(names: Sequence[Path]) -> list[Path]:
+def overlay_names(names: Sequence[Path], suffix: str) -> list[Path]:
     """Return the paths of overlays of images; names that differ in case alone get a number.
 
     Args:
         names: Paths of the images below the folder that they have in common.
+        suffix: Suffix of the overlays, such as ".jpg".
     """
     taken: set[str] = set()
     overlays = []
     for name in names:
         stem = f"{name.stem}_{name.suffix[1:].lower()}"
-        overlay, number = name.with_name(f"{stem}.png"), 2
+        overlay, number = name.with_name(f"{stem}{suffix}"), 2
         while str(overlay) in taken:
-            overlay, number = name.with_name(f"{stem}_{number}.png"), number + 1
+            overlay, number = name.with_name(f"{stem}_{number}{suffix}"), number + 1
         taken.add(str(overlay))
         overlays.append(overlay)
     return overlays
+
+
+def is_own_text(path: Path) -> bool:
+    """Return whether the first line of a file says that botvision made it."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return f'"made_by": "{MADE_BY}"' in file.readline(2**20)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _is_marked(path: Path) -> bool:
@@ -116,7 +140,7 @@ def _unmarked(folder: Path, _: int) -> frozenset[Path]:
     if not bytes(output.annotations):
         return frozenset({folder / SHEET_NAME})
     names = [Path(each.file_name) for each in output.images]
-    return frozenset(folder / name for name in overlay_names(names))
+    return frozenset(folder / name for name in overlay_names(names, ".png"))
 
 
 def _output(folder: Path) -> _Output | None:

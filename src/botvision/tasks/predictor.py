@@ -5,7 +5,7 @@ import glob
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -200,13 +200,13 @@ class ResultWriter(Protocol[WrittenResult]):
     """Writes the results of many images into a folder.
 
     Attributes:
-        files: Paths that will be written.
+        files: Paths that may be written.
     """
 
     files: list[Path]
 
-    def add(self, name: Path, image: Image.Image, result: WrittenResult) -> None:
-        """Write the result of an image.
+    def draw(self, name: Path, image: Image.Image, result: WrittenResult) -> None:
+        """Write the files of one image alone. Called in threads.
 
         Args:
             name: Path of the image below the folder that all images have in common.
@@ -214,11 +214,26 @@ class ResultWriter(Protocol[WrittenResult]):
             result: Result of the image.
         """
 
-    def finish(self, skipped: list[dict[str, str]]) -> dict[str, Any]:
-        """Write what covers all images, and return the content of ``predictions.json``.
+    def record(self, name: Path, size: tuple[int, int], result: WrittenResult) -> dict[str, Any]:
+        """Return the result of an image as a line of JSON, with its path as ``file_name``.
 
         Args:
-            skipped: ``file_name`` and ``reason`` of the images that could not be read.
+            name: See ``draw``.
+            size: (width, height) of the image.
+            result: Result of the image.
+        """
+
+    def finish(
+        self,
+        records: Callable[[], Iterator[dict[str, Any]]],
+        read: Callable[[str], Image.Image],
+    ) -> None:
+        """Write ``predictions.json`` and whatever else covers all images.
+
+        Args:
+            records: Returns all records, in order; those of images that could not be read have a
+                ``reason``. They may be more than memory holds.
+            read: Returns the image of a ``file_name``.
         """
 
     def summary(self) -> list[str]:

@@ -210,8 +210,20 @@ class Task(Protocol):
                 not apply.
         """
 
-    def writer(self, predictor: Any, output: Path, names: Sequence[Path]) -> ResultWriter[Any]:
-        """Return a writer of the predictor's results for images of these names."""
+    def writer(
+        self, predictor: Any, output: Path, names: Sequence[Path], save: Sequence[str] | None = None
+    ) -> ResultWriter[Any]:
+        """Return a writer of the predictor's results for images of these names.
+
+        Args:
+            predictor: Predictor of the results.
+            output: Folder to write to; made when something is written.
+            names: Paths of all images below the folder they have in common.
+            save: What to write besides ``predictions.json``; None: the task's default.
+
+        Raises:
+            BotvisionError: If the task cannot write what is asked for.
+        """
 
     def tabulate(self, metrics: Mapping[str, Any]) -> MetricTable:
         """Return metrics as the rows of a table."""

@@ -1,6 +1,8 @@
 """Images with their classes under them, and predicted classes as a file and a sheet."""
 
-from collections.abc import Sequence
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +11,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from botvision.files import quoted, replacing, write_json
+from botvision.errors import BotvisionError
+from botvision.files import quoted, replacing, write_json_lists
 from botvision.images.captions import caption_font, fitted, readable
 from botvision.images.draw import LARGEST_CELL, mosaic
-from botvision.images.own_files import MADE_BY, OUTPUT_NAME, SHEET_NAME, save_drawn
+from botvision.images.own_files import MADE_BY, OUTPUT_NAME, SHEET_NAME, TABLE_NAME, save_drawn
 from botvision.tasks.classification.metrics import BEST_CLASSES
 from botvision.tasks.classification.predictor import ClassificationPredictor
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 _ON_THE_SHEET = 25
 _LINES = 3  # below an image of the sheet
 _BARS_OF = 20  # images in the summary
+_NAMED = 8  # classes in the summary
 _BAR_WIDTH = 24  # of a certain class
 _SIDE = 192  # smaller images are enlarged to about this
 _LINE = 20
@@ -30,69 +34,101 @@ Line = tuple[str, tuple[int, int, int]]
 
 
 class ClassificationWriter:
-    """Writes ``predictions.json`` and a sheet of the first 25 images; see ``ResultWriter``.
+    """Writes classes of images; see ``ResultWriter`` and ``Task.writer``.
 
     ``predictions.json`` holds ``made_by``, ``classes``, ``images`` (file name and the five most
-    probable classes with their probabilities) and ``skipped`` (file name and reason).
-
-    Args:
-        predictor: Predictor of the results.
-        output: Folder to write to; made at the end.
-        names: Ignored; see ``Task.writer``.
-
-    Attributes:
-        files: Paths that will be written.
+    probable classes with their probabilities) and ``skipped`` (file name and reason);
+    ``predictions.jpg`` shows the first 25 images. ``save`` may name "csv": ``predictions.csv``, a
+    row per image.
     """
 
     def __init__(
-        self, predictor: ClassificationPredictor, output: Path, names: Sequence[Path]
+        self,
+        predictor: ClassificationPredictor,
+        output: Path,
+        names: Sequence[Path],
+        save: Sequence[str] | None = None,
     ) -> None:
         del names
+        for each in save or ():
+            if each != "csv":
+                raise BotvisionError(
+                    f"save: expected csv, got {each!r}, which a classifier does not write"
+                )
         self._predictor = predictor
         self._output = output
-        self._images: list[dict[str, Any]] = []
-        self._cells: list[Image.Image] = []
+        self._table = output / TABLE_NAME if save else None
+        self._first: list[dict[str, Any]] = []
+        self._images = 0
+        self._counts: Counter[str] = Counter()
         self.files = [output / OUTPUT_NAME, output / SHEET_NAME]
+        if self._table is not None:
+            self.files.append(self._table)
 
-    def add(self, name: Path, image: Image.Image, result: "supervision.Classifications") -> None:
-        """Keep the result of an image; see ``ResultWriter.add``."""
+    def draw(self, name: Path, image: Image.Image, result: "supervision.Classifications") -> None:
+        """Write nothing; see ``ResultWriter.draw``."""
+
+    def record(
+        self,
+        name: Path,
+        size: tuple[int, int],  # noqa: ARG002 - of the protocol
+        result: "supervision.Classifications",
+    ) -> dict[str, Any]:
+        """Return an image's file name and most probable classes; see ``ResultWriter.record``."""
         assert result.confidence is not None
         best = zip(result.class_id.tolist(), result.confidence.tolist(), strict=True)
         predicted = [
             {"class": self._predictor.classes[index], "probability": probability}
             for index, probability in [*best][:BEST_CLASSES]
         ]
-        self._images.append({"file_name": name.as_posix(), "predicted": predicted})
-        if len(self._cells) < _ON_THE_SHEET:
-            self._cells.append(self._cell(image, predicted))
+        return {"file_name": name.as_posix(), "predicted": predicted}
 
-    def finish(self, skipped: list[dict[str, str]]) -> dict[str, Any]:
-        """Write the sheet and ``predictions.json``, and return the content of the latter."""
-        content = {
-            "made_by": MADE_BY,
-            "classes": list(self._predictor.classes),
-            "images": self._images,
-            "skipped": skipped,
-        }
+    def finish(
+        self,
+        records: Callable[[], Iterator[dict[str, Any]]],
+        read: Callable[[str], Image.Image],
+    ) -> None:
+        """Write ``predictions.json``, the sheet, and the table if it is asked for."""
+        for record in _read_images(records):
+            self._images += 1
+            if len(self._first) < _ON_THE_SHEET:
+                self._first.append(record)
+            for best in record["predicted"][:1]:
+                self._counts[best["class"]] += 1
         self._output.mkdir(parents=True, exist_ok=True)
+        cells = [self._cell(read(each["file_name"]), each["predicted"]) for each in self._first]
         with replacing(self._output / SHEET_NAME) as temporary:
-            save_drawn(mosaic(self._cells), temporary)
-        write_json(self._output / OUTPUT_NAME, content)
-        return content
+            save_drawn(mosaic(cells), temporary)
+        if self._table is not None:
+            _write_table(self._table, _read_images(records))
+        write_json_lists(
+            self._output / OUTPUT_NAME,
+            {"made_by": MADE_BY, "classes": list(self._predictor.classes)},
+            {
+                "images": _read_images(records),
+                "skipped": (record for record in records() if "reason" in record),
+            },
+        )
 
     def summary(self) -> list[str]:
-        """Return the most probable classes of the first images with bars."""
+        """Return the most probable classes of the first images with bars, and counts of all."""
+        shown = self._first[:_BARS_OF]
         width = max(
-            (len(each["class"]) for image in self._images for each in image["predicted"]), default=0
+            (len(each["class"]) for image in shown for each in image["predicted"]), default=0
         )
         lines = []
-        for image in self._images[:_BARS_OF]:
+        for image in shown:
             lines.append(image["file_name"])
             for each in image["predicted"]:
                 bar = "█" * max(1, round(_BAR_WIDTH * each["probability"]))
                 lines.append(f"  {each['class']:<{width}} {each['probability']:.3f} {bar}")
-        if len(self._images) > _BARS_OF:
-            lines.append(f"and {len(self._images) - _BARS_OF} more")
+        if self._images > len(shown):
+            lines.append(f"and {self._images - len(shown):,} more")
+        parts = [f"{name} {count:,}" for name, count in self._counts.most_common(_NAMED)]
+        if len(self._counts) > _NAMED:
+            parts.append(f"{len(self._counts) - _NAMED} classes more")
+        if parts:
+            lines.append(f"{self._images:,} images: {', '.join(parts)}")
         lines.append(f"predictions.json and predictions.jpg are in {quoted(self._output)}")
         return lines
 
@@ -108,6 +144,22 @@ class ClassificationWriter:
             mean=torch.tensor(given.mean),
             std=torch.tensor(given.std),
         )
+
+
+def _read_images(
+    records: Callable[[], Iterator[dict[str, Any]]],
+) -> Iterator[dict[str, Any]]:
+    return (record for record in records() if "reason" not in record)
+
+
+def _write_table(path: Path, records: Iterator[dict[str, Any]]) -> None:
+    """Write a row per image: its path, most probable class and that one's probability."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", "class", "probability"])
+        for record in records:
+            for best in record["predicted"][:1]:
+                writer.writerow([record["file_name"], best["class"], f"{best['probability']:.4f}"])
 
 
 def captioned(image: Tensor, lines: Sequence[Line], *, mean: Tensor, std: Tensor) -> Image.Image:
