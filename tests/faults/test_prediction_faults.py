@@ -63,7 +63,7 @@ def test_output_that_was_interrupted_moved_or_linked_is_no_input(photos, predict
     predict_files(predictor, find_images(photos).paths, tmp_path / "out")
     (tmp_path / "out" / "predictions.json").unlink()
     shutil.copytree(tmp_path / "out", photos / "copied")
-    (photos / "linked.png").symlink_to(tmp_path / "out" / "val_000000_jpg.jpg")
+    (photos / "linked.jpg").symlink_to(tmp_path / "out" / "val_000000_jpg.jpg")
     found = find_images(photos)
     assert len(found.paths) == 3
     assert found.left_out == {"files of earlier predictions": 6}

@@ -91,19 +91,8 @@ def stream_results(
                     slot.work = pool.submit(read, slot.streamed.item)
                 ahead.append(waiting.popleft())
             batch = [ahead.popleft() for _ in range(min(batch_size, len(ahead)))]
-            images = [image for slot in batch if (image := _image(slot)) is not None]
-            results = iter(predict(images) if images else ())
-            shown = iter(images)
-            for slot in batch:
-                if slot.streamed.fault is None:
-                    image = next(shown)
-                    slot.streamed.size = image.size
-                    slot.streamed.result = result = next(results)
-                    slot.work = None
-                    if draw is not None:
-                        slot.work = pool.submit(draw, slot.streamed.item, image, result)
-                behind.append(slot)
-            del images, shown
+            _predict(batch, predict, draw, pool)
+            behind.extend(batch)
             if not behind:
                 return
             # Without a batch, the next image waits for the memory of those that are being drawn.
@@ -126,6 +115,26 @@ def _slot(item: _Item, pixels: Callable[[_Item], int]) -> _Slot[_Item, Any]:
         raise
     except BotvisionError as error:
         return _Slot(Streamed(item, fault=error), 0)
+
+
+def _predict(
+    batch: Sequence[_Slot[_Item, _Result]],
+    predict: Callable[[Sequence[Image.Image]], Sequence[_Result]],
+    draw: Callable[[_Item, Image.Image, _Result], None] | None,
+    pool: ThreadPoolExecutor,
+) -> None:
+    """Predict the images of a batch and let them be drawn; no other reference to them is left."""
+    images = {
+        index: image for index, slot in enumerate(batch) if (image := _image(slot)) is not None
+    }
+    if not images:
+        return
+    for (index, image), result in zip(images.items(), predict([*images.values()]), strict=True):
+        slot = batch[index]
+        slot.streamed.size, slot.streamed.result = image.size, result
+        slot.work = None
+        if draw is not None:
+            slot.work = pool.submit(draw, slot.streamed.item, image, result)
 
 
 def _image(slot: _Slot[_Item, _Result]) -> Image.Image | None:
