@@ -11,11 +11,11 @@ import typer
 from rich.table import Table
 
 from botvision.cli.display import open_console, print_plain
-from botvision.cli.options import AsJson, Data, Overrides, with_keys
+from botvision.cli.options import WEIGHTS_HELP, AsJson, Data, Overrides, with_keys
 from botvision.files import quoted
 
 app = typer.Typer(
-    help="Measure speed, memory and costs of attention layers, backbones and training.",
+    help="Measure speed, memory and costs of attention layers, backbones, training and prediction.",
     no_args_is_help=True,
 )
 
@@ -141,6 +141,43 @@ def training(
     )
     run = partial(benchmark_training, read_recipe(recipe, changes), steps=steps)
     _measure(run, training_table, output, as_json=as_json)
+
+
+@app.command()
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="Images of one size, or folders of them."),
+    ],
+    weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)],
+    batch: Batch = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 3,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Images per second of predictions of files, beside those of the detector alone.
+
+    Example: botvision benchmark predict PHOTOS --weights runs/demo/run/best.safetensors
+    """
+    from botvision.cli.benchmark_tables import prediction_table
+    from botvision.predict.loading import load
+    from botvision.predict.sources import find_sources
+    from botvision.predict.speed import benchmark_prediction
+
+    console = open_console(as_json=as_json)
+    found = find_sources(sources)
+    with console.status("") as status:
+        speed = benchmark_prediction(
+            load(weights, device),
+            found.paths,
+            batch_size=batch,
+            rounds=rounds,
+            progress=status.update,
+        )
+    if as_json:
+        print(json.dumps(asdict(speed)))
+        return
+    console.print(prediction_table(speed))
 
 
 def _measure(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from botvision.benchmark.machine import Machine
     from botvision.benchmark.measuring import Group, Measured
     from botvision.benchmark.training_benchmark import Cost, TrainingReport
+    from botvision.predict.speed import PredictionSpeed
 
 _COLUMNS = ("ms", "spread", "ratio", "peak", "+MiB")
 _LEGEND = (
@@ -127,3 +128,21 @@ def _caption(
         everywhere = len(where) == len(groups)
         lines.append(reason if everywhere else f"{reason} ({', '.join(where)})")
     return escape("\n".join(lines))
+
+
+def prediction_table(speed: "PredictionSpeed") -> Table:
+    """Return the speeds of a prediction as a table."""
+    title = (
+        f"{speed.images} images, batches of {speed.batch_size}, {speed.threads} threads, "
+        f"median of {speed.rounds} rounds"
+    )
+    table = Table("part", title=title)
+    table.add_column("images/s", justify="right")
+    table.add_column("of the model's", justify="right")
+    for name, value in (
+        ("model alone", speed.model),
+        ("files to results", speed.results),
+        ("files to results and overlays", speed.overlays),
+    ):
+        table.add_row(name, f"{value:.1f}", f"{100 * value / speed.model:.0f}%")
+    return table
