@@ -226,9 +226,10 @@ def test_few_large_images_are_in_memory(photos, predictor, tmp_path, monkeypatch
     found = [result for _, result in predictor.stream(paths, threshold=0.0)]
     assert_alike(found, expected)
     content = predict_files(predictor, paths, tmp_path / "out", threshold=0.0).content()
+    predictor([np.zeros((8, 8), np.uint8)] * 5)  # enlarged for the network
     handle.remove()
-    assert decoded == [2, 1] * 3
-    assert at_once == [2, 1] + [1, 1, 1] * 3
+    assert decoded == [2, 1] * 3 + [2, 2, 1]
+    assert at_once == [2, 1] + [1, 1, 1] * 3 + [2, 2, 1]
     assert len(content["annotations"]) == sum(map(len, expected))
 
 

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import yaml
 
 from botvision.errors import BotvisionError
-from botvision.recipes.running import resume_run, train_recipe
+from botvision.processes import call_in_new_process
+from botvision.recipes.reading import read_recipe
+from botvision.recipes.running import build_task, resume_run, train_recipe
 from botvision.training.run_folder import RunFolder
 from botvision.weights.file import read_description
 
@@ -114,15 +117,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(
-    ("kind", "method"),
-    [
-        ("detector", "forkserver"),
-        ("classifier", "spawn"),
-        pytest.param("detector", "spawn", marks=pytest.mark.slow),
-        pytest.param("classifier", "forkserver", marks=pytest.mark.slow),
-    ],
-)
+# A command and its worker import everything; test_spawned_workers_read_items shows the same faster.
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_workers_that_are_not_forked(method, kind, handwriting, colors, tiny, tmp_path):
     script = tmp_path / "start.py"
     script.write_text(_STARTED)
@@ -143,12 +141,29 @@ def test_workers_that_are_not_forked(method, kind, handwriting, colors, tiny, tm
     assert done.stderr == ""
 
 
-def test_workers_get_no_model(make_recipe):
+@pytest.fixture
+def tasks(make_recipe, colors):
+    """A detector's and a classifier's task."""
+    data = f"data.folder={json.dumps(str(colors))}"
+    classifier = read_recipe("small_cifar_botnet", [data, "model.image_size=32"])
+    return build_task(make_recipe()), build_task(classifier)
+
+
+def first_batches(pairs):
+    """The first batch of each pair of data and collate function, as a worker makes it."""
+    for data, collate in pairs:
+        collate([data[(0, index)] for index in range(2)])
+    return len(pairs)
+
+
+def test_spawned_workers_read_items(tasks):
+    """A process that shares nothing with this one gets by pickle what workers get."""
+    pairs = [(task.train_data(), task.collate) for task in tasks]
+    assert call_in_new_process(first_batches, pairs) == 2
+
+
+def test_workers_get_no_model(tasks):
     """What a worker is sent by pickle holds no parameter."""
-    from multiprocessing.reduction import ForkingPickler
-
-    from botvision.recipes.running import build_task
-
-    task = build_task(make_recipe())
-    ForkingPickler.dumps((task.train_data(), task.collate))
-    assert not any(parameter.is_shared() for parameter in task.model.parameters())
+    for task in tasks:
+        ForkingPickler.dumps((task.train_data(), task.collate))
+        assert not any(parameter.is_shared() for parameter in task.model.parameters())

@@ -182,24 +182,30 @@ def test_detector_with_frozen_batch_norm_is_the_same_in_two_processes(
         assert torch.allclose(found[name], expected[name], rtol=1e-3, atol=1e-5), name
 
 
-def test_torchrun_shares_a_run(make_recipe, tmp_path):
+@pytest.mark.parametrize("how", ["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
+def test_two_processes_share_a_command(how, make_recipe, forked_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     tiny_recipe = make_recipe()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(tiny_recipe.model_dump(mode="json")))
-    botvision = Path(sys.executable).with_name("botvision")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--no-python", str(botvision), "train", str(recipe), "--json"),
-            *("--set", "training.epochs=1", "--set", "training.batch_size=4"),
-            *("--set", "training.log_every=1"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    arguments = ["train", str(recipe), "--json", "--set", "training.epochs=1"]
+    arguments += ["--set", "training.batch_size=4", "--set", "training.log_every=1"]
+    if how == "forked":
+        forks = forked_command(*arguments, count=2)
+        assert forks.wait() == [0, 0], forks.text()
+        lines = [line for line in forks.text().splitlines() if line.startswith("{")]
+        assert "{" not in forks.text(1)
+    else:
+        botvision = Path(sys.executable).with_name("botvision")
+        launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+        done = subprocess.run(
+            [*launcher, "--no-python", str(botvision), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
     (path,) = (tmp_path / "runs" / "instance_segmentation").iterdir()
     run = RunFolder(path)
     images = len(json.loads((tiny_recipe.data.folder / TRAIN).read_text())["images"])
@@ -207,7 +213,7 @@ def test_torchrun_shares_a_run(make_recipe, tmp_path):
     steps = [record["step"] for record in run.history() if "losses" in record]
     assert steps == list(range(1, -(-images // 4) + 1))
     # What is printed, once, is what was written and what the weights say of themselves.
-    (line,) = done.stdout.splitlines()
+    (line,) = lines
     printed = json.loads(line)["metrics"]
     evaluation = run.last_metrics()
     assert evaluation.items() <= printed.items()

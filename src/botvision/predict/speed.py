@@ -86,7 +86,11 @@ def benchmark_prediction(
         with tempfile.TemporaryDirectory() as folder:
             predict_files(predictor, paths, Path(folder, "out"), save=[save], batch_size=batch_size)
 
-    parts = {"model": model, "results": lambda: files("none"), "overlays": lambda: files("jpg")}
+    parts: dict[str, Callable[[], None]] = {
+        "model": model,
+        "results": lambda: files("none"),
+        "overlays": lambda: files("jpg"),
+    }
     speeds: dict[str, list[float]] = {name: [] for name in parts}
     for number in range(rounds + 1):
         for name, part in parts.items():

@@ -83,8 +83,8 @@ class Predictor(ABC, Generic[Result]):
 
         Args:
             image: Path, PIL image, array or tensor, see ``botvision.images.inputs.to_rgb``; or a
-                list of them, which is predicted in batches; of large images few are decoded at a
-                time.
+                list of them, which is predicted in batches: few large images are decoded at a time,
+                and of small ones not all are in the network at once.
             threshold: Smallest score to keep; None: the default of the task.
             tta: Whether to average over the horizontally flipped image (classifiers).
 
@@ -100,7 +100,10 @@ class Predictor(ABC, Generic[Result]):
         if isinstance(image, list | tuple):
             results: list[Result] = []
             decoded = map(self.decoded, image)
-            for batch in batches_within(decoded, lambda one: math.prod(one.size), DECODED_PIXELS):
+            enlarged = self.input_size**2  # small images are, for the network
+            for batch in batches_within(
+                decoded, lambda one: max(enlarged, math.prod(one.size)), DECODED_PIXELS
+            ):
                 with self.one_line_out_of_memory(batch):
                     results += self.predict(batch, threshold=threshold, tta=tta)
             return results
