@@ -17,6 +17,7 @@ LAYERS = (
     ("benchmark",),
     ("recipes",),
     ("training",),
+    ("inspection",),
     ("tasks",),
     ("datasets",),
     ("shards",),

@@ -15,12 +15,12 @@ from botvision.datasets.layouts import find_coco_split
 from botvision.errors import BotvisionError
 from botvision.files import write_json
 from botvision.images.decode import read_image
+from botvision.inspection.attention_maps import attention_of_pixel, draw_attention_maps
 from botvision.predict.evaluation import evaluate
 from botvision.predict.files import predict_files
 from botvision.predict.loading import load
 from botvision.recipes.reading import read_recipe
 from botvision.recipes.running import resume_run, train_recipe
-from botvision.tasks.attention_maps import attention_of_pixel, draw_attention_maps
 from botvision.training.log import ShowRun
 from botvision.training.run_folder import RunFolder
 

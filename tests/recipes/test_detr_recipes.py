@@ -147,7 +147,7 @@ def test_loaded_weights_find_what_the_run_found(whole_run, data):
 
 def test_attention_maps_of_what_is_shown(whole_run, data):
     from botvision.images.decode import read_image
-    from botvision.tasks.attention_maps import attention_maps
+    from botvision.inspection.attention_maps import attention_maps
 
     predictor = botvision.load(whole_run.last)
     image = read_image(data / "images" / "val_000001.jpg")

@@ -37,8 +37,8 @@ def attention_health(
 
     Example: botvision attention-health runs/demo/run/best.safetensors --ablate --json
     """
+    from botvision.inspection.attention_health import collapse_note, short_name
     from botvision.predict.attention_use import measure_attention
-    from botvision.tasks.attention_health import collapse_note, short_name
 
     console = open_console(as_json=as_json)
     with counting_steps(console) as progress:

@@ -42,13 +42,13 @@ def attention_map(
     Example: botvision attention-map photo.jpg --instance 0 --weights runs/demo/run/best.safetensors
     """
     from botvision.images.decode import read_image
-    from botvision.predict.loading import load
-    from botvision.tasks.attention_maps import (
+    from botvision.inspection.attention_maps import (
         Instance,
         attention_of_instance,
         attention_of_pixel,
         draw_attention_maps,
     )
+    from botvision.predict.loading import load
 
     if (at is None) == (instance is None):
         got = "neither" if at is None else "both"

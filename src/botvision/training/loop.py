@@ -15,15 +15,15 @@ from botvision.datasets.loading import DataWorkerError, load_batches
 from botvision.errors import BotvisionError, Interrupted
 from botvision.files import write_json
 from botvision.images.figures import save_figure
-from botvision.processes import processes
-from botvision.seeds import derived_seed
-from botvision.tasks.attention_health import (
+from botvision.inspection.attention_health import (
     HEALTH_IMAGES,
     collapse_note,
     draw_attention_health,
     health_record,
     tracked_values,
 )
+from botvision.processes import processes
+from botvision.seeds import derived_seed
 from botvision.tasks.task import Trainable
 from botvision.training.curves import curves_figure
 from botvision.training.failures import (

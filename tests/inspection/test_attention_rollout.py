@@ -6,8 +6,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from botvision.attention import MultiHeadSelfAttention2d
+from botvision.inspection.attention_rollout import axis_pooling, roll_out
 from botvision.models.bottleneck_transformer import halving_pool
-from botvision.tasks.attention_rollout import axis_pooling, roll_out
 
 
 def pooling_matrix(size):

@@ -17,9 +17,9 @@ from torch import Tensor
 from botvision.attention.rows import AttendingLayer, attention_layers
 from botvision.errors import BotvisionError
 from botvision.images.figures import plain_text, save_figure
-from botvision.tasks.attention_figure import Panel, PanelRow, panel_figure
-from botvision.tasks.attention_pixels import Pixels
-from botvision.tasks.attention_rollout import roll_out
+from botvision.inspection.attention_figure import Panel, PanelRow, panel_figure
+from botvision.inspection.attention_pixels import Pixels
+from botvision.inspection.attention_rollout import roll_out
 from botvision.tasks.predictor import Box, Predictor
 from botvision.tasks.task import find_task
 

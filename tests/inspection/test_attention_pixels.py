@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from botvision.tasks.attention_pixels import Pixels
+from botvision.inspection.attention_pixels import Pixels
 
 
 def one_by_one(pixels, covered, size):

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from botvision.tasks.attention_figure import Panel, PanelRow, panel_figure
+from botvision.inspection.attention_figure import Panel, PanelRow, panel_figure
 
 BOX = (0.0, 0.0, 64.0, 64.0)
 

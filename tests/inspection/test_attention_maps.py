@@ -13,8 +13,7 @@ import botvision
 from botvision.attention import MultiHeadSelfAttention2d
 from botvision.errors import BotvisionError
 from botvision.images.decode import read_image
-from botvision.supervision_import import import_supervision
-from botvision.tasks.attention_maps import (
+from botvision.inspection.attention_maps import (
     AttentionMap,
     AttentionRollout,
     attention_maps,
@@ -22,6 +21,7 @@ from botvision.tasks.attention_maps import (
     attention_of_pixel,
     draw_attention_maps,
 )
+from botvision.supervision_import import import_supervision
 from botvision.tasks.detection.build import build_detector
 from botvision.weights.file import save_weights
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from botvision.attention.health import LayerHealth
 from botvision.images.figures import save_stacked
-from botvision.tasks.attention_maps import attention_figure, attention_maps
+from botvision.inspection.attention_maps import attention_figure, attention_maps
 from botvision.tasks.predictor import Predictor
 
 HEALTH_IMAGES = 16

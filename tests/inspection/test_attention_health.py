@@ -11,9 +11,9 @@ from botvision.attention import LayerHealth, attention_health
 from botvision.attention.rows import attention_layers
 from botvision.datasets.layouts import find_coco_split
 from botvision.images.decode import read_image
+from botvision.inspection.attention_health import collapse_note, health_record, tracked_values
 from botvision.predict.loading import load
 from botvision.recipes.running import train_recipe
-from botvision.tasks.attention_health import collapse_note, health_record, tracked_values
 from botvision.tasks.task import find_task
 from botvision.training.loop import train
 from botvision.training.run_folder import RunFolder
