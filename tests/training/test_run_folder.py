@@ -23,7 +23,7 @@ def test_a_run_wrote_what_it_promises(trained_run, make_recipe):
         *("recipe.yaml", "environment.json", "metrics.jsonl", "results.csv", "results.png"),
         *("train_batch0.jpg", "train_batch1.jpg", "train_batch2.jpg", "labels.png"),
         *("val_epoch001.jpg", "val_epoch002.jpg", "val_predictions.jpg", "predictions.json"),
-        *("pr_curve.png", "per_class.png", "confusion_matrix.png"),
+        *("pr_curve.png", "per_class.png", "confusion_matrix.png", "attention.png"),
         *("best.safetensors", "last.safetensors", "state", "state/lock", "state/training.pt"),
     }
     for name in names:
