@@ -65,11 +65,7 @@ def _uniform(operands: Operands) -> Operands:
 
 
 def _of_another_query(operands: Operands) -> Operands:
-    order = _another(operands.q.shape[2], operands.q.device)
-    bias_h, bias_w = (
-        None if bias is None else bias[:, :, order] for bias in (operands.bias_h, operands.bias_w)
-    )
-    return operands._replace(q=operands.q[:, :, order], bias_h=bias_h, bias_w=bias_w)
+    return operands.at(_another(operands.q.shape[2], operands.q.device))
 
 
 def _zeros_like(bias: Tensor | None) -> Tensor | None:

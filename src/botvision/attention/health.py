@@ -8,15 +8,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from botvision.attention.operation import Operands, softmax_dtype
 from botvision.attention.reference import attention_probabilities
-from botvision.attention.rows import AttendingLayer, attention_layers
+from botvision.attention.rows import AttendingLayer, attention_layers, watching_attention
 
 COLLAPSED_ENTROPY = 0.4
 """Fraction of the largest entropy below which a head may have collapsed."""
@@ -92,6 +90,11 @@ class HealthRecorder:
             self._seen[name] = self._seen.get(name, 0) + 1
             self._maps[name] = operands.size
 
+    @property
+    def images(self) -> int:
+        """Number of images measured."""
+        return max(self._seen.values(), default=0)
+
     def layers(self) -> list[LayerHealth]:
         """Return the figures of the layers that ran, in the order of their first run."""
         found = []
@@ -122,19 +125,8 @@ def recording_health(model: nn.Module, images: int) -> Iterator[HealthRecorder]:
         images: Number of images to measure; later ones are not.
     """
     recorder = HealthRecorder(images)
-
-    def hook(name: str, layer: Any, inputs: tuple[Tensor]) -> None:
-        recorder.record(name, layer, inputs[0])
-
-    hooks = [
-        layer.register_forward_pre_hook(partial(hook, name))
-        for name, layer in attention_layers(model)
-    ]
-    try:
+    with watching_attention(model, recorder.record):
         yield recorder
-    finally:
-        for each in hooks:
-            each.remove()
 
 
 def attention_health(model: nn.Module, images: Tensor | Sequence[Tensor]) -> list[LayerHealth]:
@@ -176,11 +168,7 @@ def _figures(operands: Operands) -> Tensor:
         for side in (height, width)
     )
     queries = (rows[:, None] * width + columns).flatten()
-    biases = (
-        None if bias is None else bias[:, :, queries] for bias in (operands.bias_h, operands.bias_w)
-    )
-    bias_h, bias_w = biases
-    asked = operands._replace(q=operands.q[:, :, queries], bias_h=bias_h, bias_w=bias_w)
+    asked = operands.at(queries)
     attention = attention_probabilities(asked)[0]  # [heads, Q, N]
     entropy = _entropy(attention).mean(-1)
     information = (_entropy(attention.mean(1)) - entropy).clamp(min=0)

@@ -140,6 +140,10 @@ class MultiHeadSelfAttention2d(AttendingLayer):
         )
         return Operands(q, k, v, bias_h, bias_w, size, self.scale, self.content)
 
+    def projections(self) -> Sequence[nn.Module]:
+        """Return the module that makes queries, keys and values."""
+        return (self.qkv,)
+
     def _project(self, x: Tensor) -> Sequence[Tensor]:
         """Return queries, keys and values, [B, heads, N, d]."""
         # Called instead of multiplying by its weight, so that hooks and replacements take part.

@@ -19,6 +19,14 @@ class Operands(NamedTuple):
     scale: float
     content: bool
 
+    def at(self, queries: Tensor) -> "Operands":
+        """Return the operands of some queries alone, int64 [M]: positions of the map, row-major."""
+        bias_h, bias_w = (
+            None if bias is None else bias.index_select(2, queries)
+            for bias in (self.bias_h, self.bias_w)
+        )
+        return self._replace(q=self.q.index_select(2, queries), bias_h=bias_h, bias_w=bias_w)
+
 
 Implementation: TypeAlias = Callable[[Operands], Tensor]
 """An implementation of ``decomposed_attention``; returns the attended values [B, heads, N, d_v]."""

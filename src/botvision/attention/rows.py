@@ -1,7 +1,10 @@
 """What chosen positions of a map attend to, without an N x N matrix."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +95,10 @@ class AttendingLayer(nn.Module):
     def operands(self, x: Tensor) -> Operands:
         """Return the arguments of ``decomposed_attention`` for an input, [B, C, H, W]."""
 
+    @abstractmethod
+    def projections(self) -> Sequence[nn.Module]:
+        """Return the modules that make queries, keys and values."""
+
 
 def attention_layers(model: nn.Module) -> list[tuple[str, AttendingLayer]]:
     """Return the names and attention layers of a model, in the order of its modules."""
@@ -100,6 +107,31 @@ def attention_layers(model: nn.Module) -> list[tuple[str, AttendingLayer]]:
         for name, module in model.named_modules()
         if isinstance(module, AttendingLayer)
     ]
+
+
+@contextmanager
+def watching_attention(
+    model: nn.Module, see: Callable[[str, AttendingLayer, Tensor], None]
+) -> Iterator[None]:
+    """Call a function before each call of an attention layer inside the block.
+
+    Args:
+        model: Model with attention layers.
+        see: Called with the name of the layer in the model, the layer, and its input.
+    """
+
+    def hook(name: str, layer: Any, inputs: tuple[Tensor]) -> None:
+        see(name, layer, inputs[0])
+
+    hooks = [
+        layer.register_forward_pre_hook(partial(hook, name))
+        for name, layer in attention_layers(model)
+    ]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
 
 
 def _positions(queries: Sequence[int] | Tensor, size: tuple[int, int]) -> Tensor:
@@ -119,10 +151,4 @@ def _positions(queries: Sequence[int] | Tensor, size: tuple[int, int]) -> Tensor
 
 def _rows(operands: Operands, queries: Tensor) -> Tensor:
     """Return the probabilities of some queries, [B, heads, Q, H, W]."""
-    q, bias_h, bias_w = (
-        None if each is None else each.index_select(2, queries)
-        for each in (operands.q, operands.bias_h, operands.bias_w)
-    )
-    assert q is not None
-    chosen = operands._replace(q=q, bias_h=bias_h, bias_w=bias_w)
-    return attention_probabilities(chosen).unflatten(-1, operands.size)
+    return attention_probabilities(operands.at(queries)).unflatten(-1, operands.size)

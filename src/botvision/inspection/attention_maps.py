@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from botvision.attention.rows import AttendingLayer, attention_layers
+from botvision.attention.rows import AttendingLayer, attention_layers, watching_attention
 from botvision.errors import BotvisionError
+from botvision.images.draw import mask_window
 from botvision.images.figures import plain_text, save_figure
 from botvision.inspection.attention_figure import Panel, PanelRow, panel_figure
 from botvision.inspection.attention_pixels import Pixels
@@ -101,6 +101,19 @@ class ImageAttention:
     at: tuple[int, int] | Instance
     maps: list[AttentionMap]
     rollout: AttentionRollout
+
+
+def layers_of(predictor: Predictor[Any]) -> list[tuple[str, AttendingLayer]]:
+    """Return the names and attention layers of a predictor's model, at least one.
+
+    Raises:
+        BotvisionError: If the model has no attention.
+    """
+    layers = attention_layers(predictor.model)
+    if not layers:
+        name = find_task(predictor.description.task).title(predictor.description.model)
+        raise BotvisionError(f"{name}: expected a network with attention")
+    return layers
 
 
 def attention_maps(
@@ -254,29 +267,20 @@ def _run(
     """Return the calls of attention layers in a prediction, and its result."""
     calls: list[_Call] = []
 
-    def record(name: str, layer: AttendingLayer, inputs: tuple[Tensor]) -> None:
+    def record(name: str, layer: AttendingLayer, x: Tensor) -> None:
         # The layer's precision is read here: each task chooses its own.
-        kind = inputs[0].device.type
+        kind = x.device.type
         autocast = {
             "device_type": kind,
             "dtype": torch.get_autocast_dtype(kind),
             "enabled": torch.is_autocast_enabled(kind),
         }
         # A later layer may write into its input.
-        calls.append(_Call(name, layer, inputs[0].detach().clone(), autocast))
+        calls.append(_Call(name, layer, x.detach().clone(), autocast))
 
-    hooks = [
-        layer.register_forward_pre_hook(partial(record, name))
-        for name, layer in attention_layers(predictor.model)
-    ]
-    if not hooks:
-        name = find_task(predictor.description.task).title(predictor.description.model)
-        raise BotvisionError(f"{name}: expected a network with attention")
-    try:
+    layers_of(predictor)
+    with watching_attention(predictor.model, record):
         (result,) = predictor.predict([image], threshold=threshold)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return calls, result
 
 
@@ -326,10 +330,7 @@ def _instance(
     x1, y1, x2, y2 = found.xyxy[index].tolist()
     pixels, has_mask = Pixels.of_box((x1, y1, x2, y2), image.size), False
     if found.mask is not None:
-        if isinstance(found.mask, np.ndarray):
-            window, (left, top) = found.mask[index], (0, 0)
-        else:  # compact
-            window, (left, top) = found.mask.crop(index), found.mask.offsets[index].tolist()
+        window, left, top = mask_window(found.mask, index)
         if has_mask := bool(window.any()):
             pixels = Pixels(window, left, top)
     name, score = str(found.data["class_name"][index]), float(found.confidence[index])

@@ -1,5 +1,6 @@
 """The Non-Local block, with which the paper compares the BoT block (table 7)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -80,11 +81,15 @@ class NonLocal2d(AttendingLayer):
         added: Tensor = self.norm(self.output(attended))
         return x + added
 
+    def projections(self) -> Sequence[nn.Module]:
+        """Return the modules that make queries, keys and values."""
+        return self.theta, self.phi, self.g
+
     def operands(self, x: Tensor) -> Operands:
         """Return the arguments of ``decomposed_attention`` for ``x``, [B, C, H, W]."""
         q, k, v = (
             projection(x).permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(1)
-            for projection in (self.theta, self.phi, self.g)
+            for projection in self.projections()
         )
         size = (x.shape[2], x.shape[3])
         return Operands(q, k, v, None, None, size, float(q.shape[-1]) ** -0.5, content=True)

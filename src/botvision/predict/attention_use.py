@@ -1,6 +1,7 @@
 """Health of a trained model's attention on a data folder, and whether the model uses it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,7 @@ import torch
 
 from botvision.attention.ablation import ABLATIONS, ablated
 from botvision.attention.health import LayerHealth, recording_health
-from botvision.attention.rows import attention_layers
-from botvision.errors import BotvisionError
+from botvision.inspection.attention_maps import layers_of
 from botvision.predict.evaluation import evaluate
 from botvision.predict.loading import load
 from botvision.tasks.predictor import Predictor
@@ -81,19 +81,11 @@ def measure_attention(
         BotvisionError: If the weights or the data cannot be used, or the model has no attention.
     """
     predictor = weights if isinstance(weights, Predictor) else load(weights, device)
-    layers = attention_layers(predictor.model)
-    if not layers:
-        name = find_task(predictor.description.task).title(predictor.description.model)
-        raise BotvisionError(f"{name}: expected a network with attention")
+    layers = layers_of(predictor)
     headlines = find_task(predictor.description.task).headlines
-    measured = 0
 
     def metrics_of(what: str, *, until: int | None = None) -> dict[str, float]:
-        nonlocal measured
-
         def report(done: int, total: int) -> None:
-            nonlocal measured
-            measured = min(done, _IMAGES)
             wanted = total if until is None else min(total, until)
             if progress is not None:
                 progress(what, min(done, wanted), wanted)
@@ -103,24 +95,21 @@ def measure_attention(
         metrics = evaluate(predictor, data, split=split, progress=report)
         return {name: metrics[name] for name in headlines if name in metrics}
 
-    metrics: dict[str, float] | None = None
+    if not ablate:
+        with recording_health(predictor.model, _IMAGES) as recorder, suppress(_EnoughError):
+            metrics_of("measure", until=_IMAGES)
+        return AttentionReport(recorder.images, recorder.layers())
     with recording_health(predictor.model, _IMAGES) as recorder:
-        try:
-            found = metrics_of("measure", until=None if ablate else _IMAGES)
-            metrics = found if ablate else None
-        except _EnoughError:
-            pass
-    images, health = measured, recorder.layers()
+        metrics = metrics_of("measure")
     results = []
-    if ablate:
-        chosen = [layers, *([each] for each in layers if len(layers) > 1)]
-        for ablation in ABLATIONS:
-            for some in chosen:
-                names = tuple(name for name, _ in some)
-                with ablated([layer for _, layer in some], ablation):
-                    changed = metrics_of(ablation.replace("_", " "))
-                results.append(AblatedMetrics(ablation, names, changed))
-    return AttentionReport(images, health, metrics, tuple(results))
+    chosen = [layers, *([each] for each in layers if len(layers) > 1)]
+    for ablation in ABLATIONS:
+        for some in chosen:
+            names = tuple(name for name, _ in some)
+            with ablated([layer for _, layer in some], ablation):
+                changed = metrics_of(ablation.replace("_", " "))
+            results.append(AblatedMetrics(ablation, names, changed))
+    return AttentionReport(recorder.images, recorder.layers(), metrics, tuple(results))
 
 
 class _EnoughError(Exception):

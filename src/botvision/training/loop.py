@@ -282,16 +282,16 @@ class _Run:
                 show_progress(done, total)
 
             evaluated = self.state.evaluated()
-            health = stack.enter_context(recording_health(evaluated, HEALTH_IMAGES * self.main))
+            images = HEALTH_IMAGES if self.main else 0
+            health = stack.enter_context(recording_health(evaluated, images))
             metrics = task.evaluate(evaluated, report)
-        task.set_training_mode(self.state.plain)
         name = self.settings.best_metric or task.primary_metric
         self.progress, best = after_evaluation(progress, metrics[name], self.settings)
         epoch = -(-progress.step // self.batches.steps_per_epoch)
         layers = health.layers()
         if self.main:
             self.log_evaluation(metrics, evaluated, epoch, layers, best=best)
-            task.set_training_mode(self.state.plain)
+        task.set_training_mode(self.state.plain)
         self.save()
         self.display.evaluated(epoch, metrics, best=best)
         if defined(metrics[name]) is None and not self.undefined:
@@ -329,13 +329,13 @@ class _Run:
         tracked = {f"val/{name}": value for name, value in scalars.items()}
         self.accelerator.log({**tracked, **tracked_values(layers)}, step=step)
         write_json(folder.path / "predictions.json", task.results())
-        curves = curves_figure(folder.history(), task.headlines)
-        save_figure(curves, folder.path / "results.png")
+        history = folder.history()
+        save_figure(curves_figure(history, task.headlines), folder.path / "results.png")
         task.draw_evaluation(folder.path, epoch, best=best)
         if layers:
             # A sharded model runs on all processes or not at all.
             example = None if self.settings.sharded else task.example(model)
-            draw_attention_health(folder.path / "attention.png", folder.history(), example)
+            draw_attention_health(folder.path / "attention.png", history, example)
         made_by = {"version": __version__, "step": step, "command": run_command()}
         description = task.description.model_copy(update={"metrics": metrics, "made_by": made_by})
         save_weights(folder.last, model, description)

@@ -4,13 +4,9 @@ import math
 
 from torch import nn, optim
 
-from botvision.attention import (
-    AbsolutePosition2d,
-    MultiHeadSelfAttention2d,
-    RelativePosition2d,
-)
+from botvision.attention import AbsolutePosition2d, RelativePosition2d
+from botvision.attention.rows import AttendingLayer
 from botvision.errors import BotvisionError
-from botvision.models.non_local import NonLocal2d
 from botvision.training.settings import TrainingSettings
 
 _BACKBONE = "backbone.body."
@@ -68,11 +64,8 @@ def _attention_parameters(model: nn.Module) -> tuple[set[int], set[int]]:
     for module in model.modules():
         if isinstance(module, RelativePosition2d | AbsolutePosition2d):
             tables |= {id(table) for table in module.parameters()}
-        elif isinstance(module, MultiHeadSelfAttention2d):
-            projections |= {id(p) for p in module.qkv.parameters()}
-        elif isinstance(module, NonLocal2d):
-            for projection in (module.theta, module.phi, module.g):
-                projections |= {id(p) for p in projection.parameters()}
+        elif isinstance(module, AttendingLayer):
+            projections |= {id(p) for each in module.projections() for p in each.parameters()}
     return tables, projections
 
 
