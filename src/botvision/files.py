@@ -1,12 +1,13 @@
 """Writing files and folders so that a reader never sees half of one."""
 
 import contextlib
+import csv
 import json
 import os
 import secrets
 import shlex
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +117,12 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1))
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file, all or nothing."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def write_json_lists(path: Path, content: dict[str, Any], lists: dict[str, Iterable[Any]]) -> None:
@@ -145,3 +146,11 @@ def write_json_lists(path: Path, content: dict[str, Any], lists: dict[str, Itera
                 between = ",\n "
             file.write("]")
         file.write("\n}\n")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -163,7 +163,7 @@ class ToyWriter:
     def record(self, name, size, result):
         return {"file_name": name.as_posix(), "brightness": result}
 
-    def finish(self, records, read):
+    def finish(self, records, skipped, read):
         self.found = {each["file_name"]: each["brightness"] for each in records()}
         self.output.mkdir(exist_ok=True)
         content = {"brightness": self.found, "skipped": []}

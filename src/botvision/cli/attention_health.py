@@ -2,25 +2,24 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from botvision.cli.display import counting_steps, open_console
-from botvision.cli.options import WEIGHTS_HELP, AsJson, Device
+from botvision.cli.options import WEIGHTS_HELP, AsJson, DataOfTraining, Device, Split
+
+if TYPE_CHECKING:
+    from botvision.predict.attention_use import AttentionReport
 
 _SHOWN = 2  # metrics in the table; --json has all of the main ones
 
 
 def attention_health(
     weights: Annotated[str, typer.Argument(help=WEIGHTS_HELP)],
-    data: Annotated[
-        str | None,
-        typer.Option(help="COCO folder or class folders; those of the training if none."),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Split of the data; as in the training if none.")
-    ] = None,
+    data: DataOfTraining = None,
+    split: Split = None,
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Evaluate with disturbed attention as well.")
     ] = False,
@@ -51,8 +50,6 @@ def attention_health(
             layer["collapsed"] = health.collapsed
         print(json.dumps(content))
         return
-    from rich.table import Table
-
     title = f"attention of {weights} on {report.images} images"
     table = Table("layer", "map", "head", title=title)
     for name in ("entropy", "information", "content logits", "position logits", "distance"):
@@ -86,22 +83,22 @@ def attention_health(
     if note := collapse_note(report.layers):
         console.print(note)
     if report.metrics is not None:
-        console.print(_ablation_table(report, short_name))
+        console.print(_ablation_table(report, report.metrics))
 
 
-def _ablation_table(report: Any, short_name: Any) -> Any:
-    from rich.table import Table
+def _ablation_table(report: "AttentionReport", metrics: dict[str, float]) -> Table:
+    from botvision.inspection.attention_health import short_name
 
     table = Table("attention", "layers", title="metrics with disturbed attention")
-    shown = [*report.metrics][:_SHOWN]
+    shown = [*metrics][:_SHOWN]
     for name in shown:
         table.add_column(name, justify="right")
-    whole = (f"{report.metrics[name]:.3f}" for name in shown)
+    whole = (f"{metrics[name]:.3f}" for name in shown)
     table.add_row("as trained", "", *whole, end_section=True)
     for each in report.ablations:
         layers = "all" if len(each.layers) == len(report.layers) else short_name(each.layers[0])
         changes = (
-            f"{each.metrics[name]:.3f} ({each.metrics[name] - report.metrics[name]:+.3f})"
+            f"{each.metrics[name]:.3f} ({each.metrics[name] - metrics[name]:+.3f})"
             for name in shown
         )
         table.add_row(each.ablation.replace("_", " "), layers, *changes)

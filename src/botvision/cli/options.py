@@ -10,6 +10,10 @@ WEIGHTS_HELP = "Weights file of a run, a published folder, or hf-hub:owner/name.
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Data = Annotated[str, typer.Option(help=DATA_HELP)]
+DataOfTraining = Annotated[
+    str | None, typer.Option(help="COCO folder or class folders; those of the training if none.")
+]
+Split = Annotated[str | None, typer.Option(help="Split of the data; as in the training if none.")]
 Device = Annotated[
     str | None, typer.Option(help="Device, such as cpu or cuda:0; the best one if none.")
 ]

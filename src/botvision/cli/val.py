@@ -7,19 +7,22 @@ from typing import Annotated
 import typer
 
 from botvision.cli.display import counting, metrics_table, open_console, print_plain
-from botvision.cli.options import WEIGHTS_HELP, AsJson, Device, MaxDetections, Tta
+from botvision.cli.options import (
+    WEIGHTS_HELP,
+    AsJson,
+    DataOfTraining,
+    Device,
+    MaxDetections,
+    Split,
+    Tta,
+)
 from botvision.files import quoted
 
 
 def val(
     weights: Annotated[str, typer.Argument(help=WEIGHTS_HELP)],
-    data: Annotated[
-        str | None,
-        typer.Option(help="COCO folder or class folders; those of the training if none."),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Split of the data; as in the training if none.")
-    ] = None,
+    data: DataOfTraining = None,
+    split: Split = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per batch; as in the training if none.")
     ] = None,

@@ -106,10 +106,7 @@ def _tint(
     )
     blended = canvas.astype(np.float32)  # rounded once, however many masks share a pixel
     for index, color in zip(reversed(range(len(masks))), colors, strict=True):
-        if isinstance(masks, Tensor | np.ndarray):
-            mask, left, top = torch.as_tensor(masks[index]).cpu().bool().numpy(), 0, 0
-        else:
-            mask, (left, top) = masks.crop(index), masks.offsets[index].tolist()
+        mask, left, top = mask_window(masks, index)
         first, last = np.searchsorted(rows, (top, top + mask.shape[0]))
         begin, end = np.searchsorted(columns, (left, left + mask.shape[1]))
         shown = mask
@@ -121,6 +118,21 @@ def _tint(
             tint *= shown
             channel += tint
     canvas[:] = np.rint(blended, out=blended)
+
+
+def mask_window(
+    masks: "Tensor | NDArray[np.bool_] | CompactMask", index: int
+) -> tuple[NDArray[np.bool_], int, int]:
+    """Return a mask, bool [h, w], and the column and row of its window in the image.
+
+    Args:
+        masks: [n, H, W]; the window of a compact one is that of its box, else the whole image.
+        index: Index of the mask.
+    """
+    if isinstance(masks, Tensor | np.ndarray):
+        return torch.as_tensor(masks[index]).cpu().bool().numpy(), 0, 0
+    left, top = masks.offsets[index].tolist()
+    return masks.crop(index), left, top
 
 
 def _line_width(size: tuple[int, int]) -> int:

@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,10 +28,8 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 100) -> None:
         path: PNG to write or replace.
         dpi: Pixels an inch.
     """
-    with replacing(path) as temporary, warnings.catch_warnings():
-        # The user's matplotlib may be set to a font of fewer letters; that fills no log.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(temporary, dpi=dpi)
+    with replacing(path) as temporary:
+        _write(figure, temporary, dpi=dpi)
 
 
 def save_stacked(figures: Sequence[Figure], path: Path, *, dpi: int = 100) -> None:
@@ -42,12 +41,10 @@ def save_stacked(figures: Sequence[Figure], path: Path, *, dpi: int = 100) -> No
         dpi: Pixels an inch.
     """
     images = []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        for figure in figures:
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format="png", dpi=dpi)
-            images.append(Image.open(drawn).convert("RGB"))
+    for figure in figures:
+        drawn = io.BytesIO()
+        _write(figure, drawn, dpi=dpi, format="png")
+        images.append(Image.open(drawn).convert("RGB"))
     size = max(image.width for image in images), sum(image.height for image in images)
     sheet, top = Image.new("RGB", size, "white"), 0
     for image in images:
@@ -55,6 +52,13 @@ def save_stacked(figures: Sequence[Figure], path: Path, *, dpi: int = 100) -> No
         top += image.height
     with replacing(path) as temporary:
         save_drawn(sheet, temporary)
+
+
+def _write(figure: Figure, target: Path | io.BytesIO, **options: Any) -> None:
+    with warnings.catch_warnings():
+        # The user's matplotlib may be set to a font of fewer letters; that fills no log.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(target, **options)
 
 
 def plain_text(name: str, *, longest: int = 28) -> str:

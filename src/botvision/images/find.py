@@ -1,5 +1,6 @@
 """Image files in folders: which files are images, and which are leftovers of systems and tools."""
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -118,6 +119,21 @@ def files_below(folder: Path, pattern: str | None = None) -> Iterator[Path]:
 def image_files(folder: Path, pattern: str | None = None) -> Iterator[Path]:
     """Yield the image files of a folder that are no leftovers, sorted; see ``files_below``."""
     return (path for path in files_below(folder, pattern) if is_image_name(path))
+
+
+def matching_paths(source: str) -> list[Path]:
+    """Return the paths that a glob pattern matches, sorted; a path that is there means itself.
+
+    Raises:
+        BotvisionError: If a pattern matches nothing.
+    """
+    path = Path(source)
+    if path.exists() or not glob.has_magic(source):
+        return [path]
+    found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - absolute too
+    if not found:
+        raise BotvisionError(f"{source}: no file matches")
+    return [Path(each) for each in found]
 
 
 def find_images(paths: Path | Iterable[Path]) -> FoundImages:

@@ -70,9 +70,9 @@ def is_own_file(path: Path, folder: Path) -> bool:
     if path.name == OUTPUT_NAME:
         return _output(path.parent) is not None
     if path.suffix in (".json", ".jsonl"):
-        return is_own_text(path)
+        return _is_own_text(path)
     if path.suffix == ".csv":  # which has no place for a mark
-        return any(map(is_own_text, path.parent.glob("predictions*.jsonl")))
+        return any(map(_is_own_text, path.parent.glob("predictions*.jsonl")))
     if path.suffix not in _FORMATS:
         return False
     if _is_marked(path):
@@ -102,7 +102,7 @@ def overlay_names(names: Sequence[Path], suffix: str) -> list[Path]:
     return overlays
 
 
-def is_own_text(path: Path) -> bool:
+def _is_own_text(path: Path) -> bool:
     """Return whether the first line of a file says that botvision made it."""
     try:
         with path.open(encoding="utf-8") as file:

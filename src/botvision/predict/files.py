@@ -140,19 +140,19 @@ def predict_files(
             if each.fault is not None:
                 if not skip_bad:
                     raise each.fault if not done else _stopped(each.fault, output, done)
-                journal.add({"file_name": name.as_posix(), "reason": str(each.fault)})
+                journal.skip(name.as_posix(), str(each.fault))
             else:
                 assert each.size is not None
                 journal.add(writer.record(name, each.size, each.result))
             done += 1
             if progress is not None:
                 progress(done, len(paths))
-    skipped = [record for record in journal.records() if "reason" in record]
+    skipped = journal.skipped()
     if len(skipped) == len(paths):
         (output / PARTIAL_NAME).unlink()
         raise BotvisionError(f"none of the images can be read: {skipped[0]['reason']}")
     with one_line_out_of_memory(f"{output}: writing the results", _DRAW_LESS):
-        writer.finish(journal.records, lambda name: read_image(root / name))
+        writer.finish(journal.records, skipped, lambda name: read_image(root / name))
     journal.finish()
     return PredictionReport(
         output, done - len(skipped), skipped, continued, tuple(writer.summary())

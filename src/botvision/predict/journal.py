@@ -13,6 +13,7 @@ PARTIAL_NAME = "predictions.partial.jsonl"
 """Name of the journal until the prediction is finished."""
 
 Record = dict[str, Any]
+_REASON = "reason"
 
 
 class Journal:
@@ -68,8 +69,19 @@ class Journal:
             file.write(json.dumps(record) + "\n")
         self.done.add(record["file_name"])
 
+    def skip(self, name: str, reason: str) -> None:
+        """Write that an image could not be read."""
+        self.add({"file_name": name, _REASON: reason})
+
     def records(self) -> Iterator[Record]:
-        """Yield the records of images in the order in which they were written."""
+        """Yield the records of images that were read, in the order in which they were written."""
+        return (record for record in self._lines() if _REASON not in record)
+
+    def skipped(self) -> list[Record]:
+        """Return ``file_name`` and ``reason`` of the images that could not be read."""
+        return [record for record in self._lines() if _REASON in record]
+
+    def _lines(self) -> Iterator[Record]:
         path = self._partial if self._partial.exists() else self._folder / JOURNAL_NAME
         with path.open() as file:
             next(file)

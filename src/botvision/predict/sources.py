@@ -1,12 +1,11 @@
 """What people point a prediction at: files, folders, patterns and lists of them."""
 
-import glob
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from botvision.errors import BotvisionError, nearest
-from botvision.images.find import FoundImages, find_images
+from botvision.images.find import FoundImages, find_images, matching_paths
 
 STDIN = "-"
 _LISTS = (".txt", ".lst")
@@ -46,15 +45,11 @@ def _named(source: str) -> list[Path]:
                 f"{path}: expected a list of paths, one per line, in UTF-8, got other bytes"
             ) from error
         return _listed(text, str(path), path.parent)
-    if path.exists():
-        return [path]
-    if glob.has_magic(source):
-        found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - absolute too
-        if not found:
-            raise BotvisionError(f"{source}: no file matches")
-        return [Path(each) for each in found]
-    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise BotvisionError(f"{source}: no such file or folder{nearest(path.name, beside)}")
+    paths = matching_paths(source)
+    if paths == [path] and not path.exists():
+        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise BotvisionError(f"{source}: no such file or folder{nearest(path.name, beside)}")
+    return paths
 
 
 def _listed(text: str, where: str, beside: Path) -> list[Path]:

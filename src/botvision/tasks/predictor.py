@@ -1,10 +1,10 @@
 """Predictors: trained models as functions of images, and writers of their results."""
 
 import contextlib
-import glob
 import itertools
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, overload
@@ -16,7 +16,7 @@ from torch import nn
 
 from botvision.errors import BotvisionError
 from botvision.images.batches import DECODED_PIXELS, batches_within
-from botvision.images.find import find_images
+from botvision.images.find import find_images, matching_paths
 from botvision.images.inputs import ImageInput, to_rgb
 from botvision.processes import one_line_out_of_memory, processes
 from botvision.weights.file import Description
@@ -24,6 +24,7 @@ from botvision.weights.file import Description
 Box = tuple[float, float, float, float]
 Result = TypeVar("Result")
 WrittenResult = TypeVar("WrittenResult", contravariant=True)
+_NAMED = 8  # classes in a summary
 
 
 class Predictor(ABC, Generic[Result]):
@@ -229,18 +230,28 @@ class ResultWriter(Protocol[WrittenResult]):
     def finish(
         self,
         records: Callable[[], Iterator[dict[str, Any]]],
+        skipped: Sequence[dict[str, Any]],
         read: Callable[[str], Image.Image],
     ) -> None:
         """Write ``predictions.json`` and whatever else covers all images.
 
         Args:
-            records: Returns all records, in order; those of images that could not be read have a
-                ``reason``. They may be more than memory holds.
+            records: Returns the records of all images that were read, in order; they may be more
+                than memory holds.
+            skipped: ``file_name`` and ``reason`` of the images that could not be read.
             read: Returns the image of a ``file_name``.
         """
 
     def summary(self) -> list[str]:
         """Return lines that say what was found and where it is."""
+
+
+def counted(counts: Counter[str]) -> str:
+    """Return how often the most frequent classes were found, and how many more classes were."""
+    parts = [f"{name} {count:,}" for name, count in counts.most_common(_NAMED)]
+    if len(counts) > _NAMED:
+        parts.append(f"{len(counts) - _NAMED} classes more")
+    return ", ".join(parts)
 
 
 def _images_of(source: str | Path | Iterable[ImageInput]) -> Iterator[ImageInput]:
@@ -250,11 +261,4 @@ def _images_of(source: str | Path | Iterable[ImageInput]) -> Iterator[ImageInput
             raise TypeError("source: expected a path or an iterable of images, got one image")
         yield from source
         return
-    path = Path(source)
-    if path.exists() or not glob.has_magic(str(source)):
-        yield from find_images(path).paths
-        return
-    found = sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207 - absolute too
-    if not found:
-        raise BotvisionError(f"{source}: no file matches")
-    yield from find_images(map(Path, found)).paths
+    yield from find_images(matching_paths(str(source))).paths

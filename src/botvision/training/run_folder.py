@@ -1,7 +1,6 @@
 """The run folder: names and formats of the files of a run."""
 
 import contextlib
-import csv
 import importlib.metadata
 import json
 import os
@@ -16,7 +15,7 @@ import torch
 import yaml
 
 from botvision.errors import BotvisionError
-from botvision.files import leftovers, replacing, write_json
+from botvision.files import leftovers, replacing, write_json, write_table
 
 _PACKAGES = ("botvision", "torch", "torchvision", "timm", "accelerate", "faster-coco-eval")
 
@@ -141,11 +140,8 @@ class RunFolder:
         """Write ``results.csv`` with one row per evaluation in ``metrics.jsonl``."""
         rows = [record for record in self.history() if "metrics" in record]
         columns = ["epoch", "step", *(rows[0]["metrics"] if rows else ())]
-        with replacing(self.path / "results.csv") as temporary, temporary.open("w") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            for row in rows:
-                writer.writerow([row["epoch"], row["step"], *row["metrics"].values()])
+        values = ([row["epoch"], row["step"], *row["metrics"].values()] for row in rows)
+        write_table(self.path / "results.csv", columns, values)
 
     def last_metrics(self) -> dict[str, Any]:
         """Return the metrics of the last evaluation in ``metrics.jsonl``.

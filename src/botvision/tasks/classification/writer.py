@@ -1,6 +1,5 @@
 """Images with their classes under them, and predicted classes as a file and a sheet."""
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,12 +11,13 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from botvision.errors import BotvisionError
-from botvision.files import quoted, replacing, write_json_lists
+from botvision.files import quoted, replacing, write_json_lists, write_table
 from botvision.images.captions import caption_font, fitted, readable
 from botvision.images.draw import LARGEST_CELL, mosaic
 from botvision.images.own_files import MADE_BY, OUTPUT_NAME, SHEET_NAME, TABLE_NAME, save_drawn
 from botvision.tasks.classification.metrics import BEST_CLASSES
 from botvision.tasks.classification.predictor import ClassificationPredictor
+from botvision.tasks.predictor import counted
 
 if TYPE_CHECKING:
     import supervision
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _ON_THE_SHEET = 25
 _LINES = 3  # below an image of the sheet
 _BARS_OF = 20  # images in the summary
-_NAMED = 8  # classes in the summary
 _BAR_WIDTH = 24  # of a certain class
 _SIDE = 192  # smaller images are enlarged to about this
 _LINE = 20
@@ -86,10 +85,11 @@ class ClassificationWriter:
     def finish(
         self,
         records: Callable[[], Iterator[dict[str, Any]]],
+        skipped: Sequence[dict[str, Any]],
         read: Callable[[str], Image.Image],
     ) -> None:
         """Write ``predictions.json``, the sheet, and the table if it is asked for."""
-        for record in _read_images(records):
+        for record in records():
             self._images += 1
             if len(self._first) < _ON_THE_SHEET:
                 self._first.append(record)
@@ -100,14 +100,16 @@ class ClassificationWriter:
         with replacing(self._output / SHEET_NAME) as temporary:
             save_drawn(mosaic(cells), temporary)
         if self._table is not None:
-            _write_table(self._table, _read_images(records))
+            rows = (
+                [record["file_name"], best["class"], f"{best['probability']:.4f}"]
+                for record in records()
+                for best in record["predicted"][:1]
+            )
+            write_table(self._table, ["file_name", "class", "probability"], rows)
         write_json_lists(
             self._output / OUTPUT_NAME,
             {"made_by": MADE_BY, "classes": list(self._predictor.classes)},
-            {
-                "images": _read_images(records),
-                "skipped": (record for record in records() if "reason" in record),
-            },
+            {"images": records(), "skipped": skipped},
         )
 
     def summary(self) -> list[str]:
@@ -124,11 +126,8 @@ class ClassificationWriter:
                 lines.append(f"  {each['class']:<{width}} {each['probability']:.3f} {bar}")
         if self._images > len(shown):
             lines.append(f"and {self._images - len(shown):,} more")
-        parts = [f"{name} {count:,}" for name, count in self._counts.most_common(_NAMED)]
-        if len(self._counts) > _NAMED:
-            parts.append(f"{len(self._counts) - _NAMED} classes more")
-        if parts:
-            lines.append(f"{self._images:,} images: {', '.join(parts)}")
+        if self._counts:
+            lines.append(f"{self._images:,} images: {counted(self._counts)}")
         lines.append(f"predictions.json and predictions.jpg are in {quoted(self._output)}")
         return lines
 
@@ -144,22 +143,6 @@ class ClassificationWriter:
             mean=torch.tensor(given.mean),
             std=torch.tensor(given.std),
         )
-
-
-def _read_images(
-    records: Callable[[], Iterator[dict[str, Any]]],
-) -> Iterator[dict[str, Any]]:
-    return (record for record in records() if "reason" not in record)
-
-
-def _write_table(path: Path, records: Iterator[dict[str, Any]]) -> None:
-    """Write a row per image: its path, most probable class and that one's probability."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file_name", "class", "probability"])
-        for record in records:
-            for best in record["predicted"][:1]:
-                writer.writerow([record["file_name"], best["class"], f"{best['probability']:.4f}"])
 
 
 def captioned(image: Tensor, lines: Sequence[Line], *, mean: Tensor, std: Tensor) -> Image.Image:

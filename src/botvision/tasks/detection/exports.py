@@ -1,6 +1,5 @@
 """Detections as a table, as annotations that labeling tools import, and as images of masks."""
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,8 @@ import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 
-from botvision.files import replacing, write_json_lists
+from botvision.files import write_json_lists, write_table
+from botvision.images.draw import mask_window
 from botvision.images.own_files import MADE_BY
 from botvision.supervision_import import import_supervision
 
@@ -22,7 +22,7 @@ Record = dict[str, Any]
 _FEWEST_POINTS = 3  # of a polygon
 
 
-def write_table(path: Path, records: Iterator[Record], names: Mapping[int, str]) -> None:
+def write_instances(path: Path, records: Iterator[Record], names: Mapping[int, str]) -> None:
     """Write a row per instance: image, class, score, and box in pixels.
 
     Args:
@@ -30,14 +30,17 @@ def write_table(path: Path, records: Iterator[Record], names: Mapping[int, str])
         records: Records of the images that were read, see ``DetectionWriter.record``.
         names: Names of the classes by id.
     """
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file_name", "class", "score", "x", "y", "width", "height"])
-        for record in records:
-            for each in record["annotations"]:
-                box = [f"{value:.2f}" for value in each["bbox"]]
-                name, score = names[each["category_id"]], f"{each['score']:.4f}"
-                writer.writerow([record["file_name"], name, score, *box])
+    rows = (
+        [
+            record["file_name"],
+            names[each["category_id"]],
+            f"{each['score']:.4f}",
+            *(f"{value:.2f}" for value in each["bbox"]),
+        ]
+        for record in records
+        for each in record["annotations"]
+    )
+    write_table(path, ["file_name", "class", "score", "x", "y", "width", "height"], rows)
 
 
 def write_annotations(
@@ -108,7 +111,7 @@ def instance_numbers(
     kind = np.uint8 if len(masks) <= np.iinfo(np.uint8).max else np.uint16
     numbers = np.zeros((size[1], size[0]), kind)
     for index in reversed(range(len(masks))):
-        mask, (left, top) = masks.crop(index), masks.offsets[index].tolist()
+        mask, left, top = mask_window(masks, index)
         window = numbers[top : top + mask.shape[0], left : left + mask.shape[1]]
         window[mask] = index + 1
     return numbers

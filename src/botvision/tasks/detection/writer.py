@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,11 @@ from botvision.tasks.detection.exports import (
     ANNOTATIONS_NAME,
     instance_numbers,
     write_annotations,
-    write_table,
+    write_instances,
 )
 from botvision.tasks.detection.metrics import coco_results
 from botvision.tasks.detection.predictor import DetectionPredictor
+from botvision.tasks.predictor import counted
 
 if TYPE_CHECKING:
     import supervision
@@ -40,7 +42,6 @@ SAVED = ("jpg", "png", "crops", "masks", "csv", "coco", "none")
 
 _DEFAULT = ("jpg",)
 _ON_THE_SHEET = 25
-_NAMED = 8  # classes in the summary
 _QUALITY = 90
 _CROPS, _MASKS = "crops", "masks"
 
@@ -84,7 +85,7 @@ class DetectionWriter:
         self._names = predictor.classes
         self._limit = predictor.max_detections
         self._images = self._cut = 0  # all images, and those in which the limit was reached
-        self._counts: Counter[int] = Counter()
+        self._counts: Counter[str] = Counter()
         self.files = [output / OUTPUT_NAME]
         if self._suffix:
             self.files += [output / place for place in (*self._places.values(), Path(SHEET_NAME))]
@@ -125,47 +126,40 @@ class DetectionWriter:
     def finish(
         self,
         records: Callable[[], Iterator[dict[str, Any]]],
+        skipped: Sequence[dict[str, Any]],
         read: Callable[[str], Image.Image],  # noqa: ARG002 - the overlays are there
     ) -> None:
         """Write ``predictions.json``, and the sheet and tables asked for."""
-        for record in self._read_images(records):
+        names = {each.id: each.name for each in self._categories}
+        for record in records():
             self._images += 1
             self._cut += "max_detections" in record
-            self._counts.update(each["category_id"] for each in record["annotations"])
+            self._counts.update(names[each["category_id"]] for each in record["annotations"])
         self._output.mkdir(parents=True, exist_ok=True)
         categories = [vars(category) for category in self._categories]
         if self._suffix:
-            self._write_sheet(records)
+            self._write_sheet(records())
         if "csv" in self._save:
-            names = {each.id: each.name for each in self._categories}
-            write_table(self._output / TABLE_NAME, self._read_images(records), names)
+            write_instances(self._output / TABLE_NAME, records(), names)
         if "coco" in self._save:
-            place = self._output / ANNOTATIONS_NAME
-            write_annotations(place, lambda: self._read_images(records), categories)
+            write_annotations(self._output / ANNOTATIONS_NAME, records, categories)
         write_json_lists(
             self._output / OUTPUT_NAME,
             {"made_by": MADE_BY, "categories": categories},
             {
                 "images": (
                     {key: value for key, value in record.items() if key != "annotations"}
-                    for record in self._read_images(records)
+                    for record in records()
                 ),
-                "annotations": (
-                    each for record in self._read_images(records) for each in record["annotations"]
-                ),
-                "skipped": (record for record in records() if "reason" in record),
+                "annotations": (each for record in records() for each in record["annotations"]),
+                "skipped": skipped,
             },
         )
 
     def summary(self) -> list[str]:
         """Return the number of instances by class, and where everything is."""
-        found = sum(self._counts.values())
-        names = {each.id: each.name for each in self._categories}
-        parts = [f"{names[key]} {count:,}" for key, count in self._counts.most_common(_NAMED)]
-        if len(self._counts) > _NAMED:
-            parts.append(f"{len(self._counts) - _NAMED} classes more")
-        by_class = f": {', '.join(parts)}" if parts else ""
-        lines = [f"{found:,} instances in {self._images:,} images{by_class}"]
+        by_class = f": {counted(self._counts)}" if self._counts else ""
+        lines = [f"{self._counts.total():,} instances in {self._images:,} images{by_class}"]
         if self._cut:
             lines.append(
                 f"{self._cut} of the images have {self._limit} instances, the most that this model "
@@ -200,24 +194,16 @@ class DetectionWriter:
             with replacing(place, flushed=False) as temporary:
                 save_drawn(image.crop((left, top, right, bottom)), temporary, quality=_QUALITY)
 
-    def _write_sheet(self, records: Callable[[], Iterator[dict[str, Any]]]) -> None:
+    def _write_sheet(self, records: Iterator[dict[str, Any]]) -> None:
         cells = []
-        for record in self._read_images(records):
+        for record in islice(records, _ON_THE_SHEET):
             with Image.open(self._output / self._places[Path(record["file_name"])]) as overlay:
                 overlay.draft("RGB", (LARGEST_CELL, LARGEST_CELL))
                 cell = overlay.convert("RGB")
             cell.thumbnail((LARGEST_CELL, LARGEST_CELL))
             cells.append(cell)
-            if len(cells) == _ON_THE_SHEET:
-                break
         with replacing(self._output / SHEET_NAME) as temporary:
             save_drawn(mosaic(cells), temporary)
-
-    @staticmethod
-    def _read_images(
-        records: Callable[[], Iterator[dict[str, Any]]],
-    ) -> Iterator[dict[str, Any]]:
-        return (record for record in records() if "reason" not in record)
 
 
 def draw_detections(
